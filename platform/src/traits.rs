@@ -1,0 +1,229 @@
+//! The contract between the Sentry and a platform.
+//!
+//! Life of a guest thread: `Worker::new_context` → (`Context::resume` → `Worker::wait` reports
+//! `Event::Trap(id)` → `Context::trap`)* → drop. All calls on a `Context`, except through its
+//! [`Kicker`], are made on the worker thread that created it.
+
+use std::any::Any;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::arch::{FpState, Registers};
+
+bitflags::bitflags! {
+    /// Access rights of a mapping in a guest address space (PROT_* values of mmap(2)).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct Prot: i32 {
+        const READ = libc::PROT_READ;
+        const WRITE = libc::PROT_WRITE;
+        const EXEC = libc::PROT_EXEC;
+    }
+}
+
+/// Index of a Sentry worker thread, dense from zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkerId(pub usize);
+
+/// Names one [`Context`] within its platform, never reused while the sandbox lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ContextId(pub u64);
+
+/// Something that must stay alive until a queued [`HostOp`] has been carried out: the guest
+/// memory behind a range that is being unmapped must not be reused before it really is.
+pub type Retired = Arc<dyn Any + Send + Sync>;
+
+/// One change to the host mappings of a guest address space. Addresses and lengths are bytes and
+/// multiples of the page size; the caller has checked them against [`Platform::user_range`].
+#[derive(Clone, Debug)]
+pub enum HostOp {
+    /// Map `len` bytes of `file` from `offset`, always MAP_FIXED over whatever was there.
+    /// `private` maps MAP_PRIVATE (never written through by the guest unless it holds WRITE).
+    Map {
+        addr: u64,
+        len: u64,
+        prot: Prot,
+        file: Arc<OwnedFd>,
+        offset: u64,
+        private: bool,
+        populate: bool,
+    },
+    Unmap {
+        addr: u64,
+        len: u64,
+    },
+    Protect {
+        addr: u64,
+        len: u64,
+        prot: Prot,
+    },
+}
+
+/// Why guest code stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trap {
+    /// A system call: number in `Registers::orig_rax`, `rax` holds -ENOSYS, `rip` is after the
+    /// instruction. Nothing of it was executed by the host.
+    Syscall,
+    /// A synchronous exception, as the host's siginfo told it.
+    Fault(Fault),
+    /// Stopped because of [`Kicker::kick`]; may be spurious.
+    Interrupted,
+}
+
+/// A synchronous exception raised by guest code (sigaction(2), the si_code tables).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// SIGSEGV, SIGBUS, SIGFPE, SIGILL or SIGTRAP.
+    pub signal: i32,
+    /// si_code, e.g. SEGV_MAPERR, SEGV_ACCERR, SI_KERNEL.
+    pub code: i32,
+    /// si_addr.
+    pub addr: u64,
+    /// What was tried, where the platform can tell.
+    pub access: Option<Access>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    Write,
+    Execute,
+}
+
+/// What [`Worker::wait`] came back with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// This context of this worker stopped; [`Context::trap`] tells why.
+    Trap(ContextId),
+    /// Somebody called [`WorkerWaker::wake`].
+    Woken,
+    /// `Wait::Poll` found nothing.
+    Nothing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Return at once if nothing happened.
+    Poll,
+    /// Sleep until a trap or a wake.
+    Block,
+}
+
+/// Errors of a platform. All but `Gone` are fatal for the sandbox.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The guest's address space or thread died outside our control. Fail stop.
+    #[error("{0} was killed from outside the sandbox")]
+    Lost(String),
+    #[error("{what}: {source}")]
+    Host {
+        what: &'static str,
+        source: std::io::Error,
+    },
+    /// A queued [`HostOp`] was refused by the host (out of memory, too many mappings).
+    #[error("the host refused {op}: {source}")]
+    Refused { op: String, source: std::io::Error },
+    /// The address space is being torn down: the thread group was killed.
+    #[error("the address space is gone")]
+    Gone,
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A way to run guest code. One object a sandbox.
+pub trait Platform: Send + Sync {
+    /// The value of `--platform`.
+    fn name(&self) -> &'static str;
+
+    /// Lowest and highest (exclusive) guest virtual address that may be mapped.
+    fn user_range(&self) -> (u64, u64);
+
+    /// The host's vDSO pages as every guest address space already has them mapped (data pages
+    /// included): start, end, and where the ELF image starts. None: the Sentry brings its own.
+    fn vdso(&self) -> Option<VdsoRange>;
+
+    /// A new, empty address space. Cheap: host resources are made with its first context.
+    fn new_address_space(&self) -> Arc<dyn AddressSpace>;
+
+    /// To be called once on each worker thread, before it makes contexts.
+    fn new_worker(&self, id: WorkerId) -> Result<Box<dyn Worker>>;
+
+    /// Wakes worker `id` from any thread.
+    fn waker(&self, id: WorkerId) -> Arc<dyn WorkerWaker>;
+
+    /// True if a context can only be used on the worker that made it (a ptrace tracee belongs
+    /// to one thread).
+    fn contexts_are_bound(&self) -> bool;
+}
+
+/// Where the host's vDSO lies in every guest address space. Addresses in bytes, page aligned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VdsoRange {
+    pub start: u64,
+    pub end: u64,
+    /// AT_SYSINFO_EHDR.
+    pub image: u64,
+}
+
+/// One guest address space (a stub process, a page-table root).
+pub trait AddressSpace: Send + Sync {
+    /// Queues a change. It is in force before any context of this address space that is at rest
+    /// now runs guest code again; contexts running now see it at the latest after
+    /// [`AddressSpace::shoot_down`]. Changes are carried out in the order queued.
+    fn queue(&self, op: HostOp, retired: Option<Retired>);
+
+    /// Makes every context that runs guest code stop soon, so that queued changes take effect.
+    fn shoot_down(&self);
+
+    /// For platforms and tests that need the concrete type.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// What one Sentry worker thread holds of the platform. Not `Send`: made and used on its thread.
+pub trait Worker {
+    /// A new guest thread in `space`. Its FP state is the initial one (see [`FpState::initial`]).
+    fn new_context(&mut self, space: &Arc<dyn AddressSpace>) -> Result<Box<dyn Context>>;
+
+    /// Waits for a trap of any of this worker's contexts, or for a wake.
+    fn wait(&mut self, mode: Wait) -> Result<Event>;
+}
+
+/// Wakes a worker out of [`Worker::wait`].
+pub trait WorkerWaker: Send + Sync {
+    /// Makes the current or the next `wait(Block)` return `Event::Woken`. Never lost, cheap when
+    /// the worker is not asleep.
+    fn wake(&self);
+}
+
+/// One guest thread.
+pub trait Context: Send {
+    fn id(&self) -> ContextId;
+
+    /// Carries out the queued changes of the address space, then lets guest code run with these
+    /// registers. Returns at once; the worker reports the trap. `Error::Refused` leaves the
+    /// context at rest. Hostile register values (segment selectors, flags, non-canonical
+    /// addresses) are sanitised here, not refused.
+    fn resume(&mut self, regs: &Registers) -> Result<()>;
+
+    /// After `Event::Trap(self.id())`: why it stopped, and its registers. At rest from now on.
+    fn trap(&mut self, regs: &mut Registers) -> Result<Trap>;
+
+    /// Carries out the queued changes now, without running guest code. Only at rest.
+    fn flush(&mut self) -> Result<()>;
+
+    /// The FP/vector state. Only at rest.
+    fn fp_state(&mut self) -> Result<FpState>;
+
+    /// Replaces the FP/vector state. Hostile content (reserved bits) is sanitised. Only at rest.
+    fn set_fp_state(&mut self, state: &FpState) -> Result<()>;
+
+    /// A handle for other threads to interrupt guest code.
+    fn kicker(&self) -> Arc<dyn Kicker>;
+}
+
+/// Interrupts a running context from any thread.
+pub trait Kicker: Send + Sync {
+    /// If guest code runs, it stops soon with a trap (`Interrupted`, unless it trapped anyhow).
+    /// If it is at rest, the next `resume` traps with `Interrupted` soon; harmless when gone.
+    fn kick(&self);
+}
