@@ -103,9 +103,7 @@ impl Context for PtraceContext {
         .map_err(|source| lost("PTRACE_SETREGS", tid, source))?;
         sys::restart(PTRACE_SYSEMU, tid).map_err(|source| lost("PTRACE_SYSEMU", tid, source))?;
         local.phase = Phase::Running;
-        if local.spread {
-            local.resumed = Some(std::time::Instant::now());
-        }
+        self.core.cores.resumed(&mut local);
         self.core.running.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

@@ -58,8 +58,10 @@ pub(super) struct Local {
     pub fp_initial: bool,
     /// Not bound to the worker's core.
     pub spread: bool,
-    /// When it was last resumed, if `spread`; and how many short runs it has had since.
-    pub resumed: Option<std::time::Instant>,
+    /// The worker's count of resumes when it was last resumed.
+    pub resumed: u64,
+    /// When that was, if `spread`; and how many short runs it has had since.
+    pub resumed_at: Option<std::time::Instant>,
     pub short_runs: u32,
 }
 
@@ -79,7 +81,8 @@ impl Thread {
                 untouched: false,
                 fp_initial,
                 spread: false,
-                resumed: None,
+                resumed: 0,
+                resumed_at: None,
                 short_runs: 0,
             }),
         })

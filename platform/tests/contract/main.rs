@@ -7,6 +7,14 @@
 //!
 //! `cargo test --test contract -- WORD` runs the cases whose name contains WORD.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::undocumented_unsafe_blocks,
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "a test program, but not one of the built-in harness that the lints know"
+)]
+
 mod cases;
 mod guest;
 mod threads;
