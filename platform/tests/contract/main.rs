@@ -37,7 +37,18 @@ type Maker = (
 
 const PLATFORMS: &[Maker] = &[("ptrace", || Ok(Arc::new(PtracePlatform::new()?)))];
 
+/// Argument that makes this program a Sentry to be killed.
+pub const SPIN: &str = "spin-for-ever";
+
 fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    if let [_, mode, name] = &args[..]
+        && mode == SPIN
+    {
+        install_fault_handler().unwrap();
+        let maker = PLATFORMS.iter().find(|maker| maker.0 == name).unwrap();
+        return threads::spin_for_ever(maker.1().unwrap());
+    }
     let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
     install_fault_handler().unwrap();
     let confined = confined(|| run_all("as a Sentry runs", filter.as_deref()));

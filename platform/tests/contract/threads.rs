@@ -29,6 +29,8 @@ pub const CASES: &[Case] = &[
     ),
     ("killed_from_outside", killed_from_outside),
     ("nothing_is_left_behind", nothing_is_left_behind),
+    ("guests_die_with_the_sentry", guests_die_with_the_sentry),
+    ("only_guest_memory_is_mapped", only_guest_memory_is_mapped),
 ];
 
 program!(
@@ -431,4 +433,85 @@ fn nothing_is_left_behind(platform: Arc<dyn Platform>) {
     assert_eq!(rc, -1);
     let errno = std::io::Error::last_os_error().raw_os_error();
     assert_eq!(errno, Some(libc::ECHILD));
+}
+
+/// Runs a guest that spins, tells the pids that hold it on standard output, and waits for ever.
+pub fn spin_for_ever(platform: Arc<dyn Platform>) {
+    let mut machine = Machine::new(platform);
+    let space = machine.space(announce_and_spin());
+    let mut runner = machine.thread(&space);
+    runner.regs.rsi = DATA;
+    runner.regs.rdi = DATA + 8;
+    runner.context.resume(&runner.regs).unwrap();
+    await_word(&space, DATA);
+    let pids = children().unwrap_or_default();
+    println!(
+        "{}",
+        pids.iter().map(|pid| format!("{pid} ")).collect::<String>()
+    );
+    let event = machine.worker.wait(Wait::Block);
+    panic!("{event:?}");
+}
+
+/// SIGKILL to the Sentry ends all guest code at once.
+fn guests_die_with_the_sentry(platform: Arc<dyn Platform>) {
+    use std::io::{BufRead, BufReader};
+    let mut sentry = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([crate::SPIN, platform.name()])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(sentry.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let pids: Vec<i32> = line
+        .split_whitespace()
+        .map(|pid| pid.parse().unwrap())
+        .collect();
+    sentry.kill().unwrap();
+    sentry.wait().unwrap();
+    let alive = |pid: &i32| match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        // A zombie that its new parent has not reaped yet runs nothing.
+        Ok(stat) => !stat.contains(") Z ") && stat.contains("runsc-stub"),
+        Err(_) => false,
+    };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while pids.iter().any(alive) {
+        assert!(Instant::now() < deadline, "stubs outlive the Sentry");
+        std::thread::yield_now();
+    }
+}
+
+/// What the host shows of an address space: the guest's mappings below the end of its range, and
+/// above that nothing that can be written or that belongs to the Sentry.
+fn only_guest_memory_is_mapped(platform: Arc<dyn Platform>) {
+    let (_, end) = platform.user_range();
+    let mut machine = Machine::new(platform);
+    let (_space, _thread, _) = machine.once(store_and_call());
+    for pid in children().unwrap_or_default() {
+        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+        for line in maps.lines() {
+            let start = u64::from_str_radix(line.split('-').next().unwrap(), 16).unwrap();
+            let name = line.split_whitespace().nth(5).unwrap_or("");
+            if start < end {
+                assert!(name.starts_with("/memfd:guest"), "{line}");
+                continue;
+            }
+            assert_ne!(
+                line.split_whitespace().nth(1).unwrap().as_bytes()[1],
+                b'w',
+                "{line}"
+            );
+            let known = [
+                "",
+                "/memfd:runsc-commands",
+                "[vdso]",
+                "[vvar]",
+                "[vvar_vclock]",
+                "[vsyscall]",
+            ];
+            assert!(known.contains(&name), "{line}");
+        }
+    }
 }
