@@ -12,7 +12,7 @@
 
 use std::mem::MaybeUninit;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::thread::{Local, Thread};
@@ -38,6 +38,8 @@ pub(super) struct Cores {
     /// Counts resumes, so that it can be told who has run since when.
     resumes: AtomicU64,
     armed_at: AtomicU64,
+    /// Bound threads that run guest code now.
+    bound: AtomicUsize,
 }
 
 // SAFETY: a timer id is a number for the kernel, not a pointer into our memory.
@@ -58,6 +60,7 @@ impl Cores {
             armed: AtomicBool::new(false),
             resumes: AtomicU64::new(0),
             armed_at: AtomicU64::new(0),
+            bound: AtomicUsize::new(0),
         };
         if cores.all.len() < 2 {
             return cores;
@@ -79,6 +82,16 @@ impl Cores {
         self.resumes.store(local.resumed, Ordering::Relaxed);
         if local.spread {
             local.resumed_at = Some(Instant::now());
+        } else {
+            local.bound_run = true;
+            self.bound.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A thread that ran guest code does not any more.
+    pub fn ran(&self, local: &mut Local) {
+        if std::mem::take(&mut local.bound_run) {
+            self.bound.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -91,10 +104,7 @@ impl Cores {
             self.armed.store(false, Ordering::Relaxed);
             self.spread(worker);
         }
-        if self.home.is_empty()
-            || worker.running.load(Ordering::Relaxed) < 2
-            || bound(worker).len() < 2
-        {
+        if self.home.is_empty() || self.bound.load(Ordering::Relaxed) < 2 {
             return;
         }
         let Some(timer) = self.timer else { return };
@@ -117,6 +127,7 @@ impl Cores {
         for thread in threads {
             let mut local = thread.local.lock();
             if local.resumed <= armed_at && host::set_affinity(thread.tid, &self.all).is_ok() {
+                self.ran(&mut local);
                 local.spread = true;
                 local.short_runs = 0;
                 local.resumed_at = None;

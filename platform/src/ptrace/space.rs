@@ -84,7 +84,7 @@ impl AddressSpace for Space {
         } else {
             queue.push_back(new);
         }
-        self.core.pending.store(true, Ordering::Release);
+        self.core.pending.store(true, Ordering::SeqCst);
     }
 
     fn shoot_down(&self) {
@@ -112,8 +112,10 @@ impl SpaceCore {
         drop(dropped);
     }
 
+    /// Whether something is queued. A context that asks after having marked itself running either
+    /// learns of a change here, or is seen running by the `shoot_down` that follows the change.
     pub fn has_pending(&self) -> bool {
-        self.pending.load(Ordering::Acquire)
+        self.pending.load(Ordering::SeqCst)
     }
 
     /// Carries out what is queued, on the stopped thread `tid`, whose registers are the stub's

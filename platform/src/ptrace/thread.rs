@@ -58,6 +58,8 @@ pub(super) struct Local {
     pub fp_initial: bool,
     /// Not bound to the worker's core.
     pub spread: bool,
+    /// Runs bound to the worker's core, and is counted so.
+    pub bound_run: bool,
     /// The worker's count of resumes when it was last resumed.
     pub resumed: u64,
     /// When that was, if `spread`; and how many short runs it has had since.
@@ -81,6 +83,7 @@ impl Thread {
                 untouched: false,
                 fp_initial,
                 spread: false,
+                bound_run: false,
                 resumed: 0,
                 resumed_at: None,
                 short_runs: 0,

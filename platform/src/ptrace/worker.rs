@@ -216,6 +216,7 @@ impl WorkerCore {
             Phase::Running => {}
             Phase::Leaving => {
                 self.running.fetch_sub(1, Ordering::Relaxed);
+                self.cores.ran(&mut local);
                 local.phase = Phase::Rest;
                 let home = local.home.upgrade();
                 drop(local);
@@ -256,6 +257,7 @@ impl WorkerCore {
         self.running.fetch_sub(1, Ordering::Relaxed);
         kick.trapped();
         local.stopped(stop);
+        self.cores.ran(&mut local);
         if local.spread {
             self.cores.trapped(&thread, &mut local);
         }
@@ -482,6 +484,7 @@ impl WorkerCore {
         threads.sort_by_key(|thread| thread.tid == tgid);
         for thread in threads {
             let mut local = thread.local.lock();
+            self.cores.ran(&mut local);
             if matches!(
                 local.phase,
                 Phase::Running | Phase::Leaving | Phase::Exiting
