@@ -15,6 +15,7 @@ pub const CASES: &[Case] = &[
         "mapping_changes_reach_running_threads",
         mapping_changes_reach_running_threads,
     ),
+    ("changes_race_with_resumes", changes_race_with_resumes),
     ("new_thread_while_all_run", new_thread_while_all_run),
     ("spaces_are_isolated", spaces_are_isolated),
     ("dropped_while_running", dropped_while_running),
@@ -112,6 +113,52 @@ fn mapping_changes_reach_running_threads(platform: Arc<dyn Platform>) {
         panic!("still mapped");
     };
     assert_eq!(fault.addr, DATA + PAGE);
+}
+
+/// A change queued by another thread at any moment of a resume takes effect. Lost, it would hang.
+fn changes_race_with_resumes(platform: Arc<dyn Platform>) {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    const ROUNDS: u64 = 2000;
+    let mut machine = Machine::new(platform);
+    let space = machine.space(announce_and_spin());
+    let mut thread = machine.thread(&space);
+    let round = Arc::new(AtomicU64::new(0));
+    let (seen, target) = (round.clone(), space.space.clone());
+    let other = std::thread::spawn(move || {
+        for n in 1..=ROUNDS {
+            while seen.load(Ordering::SeqCst) < n {
+                std::thread::yield_now();
+            }
+            for _ in 0..n % 300 {
+                std::hint::spin_loop();
+            }
+            let op = HostOp::Unmap {
+                addr: HOLE,
+                len: PAGE,
+            };
+            target.queue(op, None);
+            target.shoot_down();
+        }
+    });
+    for n in 1..=ROUNDS {
+        space.map(HOLE, PAGE, Prot::READ | Prot::WRITE);
+        thread.context.flush().unwrap();
+        thread.regs = Registers::start(CODE, 0);
+        thread.regs.rsi = HOLE;
+        thread.regs.rdi = HOLE + 8;
+        round.store(n, Ordering::SeqCst);
+        loop {
+            match machine.run(&mut thread) {
+                Trap::Interrupted => {}
+                Trap::Fault(fault) => {
+                    assert_eq!(fault.addr & !(PAGE - 1), HOLE);
+                    break;
+                }
+                trap => panic!("{trap:?}"),
+            }
+        }
+    }
+    other.join().unwrap();
 }
 
 fn new_thread_while_all_run(platform: Arc<dyn Platform>) {
