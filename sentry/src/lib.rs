@@ -1,1 +1,8 @@
-//! Part of runsc-rs.
+//! The Sentry: the application kernel that guest programs run on.
+
+#![deny(unsafe_code)]
+
+pub mod errno;
+pub mod fs;
+pub mod kernel;
+pub mod mm;
