@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 pub mod errno;
+pub mod executor;
 pub mod fs;
 pub mod kernel;
 pub mod mm;

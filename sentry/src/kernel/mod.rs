@@ -2,4 +2,5 @@
 
 pub mod cred;
 pub mod task;
+pub mod time;
 pub mod wait;
