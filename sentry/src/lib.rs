@@ -1,1 +1,7 @@
-//! Part of runsc-rs.
+//! The application kernel.
+//!
+//! [`config`] is what the command line hands over at start-up, [`control`] is how the two talk
+//! from then on.
+
+pub mod config;
+pub mod control;
