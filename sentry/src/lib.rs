@@ -12,4 +12,5 @@ pub mod errno;
 pub mod executor;
 pub mod fs;
 pub mod kernel;
+pub mod loader;
 pub mod mm;

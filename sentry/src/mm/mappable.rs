@@ -43,6 +43,17 @@ pub trait Mappable: Send + Sync {
         Ok(())
     }
 
+    /// The same number for every handle on the same object, unique while it lives: futexes in
+    /// shared memory are found by it. The default is for objects with one handle type.
+    fn identity(&self) -> u64 {
+        std::ptr::from_ref(self).cast::<()>() as u64
+    }
+
+    /// /dev/zero: a private mapping is anonymous memory, a shared one a new anonymous object.
+    fn is_zero_device(&self) -> bool {
+        false
+    }
+
     /// May it be mapped shared and writable, or are writes refused (sealed memfd: EPERM)?
     fn check_shared_write(&self) -> Result<()> {
         Ok(())
