@@ -1,0 +1,1 @@
+//! What the Gofer may ask the host kernel for.
