@@ -1,1 +1,2 @@
 //! Part of runsc-rs.
+pub mod seccomp;
