@@ -148,3 +148,11 @@ mod tests {
         set_affinity(0, &all).unwrap();
     }
 }
+
+/// A full memory barrier on every running thread of the machine (membarrier(2),
+/// MEMBARRIER_CMD_GLOBAL). Takes milliseconds.
+pub fn membarrier_global() -> io::Result<()> {
+    // SAFETY: the call takes no pointers.
+    let r = unsafe { libc::syscall(libc::SYS_membarrier, 1, 0, 0) };
+    if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

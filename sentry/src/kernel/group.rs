@@ -100,6 +100,8 @@ pub struct ThreadGroup {
     pub start_ns: u64,
     /// Has called execve(2) since its birth (setpgid(2) gives EACCES to the parent then).
     pub did_exec: AtomicBool,
+    /// MEMBARRIER_CMD_REGISTER_* bits.
+    pub membarrier: AtomicI32,
     init: AtomicBool,
     /// What the main thread ended with; the process's status if nobody called exit_group(2).
     leader_status: Mutex<Option<ExitStatus>>,
@@ -140,6 +142,7 @@ impl ThreadGroup {
             nice: AtomicI32::new(0),
             start_ns: crate::kernel::time::MonoTime::now().as_ns(),
             did_exec: AtomicBool::new(false),
+            membarrier: AtomicI32::new(0),
             init: AtomicBool::new(false),
             leader_status: Mutex::new(None),
             io: IoCounters::default(),

@@ -286,8 +286,15 @@ impl Task {
 
     /// CPU time and counts of this task so far.
     pub fn usage(&self) -> Usage {
+        // Time in guest code that is still running counts too.
+        let running = match self.times.since.load(Ordering::Relaxed) {
+            since if since != 0 && self.attention.in_guest.load(Ordering::Relaxed) => {
+                MonoTime::now().as_ns().saturating_sub(since)
+            }
+            _ => 0,
+        };
         Usage {
-            user_ns: self.times.user_ns.load(Ordering::Relaxed),
+            user_ns: self.times.user_ns.load(Ordering::Relaxed).saturating_add(running),
             system_ns: self.times.system_ns.load(Ordering::Relaxed),
             minor_faults: self.times.faults.load(Ordering::Relaxed),
             voluntary_switches: self.times.switches.load(Ordering::Relaxed),

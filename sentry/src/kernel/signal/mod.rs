@@ -3,6 +3,8 @@
 //! A signal is sent with one of the `send_*` functions of [`send`], waits in a [`Pending`] queue of a
 //! task or of its thread group, and is taken out by the task itself on its way back to guest code.
 
+pub mod deliver;
+pub mod frame;
 pub mod send;
 
 use std::collections::VecDeque;
