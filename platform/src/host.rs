@@ -154,5 +154,9 @@ mod tests {
 pub fn membarrier_global() -> io::Result<()> {
     // SAFETY: the call takes no pointers.
     let r = unsafe { libc::syscall(libc::SYS_membarrier, 1, 0, 0) };
-    if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if r == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

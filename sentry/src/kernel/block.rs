@@ -48,7 +48,12 @@ impl Task {
             Err(Errno::EAGAIN) => {}
             done => return done.map_err(Stop::Failed),
         }
-        self.wait_with(deadline, |waker| vec![queue.register(interest, waker)], operation).await
+        self.wait_with(
+            deadline,
+            |waker| vec![queue.register(interest, waker)],
+            operation,
+        )
+        .await
     }
 
     /// As `wait_on` for several queues: `register` enters whatever should wake the wait.
@@ -67,7 +72,10 @@ impl Task {
                 self.set_waker(Some(cx.waker()));
                 registrations = register(Arc::new(cx.waker().clone()));
                 if let Some(deadline) = deadline {
-                    let bell = Arc::new(Alarm { rang: AtomicBool::new(false), waker: cx.waker().clone() });
+                    let bell = Arc::new(Alarm {
+                        rang: AtomicBool::new(false),
+                        waker: cx.waker().clone(),
+                    });
                     let handle = self.kernel().reactor.arm(deadline, bell.clone());
                     alarm = Some((bell, handle));
                 }
@@ -79,7 +87,10 @@ impl Task {
             if self.interrupted() {
                 return Poll::Ready(Err(Stop::Interrupted));
             }
-            if alarm.as_ref().is_some_and(|(bell, _)| bell.rang.load(Ordering::SeqCst)) {
+            if alarm
+                .as_ref()
+                .is_some_and(|(bell, _)| bell.rang.load(Ordering::SeqCst))
+            {
                 return Poll::Ready(Err(Stop::TimedOut));
             }
             Poll::Pending
@@ -94,7 +105,14 @@ impl Task {
 
     /// Sleeps until `deadline` or a signal.
     pub async fn sleep_until(&self, deadline: MonoTime) -> Result<(), Stop> {
-        match self.wait_with(Some(deadline), |_| Vec::new(), || Err::<(), _>(Errno::EAGAIN)).await {
+        match self
+            .wait_with(
+                Some(deadline),
+                |_| Vec::new(),
+                || Err::<(), _>(Errno::EAGAIN),
+            )
+            .await
+        {
             Err(Stop::TimedOut) => Ok(()),
             other => other,
         }

@@ -133,7 +133,14 @@ fn check(task: &Task, args: &CloneArgs) -> Result<()> {
         || task.creds().has_cap(crate::kernel::cred::Cap::SysAdmin);
     let uid = task.creds().ruid;
     if !privileged && uid.0 != 0 {
-        let mine = task.kernel().tree.lock().tasks.values().filter(|t| t.creds().ruid == uid).count();
+        let mine = task
+            .kernel()
+            .tree
+            .lock()
+            .tasks
+            .values()
+            .filter(|t| t.creds().ruid == uid)
+            .count();
         if mine as u64 >= limit {
             return Err(Errno::EAGAIN);
         }
@@ -143,9 +150,21 @@ fn check(task: &Task, args: &CloneArgs) -> Result<()> {
 
 fn make(task: &Task, args: &CloneArgs, latch: Option<Arc<VforkLatch>>) -> Result<Arc<Task>> {
     let f = args.flags;
-    let mm = if f.contains(CloneFlags::VM) { task.mm() } else { task.mm().fork()? };
-    let files = if f.contains(CloneFlags::FILES) { task.files() } else { task.files().fork() };
-    let fs = if f.contains(CloneFlags::FS) { task.fs() } else { task.fs().fork() };
+    let mm = if f.contains(CloneFlags::VM) {
+        task.mm()
+    } else {
+        task.mm().fork()?
+    };
+    let files = if f.contains(CloneFlags::FILES) {
+        task.files()
+    } else {
+        task.files().fork()
+    };
+    let fs = if f.contains(CloneFlags::FS) {
+        task.fs()
+    } else {
+        task.fs().fork()
+    };
     let mut regs = *task.regs.lock();
     regs.set_return(0);
     if args.stack_pointer != 0 {
@@ -159,7 +178,10 @@ fn make(task: &Task, args: &CloneArgs, latch: Option<Arc<VforkLatch>>) -> Result
         Some(Err(_)) => return Err(Errno::ENOMEM),
         None => None,
     };
-    let mut signals = TaskSignals { blocked: task.signals.lock().blocked, ..Default::default() };
+    let mut signals = TaskSignals {
+        blocked: task.signals.lock().blocked,
+        ..Default::default()
+    };
     // vfork children and processes keep the alternate stack; threads that share memory do not.
     if !f.contains(CloneFlags::VM) || f.contains(CloneFlags::VFORK) {
         signals.altstack = task.signals.lock().altstack;
@@ -175,7 +197,11 @@ fn make(task: &Task, args: &CloneArgs, latch: Option<Arc<VforkLatch>>) -> Result
             tid,
             group: group.clone(),
             // A thread belongs to the worker of its process; a process begins beside its parent.
-            home: if thread { task.home.clone() } else { Home::new(task.home.worker()) },
+            home: if thread {
+                task.home.clone()
+            } else {
+                Home::new(task.home.worker())
+            },
             regs,
             fp,
             mm,
@@ -200,12 +226,22 @@ fn make(task: &Task, args: &CloneArgs, latch: Option<Arc<VforkLatch>>) -> Result
 }
 
 fn inherit(parent: &Task, child: &Task) {
-    child.timer_slack_ns.store(parent.timer_slack_ns.load(Ordering::Relaxed), Ordering::Relaxed);
-    child.affinity.store(parent.affinity.load(Ordering::Relaxed), Ordering::Relaxed);
+    child.timer_slack_ns.store(
+        parent.timer_slack_ns.load(Ordering::Relaxed),
+        Ordering::Relaxed,
+    );
+    child
+        .affinity
+        .store(parent.affinity.load(Ordering::Relaxed), Ordering::Relaxed);
     *child.sched.lock() = *parent.sched.lock();
 }
 
-fn new_group(task: &Task, args: &CloneArgs, pid: i32, tree: &mut crate::kernel::tree::Inner) -> Arc<ThreadGroup> {
+fn new_group(
+    task: &Task,
+    args: &CloneArgs,
+    pid: i32,
+    tree: &mut crate::kernel::tree::Inner,
+) -> Arc<ThreadGroup> {
     let old = task.group();
     let actions = if args.flags.contains(CloneFlags::SIGHAND) {
         old.actions()
@@ -225,18 +261,31 @@ fn new_group(task: &Task, args: &CloneArgs, pid: i32, tree: &mut crate::kernel::
     ] {
         to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
     }
-    let (old_parent, pgid, sid) = tree.node(old.pid()).map_or((0, pid, pid), |n| (n.parent, n.pgid, n.sid));
-    let parent = if args.flags.contains(CloneFlags::PARENT) { old_parent } else { old.pid() };
+    let (old_parent, pgid, sid) = tree
+        .node(old.pid())
+        .map_or((0, pid, pid), |n| (n.parent, n.pgid, n.sid));
+    let parent = if args.flags.contains(CloneFlags::PARENT) {
+        old_parent
+    } else {
+        old.pid()
+    };
     if let Some(p) = tree.nodes.get_mut(&parent) {
         p.children.insert(pid);
     }
-    tree.nodes.insert(pid, Node::new(group.clone(), parent, pgid, sid));
+    tree.nodes
+        .insert(pid, Node::new(group.clone(), parent, pgid, sid));
     group
 }
 
 /// Only the end of the parent interrupts this wait (vfork(2)).
 async fn wait_for_vfork(task: &Task, latch: &VforkLatch) {
-    let free = || if latch.busy.load(Ordering::SeqCst) { Err(Errno::EAGAIN) } else { Ok(()) };
+    let free = || {
+        if latch.busy.load(Ordering::SeqCst) {
+            Err(Errno::EAGAIN)
+        } else {
+            Ok(())
+        }
+    };
     loop {
         let waited = task.wait_on(&latch.queue, Ready::all(), None, free).await;
         if waited.is_ok() || task.group().must_exit(task.tid()).is_some() {
@@ -255,8 +304,11 @@ async fn wait_for_vfork(task: &Task, latch: &VforkLatch) {
 
 async fn wait_quietly(task: &Task, latch: &VforkLatch) -> bool {
     let free = || {
-        let over = !latch.busy.load(Ordering::SeqCst) || task.group().must_exit(task.tid()).is_some();
+        let over =
+            !latch.busy.load(Ordering::SeqCst) || task.group().must_exit(task.tid()).is_some();
         if over { Ok(()) } else { Err(Errno::EAGAIN) }
     };
-    task.wait_on(&latch.queue, Ready::all(), None, free).await.is_ok()
+    task.wait_on(&latch.queue, Ready::all(), None, free)
+        .await
+        .is_ok()
 }

@@ -34,7 +34,11 @@ impl ReadAt for FileReader {
         let mut done = 0;
         while done < dst.len() {
             let mut sink = Sink::kernel(&mut dst[done..]);
-            match self.0.ops().read_at(&self.0, &mut sink, offset.saturating_add(done as u64))? {
+            match self
+                .0
+                .ops()
+                .read_at(&self.0, &mut sink, offset.saturating_add(done as u64))?
+            {
                 0 => break,
                 n => done += n,
             }
@@ -132,7 +136,11 @@ pub fn mm_limits(task: &Task) -> crate::mm::Limits {
 }
 
 fn comm_of(filename: &[u8]) -> Vec<u8> {
-    filename.rsplit(|b| *b == b'/').next().unwrap_or_default().to_vec()
+    filename
+        .rsplit(|b| *b == b'/')
+        .next()
+        .unwrap_or_default()
+        .to_vec()
 }
 
 fn exec_ids(creds: &Credentials, secure: bool) -> ExecIds {
@@ -151,11 +159,24 @@ async fn become_alone(task: &Task) -> Result<(), Error> {
     if !group.begin_exec(task.tid()) {
         return Err(Errno::EAGAIN.into());
     }
-    let alone = || if group.task_count() == 1 { Ok(()) } else { Err(Errno::EAGAIN) };
-    while task.wait_on(&group.task_exits, Ready::all(), None, alone).await.is_err() {
+    let alone = || {
+        if group.task_count() == 1 {
+            Ok(())
+        } else {
+            Err(Errno::EAGAIN)
+        }
+    };
+    while task
+        .wait_on(&group.task_exits, Ready::all(), None, alone)
+        .await
+        .is_err()
+    {
         if group.must_exit(task.tid()).is_some() {
             group.end_exec();
-            let status = ExitStatus::Signaled { signal: Signal::SIGKILL, core: false };
+            let status = ExitStatus::Signaled {
+                signal: Signal::SIGKILL,
+                core: false,
+            };
             task.request_exit(group.must_exit(task.tid()).unwrap_or(status));
             return Err(Errno::EINTR.into());
         }
@@ -190,7 +211,8 @@ fn new_credentials(task: &Task, file: Option<&File>) -> Result<(Credentials, boo
             new.euid = attr.uid;
         }
         // Set-gid without group execute means mandatory locking.
-        if honoured && attr.perm & (libc::S_ISGID | libc::S_IXGRP) == libc::S_ISGID | libc::S_IXGRP {
+        if honoured && attr.perm & (libc::S_ISGID | libc::S_IXGRP) == libc::S_ISGID | libc::S_IXGRP
+        {
             new.egid = attr.gid;
         }
     }
@@ -205,7 +227,8 @@ fn new_credentials(task: &Task, file: Option<&File>) -> Result<(Credentials, boo
 
     const SECBIT_NOROOT: u32 = 1;
     let root_rules = new.securebits & SECBIT_NOROOT == 0;
-    let (mut file_inheritable, mut file_permitted, mut file_effective) = (CapSet::EMPTY, CapSet::EMPTY, false);
+    let (mut file_inheritable, mut file_permitted, mut file_effective) =
+        (CapSet::EMPTY, CapSet::EMPTY, false);
     if root_rules && (new.ruid == Uid(0) || new.euid == Uid(0)) {
         file_inheritable = CapSet::FULL;
         file_permitted = CapSet::FULL;
@@ -218,10 +241,15 @@ fn new_credentials(task: &Task, file: Option<&File>) -> Result<(Credentials, boo
     } else {
         new.permitted = gained;
     }
-    new.effective = if file_effective { new.permitted } else { new.ambient };
+    new.effective = if file_effective {
+        new.permitted
+    } else {
+        new.ambient
+    };
     // SECBIT_KEEP_CAPS does not survive.
     new.securebits &= !(1 << 4);
-    let secure = new.euid != new.ruid || new.egid != new.rgid || file_effective && new.ruid != Uid(0);
+    let secure =
+        new.euid != new.ruid || new.egid != new.rgid || file_effective && new.ruid != Uid(0);
     let _: Gid = new.egid;
     Ok((new, secure))
 }

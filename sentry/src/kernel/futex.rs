@@ -52,7 +52,10 @@ pub struct FutexTable {
 
 impl Default for FutexTable {
     fn default() -> Self {
-        FutexTable { hasher: RandomState::new(), buckets: std::array::from_fn(|_| Mutex::default()) }
+        FutexTable {
+            hasher: RandomState::new(),
+            buckets: std::array::from_fn(|_| Mutex::default()),
+        }
     }
 }
 
@@ -63,7 +66,11 @@ impl FutexTable {
 
     fn enter(&self, sleeper: &Arc<Sleeper>) {
         let key = sleeper.key.lock().clone();
-        self.buckets[self.index(&key)].lock().entry(key).or_default().push(sleeper.clone());
+        self.buckets[self.index(&key)]
+            .lock()
+            .entry(key)
+            .or_default()
+            .push(sleeper.clone());
     }
 
     /// Takes a sleeper out wherever it is now.
@@ -93,7 +100,9 @@ impl FutexTable {
     /// Wakes up to `count` sleepers whose bitset meets `bitset`, oldest first.
     pub fn wake(&self, key: &FutexKey, bitset: u32, count: usize) -> usize {
         let mut bucket = self.buckets[self.index(key)].lock();
-        let Some(list) = bucket.get_mut(key) else { return 0 };
+        let Some(list) = bucket.get_mut(key) else {
+            return 0;
+        };
         let mut woken = 0;
         list.retain(|s| {
             if woken < count && s.bitset & bitset != 0 {
@@ -157,12 +166,19 @@ pub struct WaitFor {
 ///
 /// # Errors
 /// `Failed(EAGAIN)` if a word does not have its value, `Failed(EFAULT)`, a signal, the deadline.
-pub async fn wait(task: &Task, words: &[WaitFor], bitset: u32, deadline: Option<MonoTime>) -> Result<usize, Stop> {
+pub async fn wait(
+    task: &Task,
+    words: &[WaitFor],
+    bitset: u32,
+    deadline: Option<MonoTime>,
+) -> Result<usize, Stop> {
     let mm = task.mm();
     let table = &task.kernel().futexes;
     let mut sleepers = Vec::with_capacity(words.len());
     for (index, word) in words.iter().enumerate() {
-        let key = mm.futex_key(word.addr, word.private).map_err(Stop::Failed)?;
+        let key = mm
+            .futex_key(word.addr, word.private)
+            .map_err(Stop::Failed)?;
         sleepers.push(Arc::new(Sleeper {
             bitset,
             woken: AtomicBool::new(false),
@@ -174,7 +190,12 @@ pub async fn wait(task: &Task, words: &[WaitFor], bitset: u32, deadline: Option<
     for sleeper in &sleepers {
         table.enter(sleeper);
     }
-    let woken = || sleepers.iter().find(|s| s.woken.load(Ordering::SeqCst)).map(|s| s.index);
+    let woken = || {
+        sleepers
+            .iter()
+            .find(|s| s.woken.load(Ordering::SeqCst))
+            .map(|s| s.index)
+    };
     let mut result = None;
     for word in words {
         match mm.load_u32(word.addr) {
@@ -196,7 +217,8 @@ pub async fn wait(task: &Task, words: &[WaitFor], bitset: u32, deadline: Option<
                 }
                 Vec::new()
             };
-            task.wait_with(deadline, enter, || woken().ok_or(Errno::EAGAIN)).await
+            task.wait_with(deadline, enter, || woken().ok_or(Errno::EAGAIN))
+                .await
         }
     };
     for sleeper in &sleepers {
@@ -230,7 +252,9 @@ pub fn exit_robust_list(task: &Task, mm: &Mm, head: u64) {
     if head == 0 {
         return;
     }
-    let Ok([first, offset, pending]) = mm.read_obj::<[u64; 3]>(head) else { return };
+    let Ok([first, offset, pending]) = mm.read_obj::<[u64; 3]>(head) else {
+        return;
+    };
     // Bit 0 marks a priority-inheritance futex.
     let untag = |entry: u64| entry & !1;
     let mut entry = first;
@@ -256,7 +280,9 @@ fn owner_died(task: &Task, mm: &Mm, addr: u64, pending: bool) {
     if addr % 4 != 0 {
         return;
     }
-    let Ok(mut value) = mm.load_u32(addr) else { return };
+    let Ok(mut value) = mm.load_u32(addr) else {
+        return;
+    };
     loop {
         if pending && value == 0 {
             // Unlocked, but its waiter may not have been woken yet.

@@ -34,7 +34,10 @@ impl ExitStatus {
 enum Life {
     Alive,
     /// exit_group(2), a fatal signal or execve(2) of `survivor`: all other tasks end.
-    Ending { status: ExitStatus, survivor: Option<i32> },
+    Ending {
+        status: ExitStatus,
+        survivor: Option<i32>,
+    },
     Dead,
 }
 
@@ -60,7 +63,9 @@ impl Usage {
             major_faults: self.major_faults.saturating_add(o.major_faults),
             max_rss_kib: self.max_rss_kib.max(o.max_rss_kib),
             voluntary_switches: self.voluntary_switches.saturating_add(o.voluntary_switches),
-            involuntary_switches: self.involuntary_switches.saturating_add(o.involuntary_switches),
+            involuntary_switches: self
+                .involuntary_switches
+                .saturating_add(o.involuntary_switches),
         }
     }
 }
@@ -119,7 +124,13 @@ pub struct IoCounters {
 }
 
 impl ThreadGroup {
-    pub fn new(kernel: &Arc<Kernel>, pid: i32, actions: Arc<Mutex<SigActions>>, limits: Limits, exit_signal: i32) -> Arc<ThreadGroup> {
+    pub fn new(
+        kernel: &Arc<Kernel>,
+        pid: i32,
+        actions: Arc<Mutex<SigActions>>,
+        limits: Limits,
+        exit_signal: i32,
+    ) -> Arc<ThreadGroup> {
         Arc::new_cyclic(|this: &Weak<ThreadGroup>| ThreadGroup {
             kernel: kernel.clone(),
             pid,
@@ -165,7 +176,11 @@ impl ThreadGroup {
     /// The main thread while it lives, else any other.
     pub fn any_task(&self) -> Option<Arc<Task>> {
         let tasks = self.tasks.lock();
-        tasks.iter().find(|t| t.tid() == self.pid).or(tasks.first()).cloned()
+        tasks
+            .iter()
+            .find(|t| t.tid() == self.pid)
+            .or(tasks.first())
+            .cloned()
     }
 
     pub fn task_count(&self) -> usize {
@@ -191,7 +206,11 @@ impl ThreadGroup {
         };
         if last {
             let mut life = self.life.lock();
-            if let Life::Ending { status, survivor: None } = *life {
+            if let Life::Ending {
+                status,
+                survivor: None,
+            } = *life
+            {
                 *self.leader_status.lock() = Some(status);
             }
             *life = Life::Dead;
@@ -219,7 +238,10 @@ impl ThreadGroup {
 
     pub fn leader_status(&self) -> Option<ExitStatus> {
         match *self.life.lock() {
-            Life::Ending { status, survivor: None } => Some(status),
+            Life::Ending {
+                status,
+                survivor: None,
+            } => Some(status),
             _ => *self.leader_status.lock(),
         }
     }
@@ -238,8 +260,14 @@ impl ThreadGroup {
         {
             let mut life = self.life.lock();
             match *life {
-                Life::Alive | Life::Ending { survivor: Some(_), .. } => {
-                    *life = Life::Ending { status, survivor: None };
+                Life::Alive
+                | Life::Ending {
+                    survivor: Some(_), ..
+                } => {
+                    *life = Life::Ending {
+                        status,
+                        survivor: None,
+                    };
                 }
                 Life::Ending { survivor: None, .. } | Life::Dead => return,
             }
@@ -260,7 +288,10 @@ impl ThreadGroup {
             if self.tasks.lock().len() == 1 {
                 return true;
             }
-            *life = Life::Ending { status: ExitStatus::Exited(0), survivor: Some(survivor) };
+            *life = Life::Ending {
+                status: ExitStatus::Exited(0),
+                survivor: Some(survivor),
+            };
         }
         for task in self.tasks() {
             if task.tid() != survivor {
@@ -274,7 +305,10 @@ impl ThreadGroup {
     /// After `begin_exec`, when the survivor is alone (or gives up).
     pub fn end_exec(&self) {
         let mut life = self.life.lock();
-        if let Life::Ending { survivor: Some(_), .. } = *life {
+        if let Life::Ending {
+            survivor: Some(_), ..
+        } = *life
+        {
             *life = Life::Alive;
         }
     }
@@ -314,6 +348,8 @@ impl ThreadGroup {
     /// Usage of all tasks, living and ended.
     pub fn usage(&self) -> Usage {
         let ended = *self.ended_usage.lock();
-        self.tasks().iter().fold(ended, |sum, t| sum.plus(t.usage()))
+        self.tasks()
+            .iter()
+            .fold(ended, |sum, t| sum.plus(t.usage()))
     }
 }

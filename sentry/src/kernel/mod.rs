@@ -70,6 +70,8 @@ pub struct Kernel {
     pub started: MonoTime,
     /// CPUs the guest is told about.
     pub cpus: usize,
+    /// Memory the guest is told about, bytes.
+    pub memory_total: u64,
     pub strace: Option<crate::syscalls::strace::Strace>,
     supervisor: Box<dyn Supervisor>,
     first: Mutex<Option<Arc<ThreadGroup>>>,
@@ -83,6 +85,7 @@ pub struct KernelParts {
     pub reactor: Arc<Reactor>,
     pub uts: Uts,
     pub cpus: usize,
+    pub memory_total: u64,
     pub strace: Option<crate::syscalls::strace::Strace>,
     pub supervisor: Box<dyn Supervisor>,
 }
@@ -99,6 +102,7 @@ impl Kernel {
             uts: RwLock::new(parts.uts),
             started: MonoTime::now(),
             cpus: parts.cpus,
+            memory_total: parts.memory_total,
             strace: parts.strace,
             supervisor: parts.supervisor,
             first: Mutex::new(None),
@@ -115,7 +119,11 @@ impl Kernel {
     }
 
     fn process_ended(&self, group: &Arc<ThreadGroup>, status: ExitStatus) {
-        let is_first = self.first.lock().as_ref().is_some_and(|f| Arc::ptr_eq(f, group));
+        let is_first = self
+            .first
+            .lock()
+            .as_ref()
+            .is_some_and(|f| Arc::ptr_eq(f, group));
         if is_first {
             self.supervisor.exited(status);
         }

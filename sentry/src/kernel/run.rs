@@ -90,11 +90,15 @@ async fn live(task: &Arc<Task>) -> ExitStatus {
 }
 
 fn killed() -> ExitStatus {
-    ExitStatus::Signaled { signal: Signal::SIGKILL, core: false }
+    ExitStatus::Signaled {
+        signal: Signal::SIGKILL,
+        core: false,
+    }
 }
 
 fn fatal(task: &Task, error: &platform::Error) {
-    task.kernel().fatal(&format!("platform {}: {error}", task.platform().name()));
+    task.kernel()
+        .fatal(&format!("platform {}: {error}", task.platform().name()));
 }
 
 /// Makes the task's context in its (new) address space, on the worker that has most room.
@@ -118,7 +122,9 @@ async fn enter_space(task: &Arc<Task>, space: &Arc<dyn AddressSpace>) -> platfor
 /// Runs guest code until the next trap.
 async fn guest(task: &Task) -> platform::Result<Trap> {
     let mut regs = *task.regs.lock();
-    let started = task.with_context(|c| c.resume(&regs)).unwrap_or(Err(platform::Error::Gone));
+    let started = task
+        .with_context(|c| c.resume(&regs))
+        .unwrap_or(Err(platform::Error::Gone));
     let id = match started {
         Ok(id) => id,
         Err(e) => {
@@ -128,7 +134,9 @@ async fn guest(task: &Task) -> platform::Result<Trap> {
     };
     executor::trapped(id).await;
     task.leave_guest();
-    let trap = task.with_context(|c| c.take_trap(&mut regs)).unwrap_or(Err(platform::Error::Gone))?;
+    let trap = task
+        .with_context(|c| c.take_trap(&mut regs))
+        .unwrap_or(Err(platform::Error::Gone))?;
     *task.regs.lock() = regs;
     Ok(trap)
 }
@@ -178,6 +186,8 @@ async fn wait_for_continue(task: &Task) {
         }
     };
     // Interrupted only means that a signal came in: SIGKILL ends the stop through `must_exit`.
-    let _ = task.wait_on(&group.continued, Ready::all(), None, ready).await;
+    let _ = task
+        .wait_on(&group.continued, Ready::all(), None, ready)
+        .await;
     task.interrupt();
 }

@@ -28,11 +28,25 @@ use crate::mm::Mm;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestartBlock {
     /// nanosleep(2), clock_nanosleep(2): until then; where to write what remains.
-    Sleep { clock: i32, until_ns: u64, remaining: u64 },
+    Sleep {
+        clock: i32,
+        until_ns: u64,
+        remaining: u64,
+    },
     /// poll(2): the array, its length, and until when.
-    Poll { fds: u64, count: u64, until: Option<MonoTime> },
+    Poll {
+        fds: u64,
+        count: u64,
+        until: Option<MonoTime>,
+    },
     /// futex(2) FUTEX_WAIT with a timeout.
-    Futex { addr: u64, value: u32, bitset: u32, private: bool, until: Option<MonoTime> },
+    Futex {
+        addr: u64,
+        value: u32,
+        bitset: u32,
+        private: bool,
+        until: Option<MonoTime>,
+    },
 }
 
 /// What clone(2), set_tid_address(2), set_robust_list(2) and rseq(2) told about addresses.
@@ -210,8 +224,14 @@ impl Task {
 
     /// The address space of the running task itself.
     pub fn mm(&self) -> Arc<Mm> {
-        #[expect(clippy::expect_used, reason = "only the task's own future calls this, before exit")]
-        self.mm.read().clone().expect("task has memory until it exits")
+        #[expect(
+            clippy::expect_used,
+            reason = "only the task's own future calls this, before exit"
+        )]
+        self.mm
+            .read()
+            .clone()
+            .expect("task has memory until it exits")
     }
 
     pub fn set_mm(&self, mm: Option<Arc<Mm>>) -> Option<Arc<Mm>> {
@@ -220,8 +240,14 @@ impl Task {
 
     /// The descriptor table of the running task itself.
     pub fn files(&self) -> Arc<FdTable> {
-        #[expect(clippy::expect_used, reason = "only the task's own future calls this, before exit")]
-        self.files.read().clone().expect("task has files until it exits")
+        #[expect(
+            clippy::expect_used,
+            reason = "only the task's own future calls this, before exit"
+        )]
+        self.files
+            .read()
+            .clone()
+            .expect("task has files until it exits")
     }
 
     /// The descriptor table of any task; ESRCH after its end.
@@ -261,7 +287,11 @@ impl Task {
 
     /// The name without the NULs behind it.
     pub fn comm_text(&self) -> Vec<u8> {
-        self.comm().iter().copied().take_while(|b| *b != 0).collect()
+        self.comm()
+            .iter()
+            .copied()
+            .take_while(|b| *b != 0)
+            .collect()
     }
 
     pub fn set_comm(&self, name: &[u8]) {
@@ -294,7 +324,11 @@ impl Task {
             _ => 0,
         };
         Usage {
-            user_ns: self.times.user_ns.load(Ordering::Relaxed).saturating_add(running),
+            user_ns: self
+                .times
+                .user_ns
+                .load(Ordering::Relaxed)
+                .saturating_add(running),
             system_ns: self.times.system_ns.load(Ordering::Relaxed),
             minor_faults: self.times.faults.load(Ordering::Relaxed),
             voluntary_switches: self.times.switches.load(Ordering::Relaxed),
@@ -374,7 +408,9 @@ impl Task {
     }
 
     pub(crate) fn account_wait_end(&self) {
-        self.times.since.store(MonoTime::now().as_ns(), Ordering::Relaxed);
+        self.times
+            .since
+            .store(MonoTime::now().as_ns(), Ordering::Relaxed);
     }
 
     /// Runs `f` with the task's own context, on its own worker. None before the first run and in

@@ -40,10 +40,16 @@ impl TimerClock {
                 u.user_ns.saturating_add(u.system_ns)
             }
             TimerClock::ProcessUser => group.usage().user_ns,
-            TimerClock::ThreadCpu(tid) => group.tasks().iter().find(|t| t.tid() == tid).map_or(0, |t| {
-                let u = t.usage();
-                u.user_ns.saturating_add(u.system_ns)
-            }),
+            TimerClock::ThreadCpu(tid) => {
+                group
+                    .tasks()
+                    .iter()
+                    .find(|t| t.tid() == tid)
+                    .map_or(0, |t| {
+                        let u = t.usage();
+                        u.user_ns.saturating_add(u.system_ns)
+                    })
+            }
         }
     }
 }
@@ -56,7 +62,11 @@ pub enum Notify {
     /// SIGEV_SIGNAL, to the process.
     Process { signal: Signal, value: u64 },
     /// SIGEV_THREAD_ID, to one thread.
-    Thread { tid: i32, signal: Signal, value: u64 },
+    Thread {
+        tid: i32,
+        signal: Signal,
+        value: u64,
+    },
     /// An interval timer's fixed signal.
     Interval(Signal),
 }
@@ -109,7 +119,10 @@ impl Waiter for Expiry {
 
 impl GroupTimers {
     pub fn new(group: Weak<ThreadGroup>) -> Self {
-        GroupTimers { group, timers: Mutex::default() }
+        GroupTimers {
+            group,
+            timers: Mutex::default(),
+        }
     }
 
     /// timer_create(2): a new, disarmed timer. EAGAIN if there are too many.
@@ -119,21 +132,31 @@ impl GroupTimers {
         if timers.len() >= MAX {
             return Err(Errno::EAGAIN);
         }
-        let id = (0..i32::MAX).find(|i| !timers.contains_key(&TimerId::Posix(*i))).ok_or(Errno::EAGAIN)?;
+        let id = (0..i32::MAX)
+            .find(|i| !timers.contains_key(&TimerId::Posix(*i)))
+            .ok_or(Errno::EAGAIN)?;
         timers.insert(TimerId::Posix(id), Timer::new(clock, notify(id)));
         Ok(id)
     }
 
     /// timer_delete(2).
     pub fn delete(&self, id: i32) -> Result<()> {
-        let old = self.timers.lock().remove(&TimerId::Posix(id)).ok_or(Errno::EINVAL)?;
+        let old = self
+            .timers
+            .lock()
+            .remove(&TimerId::Posix(id))
+            .ok_or(Errno::EINVAL)?;
         drop(old);
         Ok(())
     }
 
     /// timer_getoverrun(2).
     pub fn overrun(&self, id: i32) -> Result<i32> {
-        self.timers.lock().get(&TimerId::Posix(id)).map(|t| t.overrun).ok_or(Errno::EINVAL)
+        self.timers
+            .lock()
+            .get(&TimerId::Posix(id))
+            .map(|t| t.overrun)
+            .ok_or(Errno::EINVAL)
     }
 
     /// Time left and interval. EINVAL if there is no such POSIX timer.
@@ -156,7 +179,10 @@ impl GroupTimers {
             _ => return Err(Errno::EINVAL),
         };
         let id = TimerId::Interval(which);
-        self.timers.lock().entry(id).or_insert_with(|| Timer::new(clock, Notify::Interval(signal)));
+        self.timers
+            .lock()
+            .entry(id)
+            .or_insert_with(|| Timer::new(clock, Notify::Interval(signal)));
         self.set(id, new, Absolute::No)
     }
 
@@ -191,7 +217,9 @@ impl GroupTimers {
     }
 
     fn arm(&self, group: &Arc<ThreadGroup>, id: TimerId, timer: &mut Timer) {
-        let Some(expires) = timer.expires_ns else { return };
+        let Some(expires) = timer.expires_ns else {
+            return;
+        };
         let left = expires.saturating_sub(timer.clock.now_ns(group));
         // CPU time passes at most once a thread as fast as wall-clock time; look at least that often
         // and not too often.
@@ -199,17 +227,31 @@ impl GroupTimers {
             TimerClock::Monotonic | TimerClock::Realtime => left,
             _ => (left / group.task_count().max(1) as u64).max(1_000_000),
         };
-        let waiter = Arc::new(Expiry { group: self.group.clone(), id });
-        timer.armed = Some(group.kernel().reactor.arm(MonoTime::now().after_ns(wait), waiter));
+        let waiter = Arc::new(Expiry {
+            group: self.group.clone(),
+            id,
+        });
+        timer.armed = Some(
+            group
+                .kernel()
+                .reactor
+                .arm(MonoTime::now().after_ns(wait), waiter),
+        );
     }
 
     /// The reactor says that a timer may have expired.
     fn look(&self, id: TimerId) {
-        let Some(group) = self.group.upgrade() else { return };
+        let Some(group) = self.group.upgrade() else {
+            return;
+        };
         let (notify, overrun) = {
             let mut timers = self.timers.lock();
-            let Some(timer) = timers.get_mut(&id) else { return };
-            let Some(expires) = timer.expires_ns else { return };
+            let Some(timer) = timers.get_mut(&id) else {
+                return;
+            };
+            let Some(expires) = timer.expires_ns else {
+                return;
+            };
             let now = timer.clock.now_ns(&group);
             if now < expires {
                 self.arm(&group, id, timer);
@@ -227,9 +269,16 @@ impl GroupTimers {
             (timer.notify, timer.overrun)
         };
         let posix = |signal, value| {
-            let TimerId::Posix(id) = id else { return SigInfo::kernel(signal) };
+            let TimerId::Posix(id) = id else {
+                return SigInfo::kernel(signal);
+            };
             let fields = SigFields::Timer { id, overrun, value };
-            SigInfo { signal, code: libc::SI_TIMER, errno: 0, fields }
+            SigInfo {
+                signal,
+                code: libc::SI_TIMER,
+                errno: 0,
+                fields,
+            }
         };
         match notify {
             Notify::Nothing => {}
@@ -246,12 +295,24 @@ impl GroupTimers {
 
 impl Timer {
     fn new(clock: TimerClock, notify: Notify) -> Timer {
-        Timer { clock, notify, expires_ns: None, interval_ns: 0, overrun: 0, armed: None }
+        Timer {
+            clock,
+            notify,
+            expires_ns: None,
+            interval_ns: 0,
+            overrun: 0,
+            armed: None,
+        }
     }
 
     fn setting(&self, group: &ThreadGroup) -> Setting {
-        let value_ns = self.expires_ns.map_or(0, |e| e.saturating_sub(self.clock.now_ns(group)).max(1));
-        Setting { value_ns, interval_ns: self.interval_ns }
+        let value_ns = self
+            .expires_ns
+            .map_or(0, |e| e.saturating_sub(self.clock.now_ns(group)).max(1));
+        Setting {
+            value_ns,
+            interval_ns: self.interval_ns,
+        }
     }
 }
 

@@ -86,7 +86,11 @@ impl Inner {
     /// A pid that is neither a task, a process, a group nor a session.
     fn free_pid(&mut self) -> Result<i32> {
         for _ in 0..PID_MAX {
-            self.last_pid = if self.last_pid + 1 >= PID_MAX { 300 } else { self.last_pid + 1 };
+            self.last_pid = if self.last_pid + 1 >= PID_MAX {
+                300
+            } else {
+                self.last_pid + 1
+            };
             let pid = self.last_pid;
             let used = self.tasks.contains_key(&pid)
                 || self.nodes.contains_key(&pid)
@@ -117,7 +121,10 @@ impl Inner {
         !self.nodes.values().any(|n| {
             n.pgid == pgid
                 && n.zombie.is_none()
-                && self.nodes.get(&n.parent).is_some_and(|p| p.sid == n.sid && p.pgid != pgid)
+                && self
+                    .nodes
+                    .get(&n.parent)
+                    .is_some_and(|p| p.sid == n.sid && p.pgid != pgid)
         })
     }
 
@@ -137,7 +144,8 @@ impl Inner {
     fn reaper_of(&self, pid: i32) -> i32 {
         let mut at = self.nodes.get(&pid).map_or(0, |n| n.parent);
         while let Some(n) = self.nodes.get(&at) {
-            let adopts = n.group.subreaper.load(std::sync::atomic::Ordering::Relaxed) || n.group.is_init();
+            let adopts =
+                n.group.subreaper.load(std::sync::atomic::Ordering::Relaxed) || n.group.is_init();
             if adopts && n.zombie.is_none() {
                 return at;
             }
@@ -153,7 +161,10 @@ impl Tree {
     }
 
     /// Reserves nothing: the pid is taken by entering a task under the same lock.
-    pub fn enter(&self, make: impl FnOnce(i32, &mut Inner) -> Result<Arc<Task>>) -> Result<Arc<Task>> {
+    pub fn enter(
+        &self,
+        make: impl FnOnce(i32, &mut Inner) -> Result<Arc<Task>>,
+    ) -> Result<Arc<Task>> {
         let mut inner = self.inner.lock();
         let pid = inner.free_pid()?;
         let task = make(pid, &mut inner)?;
@@ -172,12 +183,21 @@ impl Tree {
 
     /// All processes, zombies included.
     pub fn groups(&self) -> Vec<Arc<ThreadGroup>> {
-        self.inner.lock().nodes.values().map(|n| n.group.clone()).collect()
+        self.inner
+            .lock()
+            .nodes
+            .values()
+            .map(|n| n.group.clone())
+            .collect()
     }
 
     /// Parent, process group and session of a process; zeros if it is gone.
     pub fn relations(&self, pid: i32) -> (i32, i32, i32) {
-        self.inner.lock().nodes.get(&pid).map_or((0, 0, 0), |n| (n.parent, n.pgid, n.sid))
+        self.inner
+            .lock()
+            .nodes
+            .get(&pid)
+            .map_or((0, 0, 0), |n| (n.parent, n.pgid, n.sid))
     }
 
     /// The parent, if it is a guest process that lives.
@@ -191,7 +211,9 @@ impl Tree {
     pub fn report_stopped(&self, group: &ThreadGroup, signal: Signal) {
         let parent = {
             let mut inner = self.inner.lock();
-            let Some(node) = inner.nodes.get_mut(&group.pid()) else { return };
+            let Some(node) = inner.nodes.get_mut(&group.pid()) else {
+                return;
+            };
             node.stop_report = Some(signal);
             node.continue_report = false;
             let parent = node.parent;
@@ -203,7 +225,9 @@ impl Tree {
     pub fn report_continued(&self, group: &ThreadGroup) {
         let parent = {
             let mut inner = self.inner.lock();
-            let Some(node) = inner.nodes.get_mut(&group.pid()) else { return };
+            let Some(node) = inner.nodes.get_mut(&group.pid()) else {
+                return;
+            };
             node.stop_report = None;
             node.continue_report = true;
             let parent = node.parent;
@@ -212,7 +236,13 @@ impl Tree {
         self.notify_parent(parent, group, libc::CLD_CONTINUED, libc::SIGCONT);
     }
 
-    fn notify_parent(&self, parent: Option<Arc<ThreadGroup>>, child: &ThreadGroup, code: i32, status: i32) {
+    fn notify_parent(
+        &self,
+        parent: Option<Arc<ThreadGroup>>,
+        child: &ThreadGroup,
+        code: i32,
+        status: i32,
+    ) {
         let Some(parent) = parent else { return };
         let no_stop = code != libc::CLD_EXITED && {
             let actions = parent.actions();
@@ -221,7 +251,10 @@ impl Tree {
         };
         if !no_stop {
             let uid = child.any_task().map_or(0, |t| t.creds().ruid.0);
-            send_to_group(&parent, child_info(child.pid(), uid, code, status, child.usage()));
+            send_to_group(
+                &parent,
+                child_info(child.pid(), uid, code, status, child.usage()),
+            );
         }
         parent.child_events.wake_all();
     }
@@ -236,13 +269,17 @@ impl Tree {
         {
             let mut inner = self.inner.lock();
             let reaper = inner.reaper_of(pid);
-            let Some(node) = inner.nodes.get_mut(&pid) else { return };
+            let Some(node) = inner.nodes.get_mut(&pid) else {
+                return;
+            };
             node.zombie = Some(Zombie { status, usage, uid });
             let (parent, pgid, sid) = (node.parent, node.pgid, node.sid);
             let children = std::mem::take(&mut node.children);
             let was_orphaned = inner.is_orphaned_without(pgid, pid);
             for child in &children {
-                let Some(c) = inner.nodes.get_mut(child) else { continue };
+                let Some(c) = inner.nodes.get_mut(child) else {
+                    continue;
+                };
                 c.parent = reaper;
                 let (child_group, zombie, cpgid) = (c.group.clone(), c.zombie, c.pgid);
                 if let Some(r) = inner.nodes.get_mut(&reaper) {
@@ -318,7 +355,10 @@ impl Inner {
         !self.nodes.iter().any(|(pid, n)| {
             n.pgid == pgid
                 && (n.zombie.is_none() || *pid == leaving)
-                && self.nodes.get(&n.parent).is_some_and(|p| p.sid == n.sid && p.pgid != pgid)
+                && self
+                    .nodes
+                    .get(&n.parent)
+                    .is_some_and(|p| p.sid == n.sid && p.pgid != pgid)
         })
     }
 
@@ -338,8 +378,12 @@ impl Inner {
 
     /// The leader died: the foreground group is hung up, the terminal is free.
     fn end_session(&mut self, sid: i32, signals: &mut Vec<(Arc<ThreadGroup>, SigInfo)>) {
-        let Some(session) = self.sessions.get_mut(&sid) else { return };
-        let Some(terminal) = session.terminal.take() else { return };
+        let Some(session) = self.sessions.get_mut(&sid) else {
+            return;
+        };
+        let Some(terminal) = session.terminal.take() else {
+            return;
+        };
         let foreground = std::mem::take(&mut session.foreground);
         terminal.disassociate();
         for m in self.members(foreground) {
@@ -355,14 +399,23 @@ fn child_info(pid: i32, uid: u32, code: i32, status: i32, usage: Usage) -> SigIn
         signal: Signal::SIGCHLD,
         code,
         errno: 0,
-        fields: SigFields::Child { pid, uid, status, utime: ticks(usage.user_ns), stime: ticks(usage.system_ns) },
+        fields: SigFields::Child {
+            pid,
+            uid,
+            status,
+            utime: ticks(usage.user_ns),
+            stime: ticks(usage.system_ns),
+        },
     }
 }
 
 fn exit_info(pid: i32, zombie: Zombie, usage: Usage) -> SigInfo {
     let (code, status) = match zombie.status {
         ExitStatus::Exited(code) => (libc::CLD_EXITED, i32::from(code)),
-        ExitStatus::Signaled { signal, core: false } => (libc::CLD_KILLED, signal.number()),
+        ExitStatus::Signaled {
+            signal,
+            core: false,
+        } => (libc::CLD_KILLED, signal.number()),
         ExitStatus::Signaled { signal, core: true } => (libc::CLD_DUMPED, signal.number()),
     };
     child_info(pid, zombie.uid, code, status, usage)

@@ -31,8 +31,14 @@ pub async fn getegid(t: &Task, _: &Args) -> SysResult {
 
 fn commit(t: &Task, old: &Credentials, mut new: Credentials) -> SysResult {
     fix_capabilities(old, &mut new);
-    if new.euid != old.euid || new.egid != old.egid || new.fsuid != old.fsuid || new.fsgid != old.fsgid {
-        t.group().dumpable.store(0, std::sync::atomic::Ordering::Relaxed);
+    if new.euid != old.euid
+        || new.egid != old.egid
+        || new.fsuid != old.fsuid
+        || new.fsgid != old.fsgid
+    {
+        t.group()
+            .dumpable
+            .store(0, std::sync::atomic::Ordering::Relaxed);
         t.pdeathsig.store(0, std::sync::atomic::Ordering::Relaxed);
     }
     t.set_creds(new);
@@ -159,7 +165,11 @@ pub async fn setregid(t: &Task, a: &Args) -> SysResult {
 /// An unprivileged caller may set each id only to one of the three it has.
 fn check_three(wanted: [u32; 3], have: [u32; 3], privileged: CapCheck) -> Result<()> {
     let allowed = |id: u32| id == UNCHANGED || have.contains(&id);
-    if privileged == CapCheck::Held || wanted.into_iter().all(allowed) { Ok(()) } else { Err(Errno::EPERM) }
+    if privileged == CapCheck::Held || wanted.into_iter().all(allowed) {
+        Ok(())
+    } else {
+        Err(Errno::EPERM)
+    }
 }
 
 #[derive(PartialEq, Eq)]
@@ -169,15 +179,26 @@ enum CapCheck {
 }
 
 fn check_cap(creds: &Credentials, cap: Cap) -> CapCheck {
-    if creds.has_cap(cap) { CapCheck::Held } else { CapCheck::Missing }
+    if creds.has_cap(cap) {
+        CapCheck::Held
+    } else {
+        CapCheck::Missing
+    }
 }
 
 pub async fn setresuid(t: &Task, a: &Args) -> SysResult {
     let old = t.creds();
     let wanted = [a.uint(0), a.uint(1), a.uint(2)];
-    check_three(wanted, [old.ruid.0, old.euid.0, old.suid.0], check_cap(&old, Cap::Setuid))?;
+    check_three(
+        wanted,
+        [old.ruid.0, old.euid.0, old.suid.0],
+        check_cap(&old, Cap::Setuid),
+    )?;
     let mut new = (*old).clone();
-    for (slot, id) in [&mut new.ruid, &mut new.euid, &mut new.suid].into_iter().zip(wanted) {
+    for (slot, id) in [&mut new.ruid, &mut new.euid, &mut new.suid]
+        .into_iter()
+        .zip(wanted)
+    {
         if id != UNCHANGED {
             *slot = Uid(id);
         }
@@ -189,9 +210,16 @@ pub async fn setresuid(t: &Task, a: &Args) -> SysResult {
 pub async fn setresgid(t: &Task, a: &Args) -> SysResult {
     let old = t.creds();
     let wanted = [a.uint(0), a.uint(1), a.uint(2)];
-    check_three(wanted, [old.rgid.0, old.egid.0, old.sgid.0], check_cap(&old, Cap::Setgid))?;
+    check_three(
+        wanted,
+        [old.rgid.0, old.egid.0, old.sgid.0],
+        check_cap(&old, Cap::Setgid),
+    )?;
     let mut new = (*old).clone();
-    for (slot, id) in [&mut new.rgid, &mut new.egid, &mut new.sgid].into_iter().zip(wanted) {
+    for (slot, id) in [&mut new.rgid, &mut new.egid, &mut new.sgid]
+        .into_iter()
+        .zip(wanted)
+    {
         if id != UNCHANGED {
             *slot = Gid(id);
         }
@@ -219,7 +247,8 @@ pub async fn getresgid(t: &Task, a: &Args) -> SysResult {
 /// Returns the old id whether or not it changed anything.
 pub async fn setfsuid(t: &Task, a: &Args) -> SysResult {
     let (old, uid) = (t.creds(), Uid(a.uint(0)));
-    let allowed = old.has_cap(Cap::Setuid) || [old.ruid, old.euid, old.suid, old.fsuid].contains(&uid);
+    let allowed =
+        old.has_cap(Cap::Setuid) || [old.ruid, old.euid, old.suid, old.fsuid].contains(&uid);
     if uid.0 != UNCHANGED && allowed {
         let mut new = (*old).clone();
         new.fsuid = uid;
@@ -230,7 +259,8 @@ pub async fn setfsuid(t: &Task, a: &Args) -> SysResult {
 
 pub async fn setfsgid(t: &Task, a: &Args) -> SysResult {
     let (old, gid) = (t.creds(), Gid(a.uint(0)));
-    let allowed = old.has_cap(Cap::Setgid) || [old.rgid, old.egid, old.sgid, old.fsgid].contains(&gid);
+    let allowed =
+        old.has_cap(Cap::Setgid) || [old.rgid, old.egid, old.sgid, old.fsgid].contains(&gid);
     if gid.0 != UNCHANGED && allowed {
         let mut new = (*old).clone();
         new.fsgid = gid;
@@ -250,7 +280,11 @@ pub async fn getgroups(t: &Task, a: &Args) -> SysResult {
     if size < creds.groups.len() {
         return Err(Errno::EINVAL.into());
     }
-    let bytes: Vec<u8> = creds.groups.iter().flat_map(|g| g.0.to_ne_bytes()).collect();
+    let bytes: Vec<u8> = creds
+        .groups
+        .iter()
+        .flat_map(|g| g.0.to_ne_bytes())
+        .collect();
     t.mm().write_bytes(a.u64(1), &bytes)?;
     Ok(creds.groups.len() as u64)
 }
@@ -272,7 +306,10 @@ pub async fn setgroups(t: &Task, a: &Args) -> SysResult {
         return Err(Errno::EINVAL.into());
     }
     groups.sort_unstable();
-    t.set_creds(Credentials { groups, ..(*creds).clone() });
+    t.set_creds(Credentials {
+        groups,
+        ..(*creds).clone()
+    });
     Ok(0)
 }
 
@@ -345,10 +382,18 @@ pub async fn capset(t: &Task, a: &Args) -> SysResult {
     let join = |f: fn(&CapData) -> u32| {
         CapSet((u64::from(f(&data[0])) | u64::from(f(&data[1])) << 32) & CapSet::FULL.0)
     };
-    let (effective, permitted, inheritable) = (join(|d| d.effective), join(|d| d.permitted), join(|d| d.inheritable));
+    let (effective, permitted, inheritable) = (
+        join(|d| d.effective),
+        join(|d| d.permitted),
+        join(|d| d.inheritable),
+    );
     let old = t.creds();
     let within = |set: CapSet, limit: u64| set.0 & !limit == 0;
-    let may_inherit = if old.has_cap(Cap::Setpcap) { u64::MAX } else { old.inheritable.0 | old.permitted.0 };
+    let may_inherit = if old.has_cap(Cap::Setpcap) {
+        u64::MAX
+    } else {
+        old.inheritable.0 | old.permitted.0
+    };
     if !within(inheritable, may_inherit)
         || !within(inheritable, old.inheritable.0 | old.bounding.0)
         || !within(permitted, old.permitted.0)
@@ -357,6 +402,12 @@ pub async fn capset(t: &Task, a: &Args) -> SysResult {
         return Err(Errno::EPERM.into());
     }
     let ambient = CapSet(old.ambient.0 & permitted.0 & inheritable.0);
-    t.set_creds(Credentials { effective, permitted, inheritable, ambient, ..(*old).clone() });
+    t.set_creds(Credentials {
+        effective,
+        permitted,
+        inheritable,
+        ambient,
+        ..(*old).clone()
+    });
     Ok(0)
 }

@@ -30,7 +30,11 @@ pub async fn futex(t: &Task, a: &Args) -> SysResult {
     let (addr, value) = (a.u64(0), a.uint(2));
     match command {
         FUTEX_WAIT | FUTEX_WAIT_BITSET => {
-            let bitset = if command == FUTEX_WAIT { MATCH_ANY } else { a.uint(5) };
+            let bitset = if command == FUTEX_WAIT {
+                MATCH_ANY
+            } else {
+                a.uint(5)
+            };
             if bitset == 0 {
                 return Err(Errno::EINVAL.into());
             }
@@ -44,7 +48,11 @@ pub async fn futex(t: &Task, a: &Args) -> SysResult {
             wait_word(t, addr, value, bitset, private, until).await
         }
         FUTEX_WAKE | FUTEX_WAKE_BITSET => {
-            let bitset = if command == FUTEX_WAKE { MATCH_ANY } else { a.uint(5) };
+            let bitset = if command == FUTEX_WAKE {
+                MATCH_ANY
+            } else {
+                a.uint(5)
+            };
             if bitset == 0 {
                 return Err(Errno::EINVAL.into());
             }
@@ -59,7 +67,10 @@ pub async fn futex(t: &Task, a: &Args) -> SysResult {
                 return Err(Errno::EINVAL.into());
             }
             let mm = t.mm();
-            let (from, to) = (mm.futex_key(addr, private)?, mm.futex_key(a.u64(4), private)?);
+            let (from, to) = (
+                mm.futex_key(addr, private)?,
+                mm.futex_key(a.u64(4), private)?,
+            );
             if command == FUTEX_CMP_REQUEUE && mm.load_u32(addr)? != a.uint(5) {
                 return Err(Errno::EAGAIN.into());
             }
@@ -85,11 +96,35 @@ fn deadline(ns: u64, relative: bool, realtime: bool) -> MonoTime {
     MonoTime::from_ns(ns)
 }
 
-async fn wait_word(t: &Task, addr: u64, value: u32, bitset: u32, private: bool, until: Option<MonoTime>) -> SysResult {
-    match wait(t, &[WaitFor { addr, expected: value, private }], bitset, until).await {
+async fn wait_word(
+    t: &Task,
+    addr: u64,
+    value: u32,
+    bitset: u32,
+    private: bool,
+    until: Option<MonoTime>,
+) -> SysResult {
+    match wait(
+        t,
+        &[WaitFor {
+            addr,
+            expected: value,
+            private,
+        }],
+        bitset,
+        until,
+    )
+    .await
+    {
         Ok(_) => Ok(0),
         Err(Stop::Interrupted) if until.is_some() => {
-            *t.restart.lock() = Some(RestartBlock::Futex { addr, value, bitset, private, until });
+            *t.restart.lock() = Some(RestartBlock::Futex {
+                addr,
+                value,
+                bitset,
+                private,
+                until,
+            });
             Err(Error::Restart(Restart::Block))
         }
         Err(stop) => Err(stop.with(Restart::Sys, Errno::ETIMEDOUT)),
@@ -99,9 +134,13 @@ async fn wait_word(t: &Task, addr: u64, value: u32, bitset: u32, private: bool, 
 /// Goes on with a wait that a stop interrupted (restart_syscall(2)).
 pub async fn restart(t: &Task, block: RestartBlock) -> SysResult {
     match block {
-        RestartBlock::Futex { addr, value, bitset, private, until } => {
-            wait_word(t, addr, value, bitset, private, until).await
-        }
+        RestartBlock::Futex {
+            addr,
+            value,
+            bitset,
+            private,
+            until,
+        } => wait_word(t, addr, value, bitset, private, until).await,
         _ => Err(Errno::EINTR.into()),
     }
 }
@@ -116,7 +155,10 @@ fn wake_op(t: &Task, a: &Args, private: bool) -> SysResult {
     if encoded >> 31 != 0 {
         oparg = 1i32.wrapping_shl(oparg as u32);
     }
-    let (first, second) = (mm.futex_key(a.u64(0), private)?, mm.futex_key(a.u64(4), private)?);
+    let (first, second) = (
+        mm.futex_key(a.u64(0), private)?,
+        mm.futex_key(a.u64(4), private)?,
+    );
     let mut old = mm.load_u32(a.u64(4))?;
     loop {
         let arg = oparg as u32;
@@ -166,18 +208,31 @@ pub async fn futex_waitv(t: &Task, a: &Args) -> SysResult {
                 libc::CLOCK_REALTIME => true,
                 _ => return Err(Errno::EINVAL.into()),
             };
-            Some(deadline(crate::syscalls::signal::read_timespec(t, at)?, false, realtime))
+            Some(deadline(
+                crate::syscalls::signal::read_timespec(t, at)?,
+                false,
+                realtime,
+            ))
         }
     };
     let mut words = Vec::new();
     for i in 0..u64::from(count) {
-        let [value, uaddr, flags_and_pad]: [u64; 3] = t.mm().read_obj(addr.checked_add(i * 24).ok_or(Errno::EFAULT)?)?;
+        let [value, uaddr, flags_and_pad]: [u64; 3] = t
+            .mm()
+            .read_obj(addr.checked_add(i * 24).ok_or(Errno::EFAULT)?)?;
         let flags = flags_and_pad as u32;
         // FUTEX_32 is the only size.
-        if flags & !(2 | FUTEX_PRIVATE_FLAG as u32) != 0 || flags & 3 != 2 || flags_and_pad >> 32 != 0 {
+        if flags & !(2 | FUTEX_PRIVATE_FLAG as u32) != 0
+            || flags & 3 != 2
+            || flags_and_pad >> 32 != 0
+        {
             return Err(Errno::EINVAL.into());
         }
-        words.push(WaitFor { addr: uaddr, expected: value as u32, private: flags & FUTEX_PRIVATE_FLAG as u32 != 0 });
+        words.push(WaitFor {
+            addr: uaddr,
+            expected: value as u32,
+            private: flags & FUTEX_PRIVATE_FLAG as u32 != 0,
+        });
     }
     match wait(t, &words, MATCH_ANY, until).await {
         Ok(index) => Ok(index as u64),

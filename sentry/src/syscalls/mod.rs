@@ -4,10 +4,14 @@
 //! `pub async fn name(t: &Task, a: &Args) -> SysResult` and has no state of its own. Dispatch is
 //! generated from the table: a row that is not `none` without a handler does not compile.
 
+pub mod cred;
+pub mod futex;
 pub mod process;
 pub mod signal;
 pub mod strace;
+pub mod system;
 pub mod table;
+pub mod time;
 
 use crate::errno::{Errno, Error};
 use crate::kernel::block::Stop;

@@ -10,6 +10,7 @@ use crate::kernel::signal::send::{force, send_to_group, send_to_task};
 use crate::kernel::signal::{AltStack, SigAction, SigFields, SigInfo, SigSet, Signal};
 use crate::kernel::task::Task;
 use crate::kernel::time::MonoTime;
+pub use crate::syscalls::time::restart_syscall;
 use crate::syscalls::{Args, SysResult};
 
 /// Size of the kernel's sigset_t.
@@ -18,7 +19,11 @@ const MINSIGSTKSZ: u64 = 2048;
 const SS_AUTODISARM: i32 = 1 << 31;
 
 fn check_size(size: u64) -> Result<()> {
-    if size == SIGSET_SIZE { Ok(()) } else { Err(Errno::EINVAL) }
+    if size == SIGSET_SIZE {
+        Ok(())
+    } else {
+        Err(Errno::EINVAL)
+    }
 }
 
 /// Reads a signal mask; SIGKILL and SIGSTOP are dropped from it.
@@ -37,7 +42,12 @@ pub async fn rt_sigaction(t: &Task, a: &Args) -> SysResult {
         if SigSet::UNBLOCKABLE.has(signal) {
             return Err(Errno::EINVAL.into());
         }
-        Some(SigAction { handler, flags, restorer, mask: SigSet(mask).minus(SigSet::UNBLOCKABLE) })
+        Some(SigAction {
+            handler,
+            flags,
+            restorer,
+            mask: SigSet(mask).minus(SigSet::UNBLOCKABLE),
+        })
     };
     let actions = t.group().actions();
     let old = {
@@ -57,7 +67,10 @@ pub async fn rt_sigaction(t: &Task, a: &Args) -> SysResult {
         }
     }
     if a.u64(2) != 0 {
-        mm.write_obj(a.u64(2), &[old.handler, old.flags, old.restorer, old.mask.0])?;
+        mm.write_obj(
+            a.u64(2),
+            &[old.handler, old.flags, old.restorer, old.mask.0],
+        )?;
     }
     Ok(0)
 }
@@ -122,7 +135,8 @@ pub async fn rt_sigpending(t: &Task, a: &Args) -> SysResult {
     let own = t.signals.lock();
     let set = own.pending.set().union(group).intersect(own.blocked);
     drop(own);
-    t.mm().write_bytes(a.u64(0), &set.0.to_ne_bytes()[..a.len(1)])?;
+    t.mm()
+        .write_bytes(a.u64(0), &set.0.to_ne_bytes()[..a.len(1)])?;
     Ok(0)
 }
 
@@ -155,7 +169,8 @@ pub async fn rt_sigtimedwait(t: &Task, a: &Args) -> SysResult {
     t.signals.lock().waiting_for = wanted;
     let take = || {
         let own = t.signals.lock().pending.take(wanted);
-        own.or_else(|| t.group().signals.lock().pending.take(wanted)).ok_or(Errno::EAGAIN)
+        own.or_else(|| t.group().signals.lock().pending.take(wanted))
+            .ok_or(Errno::EAGAIN)
     };
     let result = t.wait_with(deadline, |_| Vec::new(), take).await;
     t.signals.lock().waiting_for = SigSet::EMPTY;
@@ -164,7 +179,9 @@ pub async fn rt_sigtimedwait(t: &Task, a: &Args) -> SysResult {
         Ok(info) => info,
         Err(stop) => match take() {
             Ok(info) => info,
-            Err(_) if stop == crate::kernel::block::Stop::Interrupted => return Err(Errno::EINTR.into()),
+            Err(_) if stop == crate::kernel::block::Stop::Interrupted => {
+                return Err(Errno::EINTR.into());
+            }
             Err(_) => return Err(Errno::EAGAIN.into()),
         },
     };
@@ -180,7 +197,9 @@ pub fn read_timespec(t: &Task, addr: u64) -> Result<u64> {
     if sec < 0 || !(0..1_000_000_000).contains(&nsec) {
         return Err(Errno::EINVAL);
     }
-    Ok((sec as u64).saturating_mul(1_000_000_000).saturating_add(nsec as u64))
+    Ok((sec as u64)
+        .saturating_mul(1_000_000_000)
+        .saturating_add(nsec as u64))
 }
 
 /// May `from` send `signal` to a process with credentials `to` (kill(2))?
@@ -218,8 +237,16 @@ fn signal_or_probe(number: i32) -> Result<Option<Signal>> {
 }
 
 fn own_info(t: &Task, signal: Signal, code: i32) -> SigInfo {
-    let fields = SigFields::Kill { pid: t.pid(), uid: t.creds().ruid.0 };
-    SigInfo { signal, code, errno: 0, fields }
+    let fields = SigFields::Kill {
+        pid: t.pid(),
+        uid: t.creds().ruid.0,
+    };
+    SigInfo {
+        signal,
+        code,
+        errno: 0,
+        fields,
+    }
 }
 
 pub async fn kill(t: &Task, a: &Args) -> SysResult {
@@ -229,7 +256,10 @@ pub async fn kill(t: &Task, a: &Args) -> SysResult {
         i32::MIN => return Err(Errno::ESRCH.into()),
         -1 => {
             let me = t.pid();
-            tree.groups().into_iter().filter(|g| g.pid() != me && g.pid() != 1).collect()
+            tree.groups()
+                .into_iter()
+                .filter(|g| g.pid() != me && g.pid() != 1)
+                .collect()
         }
         0 => {
             let pgid = tree.relations(t.pid()).1;
@@ -237,7 +267,12 @@ pub async fn kill(t: &Task, a: &Args) -> SysResult {
         }
         p if p < 0 => {
             let inner = tree.lock();
-            inner.nodes.values().filter(|n| n.pgid == -p).map(|n| n.group.clone()).collect()
+            inner
+                .nodes
+                .values()
+                .filter(|n| n.pgid == -p)
+                .map(|n| n.group.clone())
+                .collect()
         }
         pid => {
             let task = tree.task(pid).map(|task| task.group().clone());
@@ -256,7 +291,11 @@ pub async fn kill(t: &Task, a: &Args) -> SysResult {
             }
         }
     }
-    if sent { Ok(0) } else { Err(Errno::EPERM.into()) }
+    if sent {
+        Ok(0)
+    } else {
+        Err(Errno::EPERM.into())
+    }
 }
 
 pub async fn tgkill(t: &Task, a: &Args) -> SysResult {
@@ -302,8 +341,17 @@ fn read_info(t: &Task, addr: u64, signal: Signal) -> Result<SigInfo> {
     let raw: [u8; 48] = t.mm().read_obj(addr)?;
     let int = |at: usize| i32::from_ne_bytes(raw[at..at + 4].try_into().unwrap_or_default());
     let long = u64::from_ne_bytes(raw[24..32].try_into().unwrap_or_default());
-    let fields = SigFields::Queue { pid: int(16), uid: int(20) as u32, value: long };
-    Ok(SigInfo { signal, code: int(8), errno: int(4), fields })
+    let fields = SigFields::Queue {
+        pid: int(16),
+        uid: int(20) as u32,
+        value: long,
+    };
+    Ok(SigInfo {
+        signal,
+        code: int(8),
+        errno: int(4),
+        fields,
+    })
 }
 
 /// Codes that only the kernel may use for signals to others.
@@ -357,9 +405,17 @@ fn queue_limit(t: &Task, group: &ThreadGroup, signal: Signal) -> Result<()> {
         return Ok(());
     }
     let limit = t.group().limits.lock().soft(libc::RLIMIT_SIGPENDING);
-    let own: usize = group.tasks().iter().map(|task| task.signals.lock().pending.len()).sum();
+    let own: usize = group
+        .tasks()
+        .iter()
+        .map(|task| task.signals.lock().pending.len())
+        .sum();
     let queued = own + group.signals.lock().pending.len();
-    if queued as u64 >= limit { Err(Errno::EAGAIN) } else { Ok(()) }
+    if queued as u64 >= limit {
+        Err(Errno::EAGAIN)
+    } else {
+        Ok(())
+    }
 }
 
 pub async fn pidfd_send_signal(t: &Task, a: &Args) -> SysResult {
@@ -402,20 +458,40 @@ pub async fn sigaltstack(t: &Task, a: &Args) -> SysResult {
         }
         let mode = new.flags & !SS_AUTODISARM;
         let stack = match mode {
-            libc::SS_DISABLE => AltStack { sp: 0, flags: new.flags, size: 0 },
+            libc::SS_DISABLE => AltStack {
+                sp: 0,
+                flags: new.flags,
+                size: 0,
+            },
             0 | libc::SS_ONSTACK => {
                 if new.size < MINSIGSTKSZ {
                     return Err(Errno::ENOMEM.into());
                 }
-                AltStack { sp: new.sp, flags: new.flags & SS_AUTODISARM, size: new.size }
+                AltStack {
+                    sp: new.sp,
+                    flags: new.flags & SS_AUTODISARM,
+                    size: new.size,
+                }
             }
             _ => return Err(Errno::EINVAL.into()),
         };
         t.signals.lock().altstack = stack;
     }
     if a.u64(1) != 0 {
-        let flags = if on_stack { old.flags | libc::SS_ONSTACK } else { old.flags };
-        mm.write_obj(a.u64(1), &RawStack { sp: old.sp, flags, pad: 0, size: old.size })?;
+        let flags = if on_stack {
+            old.flags | libc::SS_ONSTACK
+        } else {
+            old.flags
+        };
+        mm.write_obj(
+            a.u64(1),
+            &RawStack {
+                sp: old.sp,
+                flags,
+                pad: 0,
+                size: old.size,
+            },
+        )?;
     }
     Ok(0)
 }

@@ -16,7 +16,10 @@ pub struct Strace {
 
 impl Strace {
     pub fn new(out: Box<dyn Write + Send>, only: Vec<u64>) -> Strace {
-        Strace { out: Mutex::new(out), only }
+        Strace {
+            out: Mutex::new(out),
+            only,
+        }
     }
 
     fn line(&self, text: &str) {

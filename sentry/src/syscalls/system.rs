@@ -107,7 +107,12 @@ pub async fn sysinfo(t: &Task, a: &Args) -> SysResult {
 }
 
 pub async fn getrlimit(t: &Task, a: &Args) -> SysResult {
-    let limit = t.group().limits.lock().get(a.uint(0)).ok_or(Errno::EINVAL)?;
+    let limit = t
+        .group()
+        .limits
+        .lock()
+        .get(a.uint(0))
+        .ok_or(Errno::EINVAL)?;
     t.mm().write_obj(a.u64(1), &[limit.soft, limit.hard])?;
     Ok(0)
 }
@@ -125,14 +130,23 @@ pub async fn prlimit64(t: &Task, a: &Args) -> SysResult {
     };
     if !std::ptr::eq(&*target, t) {
         let (me, them) = (t.creds(), target.creds());
-        let same = [them.ruid, them.euid, them.suid].iter().all(|u| *u == me.ruid)
-            && [them.rgid, them.egid, them.sgid].iter().all(|g| *g == me.rgid);
+        let same = [them.ruid, them.euid, them.suid]
+            .iter()
+            .all(|u| *u == me.ruid)
+            && [them.rgid, them.egid, them.sgid]
+                .iter()
+                .all(|g| *g == me.rgid);
         if !same && !me.has_cap(Cap::SysResource) {
             return Err(Errno::EPERM.into());
         }
     }
     let resource = a.uint(1);
-    let old = target.group().limits.lock().get(resource).ok_or(Errno::EINVAL)?;
+    let old = target
+        .group()
+        .limits
+        .lock()
+        .get(resource)
+        .ok_or(Errno::EINVAL)?;
     if a.u64(2) != 0 {
         let [soft, hard]: [u64; 2] = t.mm().read_obj(a.u64(2))?;
         change_limit(t, &target, resource, Limit { soft, hard })?;
@@ -183,13 +197,17 @@ pub async fn getrusage(t: &Task, a: &Args) -> SysResult {
     let usage = match a.int(0) {
         libc::RUSAGE_SELF => {
             let mut usage = t.group().usage();
-            usage.max_rss_kib = t.mm().totals().peak_resident / 1024;
+            usage.max_rss_kib = t.mm().totals().rss_peak / 1024;
             usage
         }
         libc::RUSAGE_THREAD => t.usage(),
-        libc::RUSAGE_CHILDREN => {
-            t.kernel().tree.lock().node(t.pid()).map(|n| n.children_usage).unwrap_or_default()
-        }
+        libc::RUSAGE_CHILDREN => t
+            .kernel()
+            .tree
+            .lock()
+            .node(t.pid())
+            .map(|n| n.children_usage)
+            .unwrap_or_default(),
         _ => return Err(Errno::EINVAL.into()),
     };
     write_rusage(t, a.u64(1), &usage)?;
@@ -201,12 +219,20 @@ pub async fn getrandom(t: &Task, a: &Args) -> SysResult {
     const RANDOM: u32 = 2;
     const INSECURE: u32 = 4;
     let flags = a.uint(2);
-    if flags & !(NONBLOCK | RANDOM | INSECURE) != 0 || flags & (RANDOM | INSECURE) == RANDOM | INSECURE {
+    if flags & !(NONBLOCK | RANDOM | INSECURE) != 0
+        || flags & (RANDOM | INSECURE) == RANDOM | INSECURE
+    {
         return Err(Errno::EINVAL.into());
     }
     let len = a.len(1).min(i32::MAX as usize);
     let mm = t.mm();
-    let mut sink = Sink::user(&*mm, vec![Segment { addr: a.u64(0), len }]);
+    let mut sink = Sink::user(
+        &*mm,
+        vec![Segment {
+            addr: a.u64(0),
+            len,
+        }],
+    );
     let mut done = 0;
     let mut chunk = [0u8; 4096];
     while done < len {
@@ -251,21 +277,4 @@ pub async fn syslog(t: &Task, a: &Args) -> SysResult {
         return Err(Errno::EINVAL.into());
     }
     Ok(0)
-}
-
-pub async fn vhangup(t: &Task, _: &Args) -> SysResult {
-    if t.creds().has_cap(Cap::SysTtyConfig) { Ok(0) } else { Err(Errno::EPERM.into()) }
-}
-
-pub async fn reboot(t: &Task, _: &Args) -> SysResult {
-    // Only in the initial pid namespace could it do anything.
-    if t.creds().has_cap(Cap::SysBoot) { Err(Errno::EINVAL.into()) } else { Err(Errno::EPERM.into()) }
-}
-
-pub async fn sysfs(_: &Task, _: &Args) -> SysResult {
-    Err(Errno::ENOSYS.into())
-}
-
-pub async fn ustat(_: &Task, _: &Args) -> SysResult {
-    Err(Errno::ENOSYS.into())
 }

@@ -55,13 +55,21 @@ fn cpu_clock(t: &Task, id: i32) -> Result<Clock> {
         return Err(Errno::EINVAL);
     }
     if id & 4 != 0 {
-        let task = if pid == 0 { t.arc() } else { t.kernel().tree.task(pid).ok_or(Errno::EINVAL)? };
+        let task = if pid == 0 {
+            t.arc()
+        } else {
+            t.kernel().tree.task(pid).ok_or(Errno::EINVAL)?
+        };
         if !Arc::ptr_eq(task.group(), t.group()) {
             return Err(Errno::EINVAL);
         }
         return Ok(Clock::Thread(task));
     }
-    let group = if pid == 0 { t.group().clone() } else { t.kernel().tree.group(pid).ok_or(Errno::EINVAL)? };
+    let group = if pid == 0 {
+        t.group().clone()
+    } else {
+        t.kernel().tree.group(pid).ok_or(Errno::EINVAL)?
+    };
     Ok(Clock::Process(group))
 }
 
@@ -93,17 +101,6 @@ pub async fn clock_getres(t: &Task, a: &Args) -> SysResult {
     Ok(0)
 }
 
-/// The host's clocks are not ours to set.
-pub async fn clock_settime(t: &Task, a: &Args) -> SysResult {
-    match clock(t, a.int(0))? {
-        Clock::Host(id) if id == nix::time::ClockId::CLOCK_REALTIME => {
-            read_timespec(t, a.u64(1))?;
-            Err(Errno::EPERM.into())
-        }
-        _ => Err(Errno::EINVAL.into()),
-    }
-}
-
 pub async fn gettimeofday(t: &Task, a: &Args) -> SysResult {
     if a.u64(0) != 0 {
         let ns = clock_ns(nix::time::ClockId::CLOCK_REALTIME);
@@ -113,10 +110,6 @@ pub async fn gettimeofday(t: &Task, a: &Args) -> SysResult {
         t.mm().write_obj(a.u64(1), &[0u32; 2])?;
     }
     Ok(0)
-}
-
-pub async fn settimeofday(_: &Task, _: &Args) -> SysResult {
-    Err(Errno::EPERM.into())
 }
 
 pub async fn time(t: &Task, a: &Args) -> SysResult {
@@ -131,9 +124,19 @@ pub async fn times(t: &Task, a: &Args) -> SysResult {
     let ticks = |ns: u64| ns / 10_000_000;
     if a.u64(0) != 0 {
         let own = t.group().usage();
-        let children = t.kernel().tree.lock().node(t.pid()).map(|n| n.children_usage).unwrap_or_default();
-        let values =
-            [ticks(own.user_ns), ticks(own.system_ns), ticks(children.user_ns), ticks(children.system_ns)];
+        let children = t
+            .kernel()
+            .tree
+            .lock()
+            .node(t.pid())
+            .map(|n| n.children_usage)
+            .unwrap_or_default();
+        let values = [
+            ticks(own.user_ns),
+            ticks(own.system_ns),
+            ticks(children.user_ns),
+            ticks(children.system_ns),
+        ];
         t.mm().write_obj(a.u64(0), &values)?;
     }
     Ok(ticks(MonoTime::now().as_ns()))
@@ -171,7 +174,13 @@ fn adjust(t: &Task, addr: u64) -> SysResult {
 
 pub async fn nanosleep(t: &Task, a: &Args) -> SysResult {
     let ns = read_timespec(t, a.u64(0))?;
-    sleep(t, libc::CLOCK_MONOTONIC, MonoTime::now().after_ns(ns), Some(a.u64(1))).await
+    sleep(
+        t,
+        libc::CLOCK_MONOTONIC,
+        MonoTime::now().after_ns(ns),
+        Some(a.u64(1)),
+    )
+    .await
 }
 
 pub async fn clock_nanosleep(t: &Task, a: &Args) -> SysResult {
@@ -182,7 +191,9 @@ pub async fn clock_nanosleep(t: &Task, a: &Args) -> SysResult {
     let clock = clock(t, id)?;
     let absolute = a.int(1) & libc::TIMER_ABSTIME != 0;
     let ns = read_timespec(t, a.u64(2))?;
-    let Clock::Host(host) = clock else { return cpu_sleep(t, &clock, ns, absolute).await };
+    let Clock::Host(host) = clock else {
+        return cpu_sleep(t, &clock, ns, absolute).await;
+    };
     if !absolute {
         return sleep(t, id, MonoTime::now().after_ns(ns), Some(a.u64(3))).await;
     }
@@ -201,13 +212,20 @@ pub async fn clock_nanosleep(t: &Task, a: &Args) -> SysResult {
 
 /// Sleeping on CPU time: other threads of the process use it up.
 async fn cpu_sleep(t: &Task, clock: &Clock, ns: u64, absolute: bool) -> SysResult {
-    let until = if absolute { ns } else { clock.now_ns().saturating_add(ns) };
+    let until = if absolute {
+        ns
+    } else {
+        clock.now_ns().saturating_add(ns)
+    };
     loop {
         let left = until.saturating_sub(clock.now_ns());
         if left == 0 {
             return Ok(0);
         }
-        match t.sleep_until(MonoTime::now().after_ns(left.max(1_000_000))).await {
+        match t
+            .sleep_until(MonoTime::now().after_ns(left.max(1_000_000)))
+            .await
+        {
             Ok(()) => {}
             Err(_) => return Err(Error::Restart(Restart::NoHand)),
         }
@@ -223,8 +241,11 @@ async fn sleep(t: &Task, id: i32, until: MonoTime, remaining: Option<u64>) -> Sy
             if addr != 0 {
                 write_timespec(t, addr, until.since_ns(MonoTime::now()))?;
             }
-            *t.restart.lock() =
-                Some(RestartBlock::Sleep { clock: id, until_ns: until.as_ns(), remaining: addr });
+            *t.restart.lock() = Some(RestartBlock::Sleep {
+                clock: id,
+                until_ns: until.as_ns(),
+                remaining: addr,
+            });
             Err(Error::Restart(Restart::Block))
         }
         Err(stop) => Err(stop.with(Restart::Block, Errno::EINTR)),
@@ -234,9 +255,11 @@ async fn sleep(t: &Task, id: i32, until: MonoTime, remaining: Option<u64>) -> Sy
 pub async fn restart_syscall(t: &Task, _: &Args) -> SysResult {
     let block = t.restart.lock().take();
     match block {
-        Some(RestartBlock::Sleep { clock, until_ns, remaining }) => {
-            sleep(t, clock, MonoTime::from_ns(until_ns), Some(remaining)).await
-        }
+        Some(RestartBlock::Sleep {
+            clock,
+            until_ns,
+            remaining,
+        }) => sleep(t, clock, MonoTime::from_ns(until_ns), Some(remaining)).await,
         Some(block @ RestartBlock::Futex { .. }) => crate::syscalls::futex::restart(t, block).await,
         Some(RestartBlock::Poll { fds, count, until }) => {
             crate::syscalls::poll::poll_until(t, fds, count, until).await
@@ -249,18 +272,27 @@ fn timeval_ns(sec: i64, usec: i64) -> Result<u64> {
     if sec < 0 || !(0..1_000_000).contains(&usec) {
         return Err(Errno::EINVAL);
     }
-    Ok((sec as u64).saturating_mul(NS).saturating_add(usec as u64 * 1000))
+    Ok((sec as u64)
+        .saturating_mul(NS)
+        .saturating_add(usec as u64 * 1000))
 }
 
 fn write_itimer(t: &Task, addr: u64, s: Setting) -> Result<()> {
     // Rounded up: an armed timer never reads as zero.
     let us = |ns: u64| ns.div_ceil(1000);
     let (i, v) = (us(s.interval_ns), us(s.value_ns));
-    t.mm().write_obj(addr, &[i / 1_000_000, i % 1_000_000, v / 1_000_000, v % 1_000_000])
+    t.mm().write_obj(
+        addr,
+        &[i / 1_000_000, i % 1_000_000, v / 1_000_000, v % 1_000_000],
+    )
 }
 
 fn check_which(which: i32) -> Result<i32> {
-    if (libc::ITIMER_REAL..=libc::ITIMER_PROF).contains(&which) { Ok(which) } else { Err(Errno::EINVAL) }
+    if (libc::ITIMER_REAL..=libc::ITIMER_PROF).contains(&which) {
+        Ok(which)
+    } else {
+        Err(Errno::EINVAL)
+    }
 }
 
 pub async fn getitimer(t: &Task, a: &Args) -> SysResult {
@@ -274,7 +306,10 @@ pub async fn setitimer(t: &Task, a: &Args) -> SysResult {
         0 => Setting::default(),
         addr => {
             let [is, iu, vs, vu]: [i64; 4] = t.mm().read_obj(addr)?;
-            Setting { value_ns: timeval_ns(vs, vu)?, interval_ns: timeval_ns(is, iu)? }
+            Setting {
+                value_ns: timeval_ns(vs, vu)?,
+                interval_ns: timeval_ns(is, iu)?,
+            }
         }
     };
     let which = check_which(a.int(0))?;
@@ -286,7 +321,10 @@ pub async fn setitimer(t: &Task, a: &Args) -> SysResult {
 }
 
 pub async fn alarm(t: &Task, a: &Args) -> SysResult {
-    let new = Setting { value_ns: u64::from(a.uint(0)) * NS, interval_ns: 0 };
+    let new = Setting {
+        value_ns: u64::from(a.uint(0)) * NS,
+        interval_ns: 0,
+    };
     let old = t.group().timers.set_interval(libc::ITIMER_REAL, new)?;
     // Rounded to the nearest second, but never to zero while armed.
     let seconds = (old.value_ns + NS / 2) / NS;
@@ -313,7 +351,10 @@ pub async fn timer_create(t: &Task, a: &Args) -> SysResult {
         _ => return Err(Errno::EINVAL.into()),
     };
     let id = match a.u64(1) {
-        0 => t.group().timers.create(clock, |id| Notify::Process { signal: Signal::SIGALRM, value: id as u64 })?,
+        0 => t.group().timers.create(clock, |id| Notify::Process {
+            signal: Signal::SIGALRM,
+            value: id as u64,
+        })?,
         addr => {
             let event: [u64; 3] = t.mm().read_obj(addr)?;
             let [value, signal_and_kind, tid] = event;
@@ -321,13 +362,20 @@ pub async fn timer_create(t: &Task, a: &Args) -> SysResult {
             let signal = || Signal::new(number).ok_or(Errno::EINVAL);
             let notify = match kind {
                 libc::SIGEV_NONE => Notify::Nothing,
-                libc::SIGEV_SIGNAL | libc::SIGEV_THREAD => Notify::Process { signal: signal()?, value },
+                libc::SIGEV_SIGNAL | libc::SIGEV_THREAD => Notify::Process {
+                    signal: signal()?,
+                    value,
+                },
                 libc::SIGEV_THREAD_ID => {
                     let tid = tid as i32;
                     if !t.group().tasks().iter().any(|task| task.tid() == tid) {
                         return Err(Errno::EINVAL.into());
                     }
-                    Notify::Thread { tid, signal: signal()?, value }
+                    Notify::Thread {
+                        tid,
+                        signal: signal()?,
+                        value,
+                    }
                 }
                 _ => return Err(Errno::EINVAL.into()),
             };
@@ -342,13 +390,24 @@ pub async fn timer_create(t: &Task, a: &Args) -> SysResult {
 }
 
 fn write_itimerspec(t: &Task, addr: u64, s: Setting) -> Result<()> {
-    t.mm().write_obj(addr, &[s.interval_ns / NS, s.interval_ns % NS, s.value_ns / NS, s.value_ns % NS])
+    t.mm().write_obj(
+        addr,
+        &[
+            s.interval_ns / NS,
+            s.interval_ns % NS,
+            s.value_ns / NS,
+            s.value_ns % NS,
+        ],
+    )
 }
 
 /// struct itimerspec (timer_settime(2), timerfd_settime(2)).
 pub fn read_itimerspec(t: &Task, addr: u64) -> Result<Setting> {
     let second = addr.checked_add(16).ok_or(Errno::EFAULT)?;
-    Ok(Setting { interval_ns: read_timespec(t, addr)?, value_ns: read_timespec(t, second)? })
+    Ok(Setting {
+        interval_ns: read_timespec(t, addr)?,
+        value_ns: read_timespec(t, second)?,
+    })
 }
 
 pub async fn timer_settime(t: &Task, a: &Args) -> SysResult {
@@ -357,7 +416,11 @@ pub async fn timer_settime(t: &Task, a: &Args) -> SysResult {
         return Err(Errno::EINVAL.into());
     }
     let new = read_itimerspec(t, a.u64(2))?;
-    let absolute = if a.int(1) & libc::TIMER_ABSTIME != 0 { Absolute::Yes } else { Absolute::No };
+    let absolute = if a.int(1) & libc::TIMER_ABSTIME != 0 {
+        Absolute::Yes
+    } else {
+        Absolute::No
+    };
     let old = t.group().timers.set(id, new, absolute)?;
     if a.u64(3) != 0 {
         write_itimerspec(t, a.u64(3), old)?;

@@ -99,7 +99,8 @@ fn default_outcome(task: &Task, signal: Signal) -> Option<Outcome> {
         DefaultAction::Stop => {
             let orphaned = {
                 let tree = task.kernel().tree.lock();
-                tree.node(group.pid()).is_some_and(|n| tree.is_orphaned(n.pgid))
+                tree.node(group.pid())
+                    .is_some_and(|n| tree.is_orphaned(n.pgid))
             };
             // Job-control stops make no sense without a shell to continue us.
             if signal != Signal::SIGSTOP && orphaned {
@@ -109,7 +110,10 @@ fn default_outcome(task: &Task, signal: Signal) -> Option<Outcome> {
         }
         // No core file is written, so the core flag stays off, as with RLIMIT_CORE 0.
         DefaultAction::Terminate | DefaultAction::Core => {
-            Some(Outcome::Exit(ExitStatus::Signaled { signal, core: false }))
+            Some(Outcome::Exit(ExitStatus::Signaled {
+                signal,
+                core: false,
+            }))
         }
     }
 }
@@ -159,7 +163,13 @@ fn run_handler(task: &Task, info: SigInfo, action: SigAction) {
         let actions = task.group().actions();
         let mut actions = actions.lock();
         let kept = actions.get(signal);
-        actions.set(signal, SigAction { handler: SIG_DFL, ..kept });
+        actions.set(
+            signal,
+            SigAction {
+                handler: SIG_DFL,
+                ..kept
+            },
+        );
     }
     let mut signals = task.signals.lock();
     signals.saved_mask = None;

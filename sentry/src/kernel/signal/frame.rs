@@ -104,7 +104,13 @@ pub fn encode_info(info: &SigInfo) -> [u8; 128] {
             put(20, &overrun.to_ne_bytes());
             put(24, &value.to_ne_bytes());
         }
-        SigFields::Child { pid, uid, status, utime, stime } => {
+        SigFields::Child {
+            pid,
+            uid,
+            status,
+            utime,
+            stime,
+        } => {
             put(16, &pid.to_ne_bytes());
             put(20, &uid.to_ne_bytes());
             put(24, &status.to_ne_bytes());
@@ -146,7 +152,9 @@ pub fn push(task: &Task, info: &SigInfo, action: &SigAction) -> Result<()> {
     };
     let mut sp = regs.rsp.wrapping_sub(RED_ZONE);
     let already = on_altstack(&altstack, regs.rsp) && altstack.flags & SS_AUTODISARM == 0;
-    let switch = action.flags & libc::SA_ONSTACK as u64 != 0 && altstack.flags & libc::SS_DISABLE == 0 && !already;
+    let switch = action.flags & libc::SA_ONSTACK as u64 != 0
+        && altstack.flags & libc::SS_DISABLE == 0
+        && !already;
     if switch {
         sp = altstack.sp.wrapping_add(altstack.size);
     }
@@ -158,18 +166,27 @@ pub fn push(task: &Task, info: &SigInfo, action: &SigAction) -> Result<()> {
     let fp_at = sp.checked_sub(fp_bytes.len() as u64).ok_or(Errno::EFAULT)? & !63;
     let frame_len = size_of::<RtSigFrame>() as u64;
     // As after a call: 16-byte aligned plus the return address.
-    let at = (fp_at.checked_sub(frame_len).ok_or(Errno::EFAULT)? & !15).checked_sub(8).ok_or(Errno::EFAULT)?;
+    let at = (fp_at.checked_sub(frame_len).ok_or(Errno::EFAULT)? & !15)
+        .checked_sub(8)
+        .ok_or(Errno::EFAULT)?;
     if (already || switch) && at <= altstack.sp {
         return Err(Errno::EFAULT);
     }
     let mut frame = RtSigFrame::new_zeroed();
     frame.pretcode = action.restorer;
     frame.uc_flags = UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS;
-    frame.uc_stack = RawStack { sp: altstack.sp, flags: altstack.flags, pad: 0, size: altstack.size };
+    frame.uc_stack = RawStack {
+        sp: altstack.sp,
+        flags: altstack.flags,
+        pad: 0,
+        size: altstack.size,
+    };
     frame.mcontext = save(&regs, mask, info, fp_at);
     frame.sigmask = mask.0;
     frame.info = encode_info(info);
-    if mm.copy_out(fp_at, &fp_bytes) != fp_bytes.len() || mm.copy_out(at, frame.as_bytes()) != frame.as_bytes().len() {
+    if mm.copy_out(fp_at, &fp_bytes) != fp_bytes.len()
+        || mm.copy_out(at, frame.as_bytes()) != frame.as_bytes().len()
+    {
         return Err(Errno::EFAULT);
     }
     if altstack.flags & SS_AUTODISARM != 0 && switch {
@@ -234,7 +251,9 @@ fn fp_frame(fp: &FpState) -> Vec<u8> {
         bytes.resize(FP_LEGACY + 64, 0);
     }
     let size = bytes.len() as u32;
-    let xfeatures: [u8; 8] = bytes[FP_LEGACY..FP_LEGACY + 8].try_into().unwrap_or_default();
+    let xfeatures: [u8; 8] = bytes[FP_LEGACY..FP_LEGACY + 8]
+        .try_into()
+        .unwrap_or_default();
     // Legacy x87 and SSE are always there.
     let features = u64::from_ne_bytes(xfeatures) | 3;
     let sw = &mut bytes[FP_SW_OFFSET..FP_LEGACY];
@@ -278,7 +297,11 @@ pub fn pop(task: &Task) -> Result<()> {
     const FLAGS: u64 = 0x5_0dd5;
     regs.eflags = regs.eflags & !FLAGS | c.flags & FLAGS;
     regs.orig_rax = u64::MAX;
-    let fp = if c.fpstate == 0 { FpState::initial() } else { read_fp(&mm, c.fpstate)? };
+    let fp = if c.fpstate == 0 {
+        FpState::initial()
+    } else {
+        read_fp(&mm, c.fpstate)?
+    };
     *task.regs.lock() = regs;
     // Hostile FP contents are sanitised by the platform.
     if let Some(Err(_)) = task.with_context(|ctx| ctx.get().set_fp_state(&fp)) {
@@ -288,7 +311,11 @@ pub fn pop(task: &Task) -> Result<()> {
     signals.blocked = SigSet(frame.sigmask).minus(SigSet::UNBLOCKABLE);
     let s = frame.uc_stack;
     if !on_altstack(&signals.altstack, regs.rsp) {
-        signals.altstack = AltStack { sp: s.sp, flags: s.flags & (libc::SS_DISABLE | SS_AUTODISARM), size: s.size };
+        signals.altstack = AltStack {
+            sp: s.sp,
+            flags: s.flags & (libc::SS_DISABLE | SS_AUTODISARM),
+            size: s.size,
+        };
     }
     drop(signals);
     // Signals that the new mask lets through.
@@ -303,7 +330,10 @@ fn read_fp(mm: &crate::mm::Mm, at: u64) -> Result<FpState> {
     let size = word(&bytes, FP_SW_OFFSET + 16) as usize;
     if word(&bytes, FP_SW_OFFSET) == FP_XSTATE_MAGIC1 && (FP_LEGACY + 64..=FP_MAX).contains(&size) {
         let mut rest = vec![0u8; size - FP_LEGACY];
-        mm.read_bytes(at.checked_add(FP_LEGACY as u64).ok_or(Errno::EFAULT)?, &mut rest)?;
+        mm.read_bytes(
+            at.checked_add(FP_LEGACY as u64).ok_or(Errno::EFAULT)?,
+            &mut rest,
+        )?;
         bytes.extend_from_slice(&rest);
     }
     Ok(FpState::from_bytes(bytes))

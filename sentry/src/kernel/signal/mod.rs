@@ -49,8 +49,15 @@ impl Signal {
             Signal::SIGCHLD | Signal::SIGURG | Signal::SIGWINCH => Ignore,
             Signal::SIGCONT => Continue,
             Signal::SIGSTOP | Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU => Stop,
-            Signal::SIGQUIT | Signal::SIGILL | Signal::SIGTRAP | Signal::SIGABRT | Signal::SIGBUS
-            | Signal::SIGFPE | Signal::SIGSEGV | Signal::SIGXCPU | Signal::SIGXFSZ
+            Signal::SIGQUIT
+            | Signal::SIGILL
+            | Signal::SIGTRAP
+            | Signal::SIGABRT
+            | Signal::SIGBUS
+            | Signal::SIGFPE
+            | Signal::SIGSEGV
+            | Signal::SIGXCPU
+            | Signal::SIGXFSZ
             | Signal::SIGSYS => Core,
             _ => Terminate,
         }
@@ -74,11 +81,13 @@ pub struct SigSet(pub u64);
 impl SigSet {
     pub const EMPTY: SigSet = SigSet(0);
     /// SIGKILL and SIGSTOP can be neither blocked, caught nor ignored.
-    pub const UNBLOCKABLE: SigSet =
-        SigSet(1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1));
+    pub const UNBLOCKABLE: SigSet = SigSet(1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1));
     /// Signals that a stop or a continue cancels.
     pub const STOPPING: SigSet = SigSet(
-        1 << (libc::SIGSTOP - 1) | 1 << (libc::SIGTSTP - 1) | 1 << (libc::SIGTTIN - 1) | 1 << (libc::SIGTTOU - 1),
+        1 << (libc::SIGSTOP - 1)
+            | 1 << (libc::SIGTSTP - 1)
+            | 1 << (libc::SIGTTIN - 1)
+            | 1 << (libc::SIGTTOU - 1),
     );
     /// Raised by what the thread itself did; delivered first.
     pub const SYNCHRONOUS: SigSet = SigSet(
@@ -146,7 +155,13 @@ pub enum SigFields {
     /// POSIX timer: si_timerid, si_overrun, si_value.
     Timer { id: i32, overrun: i32, value: u64 },
     /// SIGCHLD: child, its real uid, exit code or signal, times in clock ticks.
-    Child { pid: i32, uid: u32, status: i32, utime: i64, stime: i64 },
+    Child {
+        pid: i32,
+        uid: u32,
+        status: i32,
+        utime: i64,
+        stime: i64,
+    },
     /// SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP: si_addr.
     Fault { addr: u64 },
     /// SIGIO: si_band, si_fd.
@@ -158,14 +173,29 @@ pub enum SigFields {
 impl SigInfo {
     /// As if the kernel sent it (SI_KERNEL).
     pub fn kernel(signal: Signal) -> SigInfo {
-        SigInfo { signal, code: libc::SI_KERNEL, errno: 0, fields: SigFields::Kill { pid: 0, uid: 0 } }
+        SigInfo {
+            signal,
+            code: libc::SI_KERNEL,
+            errno: 0,
+            fields: SigFields::Kill { pid: 0, uid: 0 },
+        }
     }
     /// As kill(2) sends it.
     pub fn user(signal: Signal, pid: i32, uid: u32) -> SigInfo {
-        SigInfo { signal, code: libc::SI_USER, errno: 0, fields: SigFields::Kill { pid, uid } }
+        SigInfo {
+            signal,
+            code: libc::SI_USER,
+            errno: 0,
+            fields: SigFields::Kill { pid, uid },
+        }
     }
     pub fn fault(signal: Signal, code: i32, addr: u64) -> SigInfo {
-        SigInfo { signal, code, errno: 0, fields: SigFields::Fault { addr } }
+        SigInfo {
+            signal,
+            code,
+            errno: 0,
+            fields: SigFields::Fault { addr },
+        }
     }
 }
 
@@ -191,7 +221,9 @@ pub struct SigActions {
 
 impl Default for SigActions {
     fn default() -> Self {
-        SigActions { table: [SigAction::default(); NSIG as usize] }
+        SigActions {
+            table: [SigAction::default(); NSIG as usize],
+        }
     }
 }
 
@@ -213,8 +245,15 @@ impl SigActions {
     /// execve(2): handlers become default, ignored stays ignored.
     pub fn reset_for_exec(&mut self) {
         for action in &mut self.table {
-            let handler = if action.handler == SIG_IGN { SIG_IGN } else { SIG_DFL };
-            *action = SigAction { handler, ..Default::default() };
+            let handler = if action.handler == SIG_IGN {
+                SIG_IGN
+            } else {
+                SIG_DFL
+            };
+            *action = SigAction {
+                handler,
+                ..Default::default()
+            };
         }
     }
 }
@@ -253,7 +292,10 @@ impl Pending {
     /// order sent.
     pub fn take(&mut self, wanted: SigSet) -> Option<SigInfo> {
         let ready = self.set.intersect(wanted);
-        let signal = ready.intersect(SigSet::SYNCHRONOUS).first().or(ready.first())?;
+        let signal = ready
+            .intersect(SigSet::SYNCHRONOUS)
+            .first()
+            .or(ready.first())?;
         let index = self.queue.iter().position(|i| i.signal == signal)?;
         let info = self.queue.remove(index)?;
         if !self.queue.iter().any(|i| i.signal == signal) {
@@ -280,7 +322,11 @@ pub struct AltStack {
 
 impl Default for AltStack {
     fn default() -> Self {
-        AltStack { sp: 0, flags: libc::SS_DISABLE, size: 0 }
+        AltStack {
+            sp: 0,
+            flags: libc::SS_DISABLE,
+            size: 0,
+        }
     }
 }
 
@@ -321,7 +367,9 @@ mod tests {
         assert!(p.push(user(11)));
         let all = SigSet(u64::MAX);
         // SIGSEGV is synchronous, so it comes before SIGUSR1.
-        let order: Vec<i32> = std::iter::from_fn(|| p.take(all)).map(|i| i.signal.number()).collect();
+        let order: Vec<i32> = std::iter::from_fn(|| p.take(all))
+            .map(|i| i.signal.number())
+            .collect();
         assert_eq!(order, [11, 10, 40, 40]);
         assert!(p.set().is_empty());
     }
@@ -338,8 +386,21 @@ mod tests {
     #[test]
     fn exec_keeps_ignored_and_forgets_handlers() {
         let mut a = SigActions::default();
-        a.set(Signal::SIGINT, SigAction { handler: SIG_IGN, ..Default::default() });
-        a.set(Signal::SIGTERM, SigAction { handler: 0x1000, flags: 4, ..Default::default() });
+        a.set(
+            Signal::SIGINT,
+            SigAction {
+                handler: SIG_IGN,
+                ..Default::default()
+            },
+        );
+        a.set(
+            Signal::SIGTERM,
+            SigAction {
+                handler: 0x1000,
+                flags: 4,
+                ..Default::default()
+            },
+        );
         a.reset_for_exec();
         assert!(a.ignores(Signal::SIGINT));
         assert_eq!(a.get(Signal::SIGTERM), SigAction::default());

@@ -37,7 +37,13 @@ pub fn force(task: &Task, info: SigInfo) {
         let action = actions.get(info.signal);
         if signals.blocked.has(info.signal) || action.handler == SIG_IGN {
             signals.blocked = signals.blocked.without(info.signal);
-            actions.set(info.signal, super::SigAction { handler: SIG_DFL, ..action });
+            actions.set(
+                info.signal,
+                super::SigAction {
+                    handler: SIG_DFL,
+                    ..action
+                },
+            );
         }
         signals.pending.push(info);
     }
@@ -51,14 +57,20 @@ pub fn send_to_group(group: &Arc<ThreadGroup>, info: SigInfo) {
     }
     let tasks = group.tasks();
     if info.signal == Signal::SIGKILL {
-        group.begin_exit(crate::kernel::group::ExitStatus::Signaled { signal: info.signal, core: false });
+        group.begin_exit(crate::kernel::group::ExitStatus::Signaled {
+            signal: info.signal,
+            core: false,
+        });
         return;
     }
     let blocked_by_all = tasks
         .iter()
         .map(|t| t.signals.lock().blocked)
         .fold(SigSet(u64::MAX), SigSet::intersect);
-    let awaited = tasks.iter().map(|t| t.signals.lock().waiting_for).fold(SigSet::EMPTY, SigSet::union);
+    let awaited = tasks
+        .iter()
+        .map(|t| t.signals.lock().waiting_for)
+        .fold(SigSet::EMPTY, SigSet::union);
     if ignored(group, info.signal, blocked_by_all, awaited) {
         return;
     }
@@ -69,7 +81,10 @@ pub fn send_to_group(group: &Arc<ThreadGroup>, info: SigInfo) {
         let s = t.signals.lock();
         s.waiting_for.has(info.signal) || !s.blocked.has(info.signal)
     };
-    let taker = tasks.iter().find(|t| t.tid() == group.pid() && takes(t)).or_else(|| tasks.iter().find(takes));
+    let taker = tasks
+        .iter()
+        .find(|t| t.tid() == group.pid() && takes(t))
+        .or_else(|| tasks.iter().find(takes));
     for task in &tasks {
         task.signal_watchers.wake_all();
     }
@@ -108,10 +123,12 @@ fn ignored(group: &ThreadGroup, signal: Signal, blocked: SigSet, awaited: SigSet
     }
     let actions = group.actions();
     let actions = actions.lock();
-    if group.is_init() && actions.get(signal).handler == SIG_DFL && !SigSet::UNBLOCKABLE.has(signal) {
+    if group.is_init() && actions.get(signal).handler == SIG_DFL && !SigSet::UNBLOCKABLE.has(signal)
+    {
         return true;
     }
     // A continue has its effect at sending time.
     actions.ignores(signal)
-        || (actions.get(signal).handler == SIG_DFL && signal.default_action() == DefaultAction::Continue)
+        || (actions.get(signal).handler == SIG_DFL
+            && signal.default_action() == DefaultAction::Continue)
 }

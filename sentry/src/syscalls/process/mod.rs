@@ -1,7 +1,13 @@
 //! Processes: birth, program, end, waiting, identity, process groups and sessions.
 
+mod control;
+mod sched;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+pub use control::*;
+pub use sched::*;
 
 use crate::errno::{Errno, Error, Result};
 use crate::kernel::clone::{CloneArgs, CloneFlags, clone as clone_task};
@@ -22,7 +28,15 @@ pub async fn vfork(t: &Task, _: &Args) -> SysResult {
 }
 
 fn simple(flags: CloneFlags) -> CloneArgs {
-    CloneArgs { flags, pidfd: 0, child_tid: 0, parent_tid: 0, exit_signal: libc::SIGCHLD, stack_pointer: 0, tls: 0 }
+    CloneArgs {
+        flags,
+        pidfd: 0,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: libc::SIGCHLD,
+        stack_pointer: 0,
+        tls: 0,
+    }
 }
 
 pub async fn clone(t: &Task, a: &Args) -> SysResult {
@@ -52,7 +66,19 @@ pub async fn clone3(t: &Task, a: &Args) -> SysResult {
         return Err(Errno::EINVAL.into());
     }
     let raw = read_extensible::<11>(t, a.u64(0), size)?;
-    let [flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup] = raw;
+    let [
+        flags,
+        pidfd,
+        child_tid,
+        parent_tid,
+        exit_signal,
+        stack,
+        stack_size,
+        tls,
+        set_tid,
+        set_tid_size,
+        cgroup,
+    ] = raw;
     let known = CloneFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
     if known.intersects(CloneFlags::DETACHED)
         || exit_signal > 64
@@ -72,7 +98,11 @@ pub async fn clone3(t: &Task, a: &Args) -> SysResult {
         child_tid,
         parent_tid,
         exit_signal: exit_signal as i32,
-        stack_pointer: if stack == 0 { 0 } else { stack.checked_add(stack_size).ok_or(Errno::EINVAL)? },
+        stack_pointer: if stack == 0 {
+            0
+        } else {
+            stack.checked_add(stack_size).ok_or(Errno::EINVAL)?
+        },
         tls,
     };
     clone_task(t, args).await
@@ -80,7 +110,11 @@ pub async fn clone3(t: &Task, a: &Args) -> SysResult {
 
 /// Reads a struct of `N` 64-bit fields whose size the caller states (copy_struct_from_user): missing
 /// fields are zero, unknown ones must be (E2BIG).
-pub(crate) fn read_extensible<const N: usize>(t: &Task, addr: u64, size: usize) -> Result<[u64; N]> {
+pub(crate) fn read_extensible<const N: usize>(
+    t: &Task,
+    addr: u64,
+    size: usize,
+) -> Result<[u64; N]> {
     if size > crate::mm::PAGE_SIZE as usize {
         return Err(Errno::E2BIG);
     }
@@ -100,7 +134,16 @@ pub async fn execve(t: &Task, a: &Args) -> SysResult {
     let path = t.mm().read_cstr(a.u64(0), libc::PATH_MAX as usize)?;
     let (argv, envp) = (string_array(t, a.u64(1))?, string_array(t, a.u64(2))?);
     let file = crate::fs::namei::open_exec(t, &path)?;
-    exec(t, Program { file, filename: path, argv, envp }).await?;
+    exec(
+        t,
+        Program {
+            file,
+            filename: path,
+            argv,
+            envp,
+        },
+    )
+    .await?;
     Ok(0)
 }
 
@@ -123,7 +166,16 @@ pub async fn execveat(t: &Task, a: &Args) -> SysResult {
         }
         name
     };
-    exec(t, Program { file, filename, argv, envp }).await?;
+    exec(
+        t,
+        Program {
+            file,
+            filename,
+            argv,
+            envp,
+        },
+    )
+    .await?;
     Ok(0)
 }
 
@@ -185,8 +237,13 @@ pub async fn wait4(t: &Task, a: &Args) -> SysResult {
         p if p < 0 => Who::Group(-p),
         p => Who::Pid(p),
     };
-    let wait = Wait { who, options: options | libc::WEXITED as u32 };
-    let Some(found) = wait.run(t).await? else { return Ok(0) };
+    let wait = Wait {
+        who,
+        options: options | libc::WEXITED as u32,
+    };
+    let Some(found) = wait.run(t).await? else {
+        return Ok(0);
+    };
     if a.u64(1) != 0 {
         t.mm().write_obj(a.u64(1), &found.event.wait_word())?;
     }
@@ -198,8 +255,12 @@ pub async fn wait4(t: &Task, a: &Args) -> SysResult {
 
 pub async fn waitid(t: &Task, a: &Args) -> SysResult {
     let options = a.uint(3);
-    let known = (libc::WNOHANG | libc::WNOWAIT | libc::WEXITED | libc::WSTOPPED | libc::WCONTINUED | libc::__WNOTHREAD)
-        as u32
+    let known = (libc::WNOHANG
+        | libc::WNOWAIT
+        | libc::WEXITED
+        | libc::WSTOPPED
+        | libc::WCONTINUED
+        | libc::__WNOTHREAD) as u32
         | libc::__WCLONE as u32
         | libc::__WALL as u32;
     let states = (libc::WEXITED | libc::WSTOPPED | libc::WCONTINUED) as u32;
@@ -278,8 +339,13 @@ impl ChildEvent {
     fn code_and_status(self) -> (i32, i32) {
         match self {
             ChildEvent::Ended(ExitStatus::Exited(code)) => (libc::CLD_EXITED, i32::from(code)),
-            ChildEvent::Ended(ExitStatus::Signaled { signal, core: false }) => (libc::CLD_KILLED, signal.number()),
-            ChildEvent::Ended(ExitStatus::Signaled { signal, core: true }) => (libc::CLD_DUMPED, signal.number()),
+            ChildEvent::Ended(ExitStatus::Signaled {
+                signal,
+                core: false,
+            }) => (libc::CLD_KILLED, signal.number()),
+            ChildEvent::Ended(ExitStatus::Signaled { signal, core: true }) => {
+                (libc::CLD_DUMPED, signal.number())
+            }
             ChildEvent::Stopped(signal) => (libc::CLD_STOPPED, signal.number()),
             ChildEvent::Continued => (libc::CLD_CONTINUED, libc::SIGCONT),
         }
@@ -306,7 +372,9 @@ impl Wait {
                 other => Ok(other.map(Some)?),
             };
         }
-        let found = t.wait_on(&t.group().child_events, Ready::all(), None, poll).await;
+        let found = t
+            .wait_on(&t.group().child_events, Ready::all(), None, poll)
+            .await;
         found.map(Some).map_err(|stop| stop.restart())
     }
 
@@ -317,16 +385,22 @@ impl Wait {
             Who::Group(g) => node.pgid == g,
         };
         let is_clone = node.group.exit_signal.load(Ordering::Relaxed) != libc::SIGCHLD;
-        who && (self.options & libc::__WALL as u32 != 0 || is_clone == (self.options & libc::__WCLONE as u32 != 0))
+        who && (self.options & libc::__WALL as u32 != 0
+            || is_clone == (self.options & libc::__WCLONE as u32 != 0))
     }
 
     /// ECHILD: no such child; EAGAIN: none has anything to tell yet.
     fn look(&self, t: &Task) -> Result<Found> {
         let mut tree = t.kernel().tree.lock();
-        let children = tree.node(t.pid()).map(|n| n.children.clone()).unwrap_or_default();
+        let children = tree
+            .node(t.pid())
+            .map(|n| n.children.clone())
+            .unwrap_or_default();
         let mut any = false;
         for pid in children {
-            let Some(node) = tree.nodes.get_mut(&pid) else { continue };
+            let Some(node) = tree.nodes.get_mut(&pid) else {
+                continue;
+            };
             if !self.matches(pid, node) {
                 continue;
             }
@@ -338,7 +412,12 @@ impl Wait {
                         reap(&mut tree, t.pid(), pid);
                     }
                     let event = ChildEvent::Ended(zombie.status);
-                    return Ok(Found { pid, uid: zombie.uid, event, usage: zombie.usage });
+                    return Ok(Found {
+                        pid,
+                        uid: zombie.uid,
+                        event,
+                        usage: zombie.usage,
+                    });
                 }
                 continue;
             }
@@ -356,7 +435,12 @@ impl Wait {
             let group = node.group.clone();
             drop(tree);
             let uid = group.any_task().map_or(0, |task| task.creds().ruid.0);
-            return Ok(Found { pid, uid, event, usage: group.usage() });
+            return Ok(Found {
+                pid,
+                uid,
+                event,
+                usage: group.usage(),
+            });
         }
         Err(if any { Errno::EAGAIN } else { Errno::ECHILD })
     }
@@ -403,7 +487,10 @@ fn process(t: &Task, id: i32) -> Result<Arc<ThreadGroup>> {
         return Ok(t.group().clone());
     }
     let tree = &t.kernel().tree;
-    tree.task(id).map(|task| task.group().clone()).or_else(|| tree.group(id)).ok_or(Errno::ESRCH)
+    tree.task(id)
+        .map(|task| task.group().clone())
+        .or_else(|| tree.group(id))
+        .ok_or(Errno::ESRCH)
 }
 
 pub async fn setpgid(t: &Task, a: &Args) -> SysResult {
@@ -434,7 +521,12 @@ pub async fn setpgid(t: &Task, a: &Args) -> SysResult {
     if node.sid == pid {
         return Err(Errno::EPERM.into());
     }
-    if pgid != pid && !tree.nodes.values().any(|n| n.pgid == pgid && n.sid == my_sid) {
+    if pgid != pid
+        && !tree
+            .nodes
+            .values()
+            .any(|n| n.pgid == pgid && n.sid == my_sid)
+    {
         return Err(Errno::EPERM.into());
     }
     if let Some(node) = tree.nodes.get_mut(&pid) {
