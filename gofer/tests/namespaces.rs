@@ -31,6 +31,8 @@ const RW: MountId = MountId(0);
 const RO: MountId = MountId(1);
 const HOST: MountId = MountId(2);
 const FILE: MountId = MountId(3);
+const DEVICES: MountId = MountId(4);
+const RW_DEVICES: MountId = MountId(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum User {
@@ -126,6 +128,14 @@ impl Gofer {
                 source(&tree, Writes::Refuse),
                 source(Path::new("/"), Writes::Refuse),
                 source(&dir.path().join("outside"), Writes::Allow),
+                MountSource {
+                    devices: Devices::Allow,
+                    ..source(Path::new("/dev"), Writes::Refuse)
+                },
+                MountSource {
+                    devices: Devices::Allow,
+                    ..source(&tree, Writes::Allow)
+                },
             ],
         };
         let json = serde_json::to_string(&config).unwrap();
@@ -337,13 +347,32 @@ fn the_view(user: User) {
     }
     let null = NodeRef::new(HOST, b"dev/null");
     assert_eq!(errno(client.open(null, OpenHow::read())), libc::EACCES);
+    // Devices where they are allowed; that the mount is read-only does not concern them.
+    let (fd, attr) = client.open(NodeRef::new(DEVICES, b"null"), write).unwrap();
+    assert_eq!((attr.rdev_major, attr.rdev_minor), (1, 3));
+    fs::File::from(fd).write_all(b"gone").unwrap();
+    let kind = NodeKind::Char { major: 1, minor: 5 };
+    let zero = NodeRef::new(RW_DEVICES, b"zero");
+    let made = client.mknod(zero, kind, 0o666, None);
+    match user {
+        User::Root => {
+            assert_eq!(made.unwrap().rdev_minor, 5);
+            assert!(client.open(zero, OpenHow::read()).is_ok());
+            // The same node through the mount that refuses devices.
+            assert_eq!(
+                errno(client.open(at("zero"), OpenHow::read())),
+                libc::EACCES
+            );
+        }
+        User::Ordinary => assert_eq!(errno(made), libc::EPERM),
+    }
     if user == User::Root {
         let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", gofer.gofer_pid())).unwrap();
         let outside: Vec<_> = mounts
             .lines()
             .filter_map(|line| line.split(' ').nth(4))
             .filter(|point| {
-                let inner = ["/0", "/1", "/2", "/3/file"];
+                let inner = ["/0", "/1", "/2", "/3/file", "/4", "/5"];
                 *point != "/"
                     && !inner
                         .iter()
@@ -468,6 +497,68 @@ fn the_filter(_: User) {
     assert_eq!(under(|| drop(std::hint::black_box(vec![0u8; 1 << 22]))), 0);
 }
 
+/// Without the calls of newer kernels (`fchmodat2`, `*xattrat`) the older ones serve.
+fn older_kernels(_: User) {
+    let dir = tempfile::TempDir::new().unwrap();
+    fs::write(dir.path().join("f"), "").unwrap();
+    symlink("f", dir.path().join("l")).unwrap();
+    nix::unistd::mkfifo(&dir.path().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let (ours, theirs) = channel_pairs(1).unwrap();
+    let mount = server::PlainMount {
+        root: fs::File::open(dir.path()).unwrap().into(),
+        writes: Writes::Allow,
+        devices: Devices::Refuse,
+    };
+    let _threads = server::spawn_unconfined(vec![mount], theirs);
+    let client = Client::new(ours).unwrap();
+    let mut filter = runsc_gofer::filter::gofer();
+    filter.rules.extend(runsc_gofer::filter::client_rules());
+    filter
+        .rules
+        .retain(|rule| rule.name != "SYS_fchmodat2" && !rule.name.ends_with("xattrat"));
+    filter.otherwise = runsc_platform::seccomp::Otherwise::Errno(libc::ENOSYS as u16);
+    filter.install().unwrap();
+
+    let mode = |path| {
+        client.setattr(
+            at(path),
+            &SetAttr {
+                mode: Some(0o4711),
+                ..Default::default()
+            },
+        )
+    };
+    assert_eq!(mode("f").unwrap().mode & 0o7777, 0o4711);
+    assert_eq!(mode("").unwrap().mode & 0o7777, 0o4711);
+    assert_eq!(errno(mode("l")), libc::EOPNOTSUPP);
+    assert_eq!(errno(mode("fifo")), libc::EOPNOTSUPP);
+    if client
+        .setxattr(at("f"), b"user.x", b"y", XattrMode::Create)
+        .is_ok()
+    {
+        assert_eq!(
+            errno(client.setxattr(at("f"), b"user.x", b"y", XattrMode::Create)),
+            libc::EEXIST
+        );
+        client
+            .setxattr(at(""), b"user.x", b"root", XattrMode::Any)
+            .unwrap();
+        assert_eq!(client.getxattr(at(""), b"user.x").unwrap(), b"root");
+        assert_eq!(client.getxattr(at("f"), b"user.x").unwrap(), b"y");
+        assert_eq!(client.listxattr(at("f")).unwrap(), b"user.x\0");
+        client.removexattr(at("f"), b"user.x").unwrap();
+        assert_eq!(errno(client.getxattr(at("f"), b"user.x")), libc::ENODATA);
+        assert_eq!(
+            errno(client.getxattr(at("fifo"), b"user.x")),
+            libc::EOPNOTSUPP
+        );
+    } else {
+        println!("SKIPPED: the temporary directory's file system has no user attributes");
+    }
+    // The client's errors above came from the fallbacks, not from a call the filter lacks.
+    assert!(!client.is_dead());
+}
+
 fn main() -> ExitCode {
     let cases: &[(&str, fn(User))] = &[
         ("every_operation", every_operation),
@@ -476,6 +567,7 @@ fn main() -> ExitCode {
         ("death", death),
         ("errors_name_stage_and_path", errors_name_stage_and_path),
         ("the_filter", the_filter),
+        ("older_kernels", older_kernels),
     ];
     let mut failed = 0;
     for user in [User::Root, User::Ordinary] {

@@ -29,8 +29,8 @@ enum FifoPolicy {
 }
 
 impl How {
-    /// `EINVAL` for flags nobody defined, `EROFS` for writing on a mount that refuses it.
-    pub fn new(raw: RawHow, mount: &Mount) -> Result<Self> {
+    /// `EINVAL` for flags nobody defined.
+    pub fn new(raw: RawHow) -> Result<Self> {
         let wanted = OpenFlags::from_bits(raw.flags).ok_or(Errno(libc::EINVAL))?;
         let fifo = if wanted.contains(OpenFlags::ALLOW_FIFO) {
             FifoPolicy::Allow
@@ -44,9 +44,6 @@ impl How {
         };
         let others = wanted.difference(OpenFlags::ALLOW_FIFO).bits();
         let writes = raw.access != Access::Read || wanted.contains(OpenFlags::TRUNC);
-        if writes && mount.writes == Writes::Refuse {
-            return Err(Errno(libc::EROFS));
-        }
         Ok(Self {
             flags: access | OFlags::from_bits_retain(others),
             fifo,
@@ -54,9 +51,13 @@ impl How {
         })
     }
 
-    /// Whether a node of this type may be opened at all.
+    /// Whether a node of this type may be opened so. As in Linux a read-only mount is no obstacle
+    /// to writing into a fifo or device.
     fn admit(&self, mount: &Mount, attr: &Attr) -> Result<()> {
         match attr.file_type() {
+            libc::S_IFREG if self.writes && mount.writes == Writes::Refuse => {
+                Err(Errno(libc::EROFS))
+            }
             libc::S_IFREG => Ok(()),
             libc::S_IFDIR => Err(Errno(libc::EISDIR)),
             libc::S_IFLNK => Err(Errno(libc::ELOOP)),
@@ -122,7 +123,7 @@ pub(super) fn walk(
     let mut opened = None;
     if let (WalkEnd::Complete, Some(how), Some(attr)) = (&end, open, attrs.last().copied()) {
         opened = Some(
-            How::new(how, mount)
+            How::new(how)
                 .and_then(|how| how.admit(mount, &attr).map(|()| how))
                 .and_then(|how| {
                     let fd = open_at(&at, last, how.flags)?;
@@ -182,15 +183,15 @@ fn walk_open(opened: Option<Result<(OwnedFd, Attr)>>) -> (WalkOpen, Option<Attr>
     }
 }
 
-/// Opens with the node's type checked: on guarded mounts after the open (a device does not open,
-/// a fifo does not block), otherwise before it too.
+/// Opens with the node's type checked: for reading on guarded mounts after the open only (a
+/// device does not open, a fifo does not block), otherwise before it too.
 fn open_checked(
     mount: &Mount,
     how: RawHow,
     pin: impl FnOnce() -> Result<OwnedFd>,
     open: impl FnOnce(OFlags) -> Result<OwnedFd>,
 ) -> Result<(OwnedFd, Attr)> {
-    let how = How::new(how, mount)?;
+    let how = How::new(how)?;
     let opens_devices = mount.guards == HostGuards::Absent || mount.devices == Devices::Allow;
     if opens_devices || how.writes {
         how.admit(mount, &stat_fd(pin()?)?)?;

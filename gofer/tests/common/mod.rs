@@ -1,5 +1,7 @@
 //! A server over a temporary directory, in threads of the test.
 
+#![allow(dead_code, reason = "not every test uses everything")]
+
 use std::{os::fd::OwnedFd, path::Path, thread::JoinHandle};
 
 use runsc_gofer::{
@@ -16,7 +18,6 @@ pub const RO: MountId = MountId(1);
 pub struct Served {
     pub dir: TempDir,
     pub client: Client,
-    #[allow(dead_code, reason = "not every test waits for the threads")]
     pub threads: Vec<JoinHandle<()>>,
 }
 
