@@ -1,5 +1,11 @@
 //! A server that goes away, or talks nonsense.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test, helpers included"
+)]
+
 mod common;
 
 use std::{os::fd::OwnedFd, time::Duration};

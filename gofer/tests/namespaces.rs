@@ -4,6 +4,12 @@
 //! case runs as root and as an ordinary user in a user namespace that maps nothing but its own
 //! id. What the machine does not permit is reported as SKIPPED.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test, which clippy cannot tell"
+)]
+
 use std::{
     fs,
     io::{Read, Write},
@@ -560,7 +566,8 @@ fn older_kernels(_: User) {
 }
 
 fn main() -> ExitCode {
-    let cases: &[(&str, fn(User))] = &[
+    type Case = (&'static str, fn(User));
+    let cases: &[Case] = &[
         ("every_operation", every_operation),
         ("the_view", the_view),
         ("privileges", privileges),

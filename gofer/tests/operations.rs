@@ -1,5 +1,11 @@
 //! Every operation over a real directory.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test, helpers included"
+)]
+
 mod common;
 
 use std::{
