@@ -400,7 +400,10 @@ impl Client {
         channel: &mut Channel,
         request: &Request<'_>,
     ) -> Result<(Reply, Option<OwnedFd>)> {
-        channel.buffer.resize(MAX_FRAME, 0);
+        if channel.buffer.is_empty() {
+            // Fresh zeroes from the allocator: pages nobody writes to cost nothing.
+            channel.buffer = vec![0; MAX_FRAME];
+        }
         let Channel { fd, buffer } = channel;
         let length = match postcard::to_slice(request, buffer) {
             Ok(used) => used.len(),

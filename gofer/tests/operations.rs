@@ -432,7 +432,7 @@ fn setattr_changes_what_is_asked() {
         assert_eq!(set(both).unwrap().mode & 0o7777, 0o4755);
     }
     // A file nobody may open can still be given another mode.
-    fs::set_permissions(root.join("f"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(root.join("f"), fs::Permissions::from_mode(0o0)).unwrap();
     assert!(
         set(SetAttr {
             mode: Some(0o600),
