@@ -297,6 +297,39 @@ fn the_view(user: User) {
     for link in ["abs", "up"] {
         assert_eq!(errno(client.open(at(link), OpenHow::read())), libc::ELOOP);
     }
+    fs::create_dir(gofer.dir.path().join("elsewhere")).unwrap();
+    fs::write(gofer.dir.path().join("elsewhere/file"), "").unwrap();
+    symlink("../elsewhere", tree.join("dir")).unwrap();
+    symlink("elsewhere", tree.join("dangling")).unwrap();
+    let walk = client
+        .walk(at(""), &[b"dir", b"file"], Some(OpenHow::read()))
+        .unwrap();
+    assert_eq!(
+        (walk.attrs.len(), walk.end),
+        (1, WalkEnd::Symlink(b"../elsewhere".to_vec()))
+    );
+    let walk = client
+        .walk(at("dir"), &[b"file"], Some(OpenHow::read()))
+        .unwrap();
+    assert_eq!(
+        (walk.attrs.len(), walk.end),
+        (0, WalkEnd::Failed(Errno(libc::ELOOP)))
+    );
+    assert_eq!(errno(client.getattr(at("dir/file"))), libc::ELOOP);
+    assert_eq!(errno(client.readlink(at("dir/file"))), libc::ENOTDIR);
+    // Deeper than the host takes in one path.
+    let deep = "d".repeat(200);
+    let mut parent: std::os::fd::OwnedFd = fs::File::open(&tree).unwrap().into();
+    for _ in 0..25 {
+        use rustix::fs::{Mode, OFlags, mkdirat, openat};
+        mkdirat(&parent, &deep, Mode::RWXU | Mode::RWXG | Mode::RWXO).unwrap();
+        parent = openat(&parent, &deep, OFlags::DIRECTORY, Mode::empty()).unwrap();
+    }
+    for count in [19, 20, 21, 25] {
+        let names = vec![deep.as_bytes(); count];
+        let walk = client.walk(at(""), &names, None).unwrap();
+        assert_eq!((walk.attrs.len(), walk.end), (count, WalkEnd::Complete));
+    }
     for path in ["../outside", "/etc/passwd", "..", "d/../../outside"] {
         assert_eq!(errno(client.open(at(path), OpenHow::read())), libc::EINVAL);
     }
