@@ -43,6 +43,11 @@ pub trait Mappable: Send + Sync {
         Ok(())
     }
 
+    /// madvise(2) with MADV_REMOVE: the bytes become a hole. Invalidates owners if pages move.
+    fn discard(&self, _offset: u64, _len: u64) -> Result<()> {
+        Err(crate::errno::Errno::EOPNOTSUPP)
+    }
+
     /// The same number for every handle on the same object, unique while it lives: futexes in
     /// shared memory are found by it. The default is for objects with one handle type.
     fn identity(&self) -> u64 {

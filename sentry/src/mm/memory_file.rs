@@ -221,8 +221,9 @@ impl MemoryFile {
         let fd = Arc::new(memfd.try_clone_fd()?);
         let mut clean = FreeSet::default();
         clean.insert(0, FILE_SIZE);
-        let total_memory = nix::sys::sysinfo::sysinfo()
-            .map_or(u64::MAX / 2, |i| i.ram_total().saturating_add(i.swap_total()));
+        let total_memory = nix::sys::sysinfo::sysinfo().map_or(u64::MAX / 2, |i| {
+            i.ram_total().saturating_add(i.swap_total())
+        });
         Ok(Arc::new(MemoryFile {
             memfd,
             fd,
@@ -383,6 +384,13 @@ impl MemoryFile {
         found
     }
 
+    /// Allocates what is behind a range now. A hint: failing shows when it is touched.
+    pub(crate) fn populate(&self, start: u64, len: u64) {
+        if let Err(e) = self.memfd.allocate(start, len) {
+            log::debug!("guest memory could not be allocated ahead: {e}");
+        }
+    }
+
     fn release(&self, start: u64, len: u64) {
         let much = {
             let mut state = self.state.lock();
@@ -504,7 +512,13 @@ impl FileRange {
     }
 
     /// Copies `len` bytes from `src` (at its offset `src_off`) to `off` of this range.
-    pub(crate) fn copy_from(&self, off: u64, src: &FileRange, src_off: u64, len: u64) -> Result<()> {
+    pub(crate) fn copy_from(
+        &self,
+        off: u64,
+        src: &FileRange,
+        src_off: u64,
+        len: u64,
+    ) -> Result<()> {
         let mut done = 0;
         while done < len {
             let (from, from_pos, n) = src.window(src_off + done)?;
@@ -544,7 +558,8 @@ mod tests {
 
     fn fill(range: &FileRange, byte: u8) {
         let (w, pos, n) = range.window(0).unwrap();
-        w.write(pos, &vec![byte; n.min(range.len() as usize)]).unwrap();
+        w.write(pos, &vec![byte; n.min(range.len() as usize)])
+            .unwrap();
     }
 
     fn first(range: &FileRange, off: u64) -> u8 {
@@ -558,7 +573,8 @@ mod tests {
     fn freed_memory_comes_back_zeroed() {
         let file = MemoryFile::new().unwrap();
         for _ in 0..3 {
-            let ranges: Vec<FileRange> = (0..40).map(|_| file.allocate(64 << 10).unwrap()).collect();
+            let ranges: Vec<FileRange> =
+                (0..40).map(|_| file.allocate(64 << 10).unwrap()).collect();
             for r in &ranges {
                 assert_eq!(first(r, 0), 0);
                 assert_eq!(first(r, 60 << 10), 0);
@@ -604,7 +620,9 @@ mod tests {
         assert!(a.append(b).is_none());
         assert_eq!(a.len(), 2 * PAGE_SIZE);
         assert_eq!(file.reserved(), 2 * PAGE_SIZE);
-        let far = file.allocate_near(PAGE_SIZE, Some(1 << 30), Contents::Zero).unwrap();
+        let far = file
+            .allocate_near(PAGE_SIZE, Some(1 << 30), Contents::Zero)
+            .unwrap();
         assert_eq!(far.offset(), 1 << 30);
         assert!(a.append(far).is_some());
     }
