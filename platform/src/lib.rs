@@ -10,6 +10,7 @@
 
 pub mod arch;
 pub mod memory;
+pub mod process;
 pub mod traits;
 
 pub use traits::*;
