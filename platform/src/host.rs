@@ -1,0 +1,150 @@
+//! Small facts about and settings of the host process and thread that need `unsafe` or that the
+//! Sentry should not parse itself.
+//!
+//! [`vdso_range`] reads /proc/self/maps once and remembers the answer: call it (or make a
+//! platform) while /proc is still reachable.
+
+use std::io;
+use std::sync::OnceLock;
+
+use crate::VdsoRange;
+
+/// Host thread id of the caller.
+pub fn gettid() -> i32 {
+    // SAFETY: no arguments, cannot fail.
+    unsafe { libc::gettid() }
+}
+
+/// Binds the calling thread (`tid` 0) or another one to a set of host cores.
+pub fn set_affinity(tid: i32, cores: &[usize]) -> io::Result<()> {
+    // SAFETY: all-zero is an empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    for &core in cores {
+        if core < libc::CPU_SETSIZE as usize {
+            // SAFETY: the index was checked against the size of the set.
+            unsafe { libc::CPU_SET(core, &mut set) };
+        }
+    }
+    // SAFETY: `set` is a valid set of the size given.
+    let rc = unsafe { libc::sched_setaffinity(tid, size_of_val(&set), &set) };
+    if rc == 0 {
+        return Ok(());
+    }
+    Err(io::Error::last_os_error())
+}
+
+/// The host cores the calling thread may run on.
+pub fn affinity() -> io::Result<Vec<usize>> {
+    // SAFETY: all-zero is an empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `set` is a valid buffer of the size given.
+    let rc = unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) };
+    if rc != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((0..libc::CPU_SETSIZE as usize)
+        // SAFETY: the index is below the size of the set.
+        .filter(|&core| unsafe { libc::CPU_ISSET(core, &set) })
+        .collect())
+}
+
+/// Raises the soft limit of open files to the hard limit and gives it.
+pub fn raise_open_files_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is a valid buffer.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: `limit` is a valid limit.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// The pages of the host's vDSO and its data in this process, as one range. None if the host has
+/// none, or if they are not adjacent.
+pub fn vdso_range() -> Option<VdsoRange> {
+    static RANGE: OnceLock<Option<VdsoRange>> = OnceLock::new();
+    *RANGE.get_or_init(|| parse_maps(&std::fs::read_to_string("/proc/self/maps").ok()?))
+}
+
+fn parse_maps(maps: &str) -> Option<VdsoRange> {
+    let mut range: Option<VdsoRange> = None;
+    for line in maps.lines() {
+        let mut fields = line.split_ascii_whitespace();
+        let addresses = fields.next()?;
+        let name = fields.nth(4).unwrap_or("");
+        if !matches!(name, "[vdso]" | "[vvar]" | "[vvar_vclock]") {
+            continue;
+        }
+        let (start, end) = addresses.split_once('-')?;
+        let start = u64::from_str_radix(start, 16).ok()?;
+        let end = u64::from_str_radix(end, 16).ok()?;
+        let entry = range.get_or_insert(VdsoRange {
+            start,
+            end: start,
+            image: 0,
+        });
+        if entry.end != start {
+            return None;
+        }
+        entry.end = end;
+        if name == "[vdso]" {
+            entry.image = start;
+        }
+    }
+    range.filter(|range| range.image != 0)
+}
+
+/// A copy of the vDSO's ELF image (without its data pages).
+pub fn vdso_bytes() -> Option<Vec<u8>> {
+    let range = vdso_range()?;
+    // The image is the last mapping where its data comes first, as on x86-64.
+    let len = usize::try_from(range.end.checked_sub(range.image)?).ok()?;
+    // SAFETY: the kernel maps these pages readable for the life of the process, and they do not
+    // change.
+    let image = unsafe { std::slice::from_raw_parts(range.image as *const u8, len) };
+    Some(image.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vdso_is_an_elf_image() {
+        let bytes = vdso_bytes().unwrap();
+        assert_eq!(&bytes[..4], b"\x7fELF");
+        let range = vdso_range().unwrap();
+        // SAFETY: no memory is passed.
+        let auxv = unsafe { libc::getauxval(libc::AT_SYSINFO_EHDR) };
+        assert_eq!(range.image, auxv);
+    }
+
+    #[test]
+    fn maps_with_a_gap_are_refused() {
+        let maps = "7000-8000 r--p 00000000 00:00 0   [vvar]\n\
+                    9000-a000 r-xp 00000000 00:00 0   [vdso]\n";
+        assert_eq!(parse_maps(maps), None);
+        let maps = maps.replace("9000", "8000");
+        let range = VdsoRange {
+            start: 0x7000,
+            end: 0xa000,
+            image: 0x8000,
+        };
+        assert_eq!(parse_maps(&maps), Some(range));
+    }
+
+    #[test]
+    fn affinity_round_trips() {
+        let all = affinity().unwrap();
+        set_affinity(0, &all[..1]).unwrap();
+        assert_eq!(affinity().unwrap(), &all[..1]);
+        set_affinity(0, &all).unwrap();
+    }
+}
