@@ -12,19 +12,29 @@ use runsc_sentry::config::Rlimit;
 
 /// All capabilities Linux knows, as a set.
 pub fn all_capabilities() -> u64 {
-    caps::all().into_iter().fold(0, |set, capability| set | capability.bitmask())
+    caps::all()
+        .into_iter()
+        .fold(0, |set, capability| set | capability.bitmask())
 }
 
 /// Whether namespaces can be made without a user namespace around them.
 pub fn is_privileged() -> bool {
     Uid::effective().is_root()
-        && caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_ADMIN)
-            .unwrap_or(false)
+        && caps::has_cap(
+            None,
+            caps::CapSet::Effective,
+            caps::Capability::CAP_SYS_ADMIN,
+        )
+        .unwrap_or(false)
 }
 
 /// The caller's supplementary groups.
 pub fn groups() -> Result<Vec<u32>> {
-    Ok(getgroups().context("getgroups")?.into_iter().map(Gid::as_raw).collect())
+    Ok(getgroups()
+        .context("getgroups")?
+        .into_iter()
+        .map(Gid::as_raw)
+        .collect())
 }
 
 /// The caller's file mode creation mask.
@@ -57,7 +67,11 @@ pub fn rlimits() -> Result<Vec<Rlimit>> {
     ALL.into_iter()
         .map(|resource| {
             let (soft, hard) = getrlimit(resource).context("getrlimit")?;
-            Ok(Rlimit { resource: resource as u32, soft, hard })
+            Ok(Rlimit {
+                resource: resource as u32,
+                soft,
+                hard,
+            })
         })
         .collect()
 }

@@ -7,10 +7,13 @@ use std::{
     fs::File,
     io::Write,
     os::fd::OwnedFd,
+    sync::OnceLock,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use log::{LevelFilter, Log, Metadata, Record};
+
+static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 struct Logger {
     to: File,
@@ -26,7 +29,9 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let line = format!(
             "{}.{:06} {} {:5} {}: {}\n",
             now.as_secs(),
@@ -46,13 +51,20 @@ impl Log for Logger {
 /// Sends this process's records to `to`. Later calls are ignored.
 pub fn init(process: &'static str, level: LevelFilter, to: OwnedFd) {
     log::set_max_level(level);
+    let logger = LOGGER.get_or_init(|| Logger {
+        to: to.into(),
+        process,
+    });
     // Fails only if there is a logger already.
-    let _ = log::set_boxed_logger(Box::new(Logger { to: to.into(), process }));
+    let _ = log::set_logger(logger);
 }
 
 /// One line on stderr: the command, and what is wrong with every cause.
 pub fn complain(command: &str, error: &anyhow::Error) {
-    let line = format!("runsc-rs: {command}: {}\n", printable(&format!("{error:#}")));
+    let line = format!(
+        "runsc-rs: {command}: {}\n",
+        printable(&format!("{error:#}"))
+    );
     // There is no better place to complain about it.
     let _ = std::io::stderr().write_all(line.as_bytes());
 }

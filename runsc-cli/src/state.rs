@@ -24,9 +24,16 @@ const MAX_ID: usize = 1024;
 /// Checks an id by runc's rules.
 pub fn check_id(id: &str) -> Result<()> {
     ensure!(!id.is_empty(), "container id: must not be empty");
-    ensure!(id.len() <= MAX_ID, "container id: longer than {MAX_ID} bytes");
     ensure!(
-        id != "." && id != ".." && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+-.".contains(&b)),
+        id.len() <= MAX_ID,
+        "container id: longer than {MAX_ID} bytes"
+    );
+    ensure!(
+        id != "."
+            && id != ".."
+            && id
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"_+-.".contains(&b)),
         "container id: {id:?}: only letters, digits and _ + - . are allowed"
     );
     Ok(())
@@ -46,7 +53,12 @@ impl StateRoot {
         let found = fs::symlink_metadata(&path).with_context(what)?;
         let uid = Uid::effective().as_raw();
         ensure!(found.is_dir(), "{}: not a directory", what());
-        ensure!(found.uid() == uid, "{}: belongs to user {}, not {uid}", what(), found.uid());
+        ensure!(
+            found.uid() == uid,
+            "{}: belongs to user {}, not {uid}",
+            what(),
+            found.uid()
+        );
         ensure!(
             found.mode() & 0o077 == 0,
             "{}: mode {:o} lets others in, must be 700",
@@ -58,8 +70,13 @@ impl StateRoot {
 
     /// Removes what containers left behind that are dead.
     pub fn sweep(&self) -> Result<()> {
-        for entry in fs::read_dir(&self.0).with_context(|| self.0.display().to_string())?.flatten() {
-            let Ok(name) = entry.file_name().into_string() else { continue };
+        for entry in fs::read_dir(&self.0)
+            .with_context(|| self.0.display().to_string())?
+            .flatten()
+        {
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
             // An empty directory is what remains of a removal that was cut short.
             if check_id(&name).is_err() || fs::remove_dir(entry.path()).is_ok() {
                 continue;
@@ -67,7 +84,10 @@ impl StateRoot {
             let is_state = entry.path().join("lock").is_file();
             if is_state && let Claim::Free(lock) = claim(&entry.path())? {
                 log::debug!("removing the state of {name}, which is dead");
-                drop(Container { directory: entry.path(), _lock: lock });
+                drop(Container {
+                    directory: entry.path(),
+                    _lock: lock,
+                });
             }
         }
         Ok(())
@@ -89,7 +109,10 @@ impl StateRoot {
                 Claim::Gone => continue,
                 Claim::Held => bail!("container id: {id}: already in use"),
             };
-            let container = Container { directory, _lock: lock };
+            let container = Container {
+                directory,
+                _lock: lock,
+            };
             let mut text = serde_json::to_vec_pretty(description)?;
             text.push(b'\n');
             let path = container.directory.join("state.json");
@@ -175,9 +198,15 @@ fn claim(directory: &Path) -> Result<Claim> {
         Err((_, errno)) => return Err(errno).with_context(|| path.display().to_string()),
     };
     // Locked, but is it still the file of that name?
-    let current = fs::symlink_metadata(&path).map(|found| (found.dev(), found.ino())).ok();
+    let current = fs::symlink_metadata(&path)
+        .map(|found| (found.dev(), found.ino()))
+        .ok();
     let mine = lock.metadata().map(|found| (found.dev(), found.ino())).ok();
-    Ok(if current == mine && mine.is_some() { Claim::Free(lock) } else { Claim::Gone })
+    Ok(if current == mine && mine.is_some() {
+        Claim::Free(lock)
+    } else {
+        Claim::Gone
+    })
 }
 
 #[cfg(test)]
@@ -191,7 +220,12 @@ mod tests {
     }
 
     fn description(id: &str) -> Description<'_> {
-        Description { oci_version: "1.0.2", id, bundle: Path::new("/b"), owner: 1 }
+        Description {
+            oci_version: "1.0.2",
+            id,
+            bundle: Path::new("/b"),
+            owner: 1,
+        }
     }
 
     #[test]
@@ -199,7 +233,17 @@ mod tests {
         for id in ["a", "A-b_c.d+9", "..a", "0", "-", &"x".repeat(1024)] {
             assert!(check_id(id).is_ok(), "{id}");
         }
-        for id in ["", ".", "..", "a/b", "a b", "é", "a\n", "a:b", &"x".repeat(1025)] {
+        for id in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a b",
+            "é",
+            "a\n",
+            "a:b",
+            &"x".repeat(1025),
+        ] {
             assert!(check_id(id).is_err(), "{id}");
         }
     }

@@ -12,7 +12,10 @@ const MAX_PASSWD: u64 = 1 << 20;
 
 /// Home directory of `uid` in the container at `root`, `/` if it has none.
 pub fn of(uid: u32, root: &Path) -> Vec<u8> {
-    read_passwd(root).ok().and_then(|text| find(uid, &text)).unwrap_or_else(|| b"/".to_vec())
+    read_passwd(root)
+        .ok()
+        .and_then(|text| find(uid, &text))
+        .unwrap_or_else(|| b"/".to_vec())
 }
 
 /// The container's files are not trusted: symlinks are resolved within `root`, and a fifo does not
@@ -52,8 +55,11 @@ mod tests {
         assert_eq!(of(0, dir.path()), b"/");
         std::fs::create_dir(dir.path().join("etc")).unwrap();
         let passwd = dir.path().join("etc/passwd");
-        std::fs::write(&passwd, "root:x:0:0:r:/root:/bin/sh\nbad\nu:x:7:7::/home/u:\nv:x:8:8::\n")
-            .unwrap();
+        std::fs::write(
+            &passwd,
+            "root:x:0:0:r:/root:/bin/sh\nbad\nu:x:7:7::/home/u:\nv:x:8:8::\n",
+        )
+        .unwrap();
         assert_eq!(of(0, dir.path()), b"/root");
         assert_eq!(of(7, dir.path()), b"/home/u");
         assert_eq!(of(8, dir.path()), b"/");

@@ -66,7 +66,10 @@ impl Bundle {
     fn try_translate(&self, id: &str, overlay: OverlayKind) -> Result<(BootConfig, ServerConfig)> {
         let spec = &self.spec;
         let (root_path, readonly) = self.root()?;
-        let process = spec.process().as_ref().ok_or_else(|| anyhow!("process: missing"))?;
+        let process = spec
+            .process()
+            .as_ref()
+            .ok_or_else(|| anyhow!("process: missing"))?;
         let process = process::translate(process, &root_path)?;
         let root_writes = match overlay {
             OverlayKind::None if !readonly => Writes::Allow,
@@ -85,7 +88,11 @@ impl Bundle {
         let boot = BootConfig {
             container_id: id.into(),
             platform: None,
-            root: RootConfig { gofer_mount: 0, readonly, overlay },
+            root: RootConfig {
+                gofer_mount: 0,
+                readonly,
+                overlay,
+            },
             mounts,
             nodes: nodes(&linux, process.terminal)?,
             masked_paths: paths(linux.masked_paths().as_deref(), "linux.maskedPaths")?,
@@ -101,8 +108,15 @@ impl Bundle {
 
     /// The root directory on the host, and whether it is read-only.
     fn root(&self) -> Result<(PathBuf, bool)> {
-        let root = self.spec.root().as_ref().ok_or_else(|| anyhow!("root: missing"))?;
-        ensure!(!root.path().as_os_str().is_empty(), "root.path: must not be empty");
+        let root = self
+            .spec
+            .root()
+            .as_ref()
+            .ok_or_else(|| anyhow!("root: missing"))?;
+        ensure!(
+            !root.path().as_os_str().is_empty(),
+            "root.path: must not be empty"
+        );
         let path = self.directory.join(root.path());
         let what = || format!("root.path: {}", path.display());
         let path = fs::canonicalize(&path).with_context(what)?;
@@ -111,16 +125,29 @@ impl Bundle {
     }
 
     fn note_what_is_ignored(&self, linux: &Linux) {
-        if self.spec.hooks().as_ref().is_some_and(|hooks| *hooks != Default::default()) {
+        if self
+            .spec
+            .hooks()
+            .as_ref()
+            .is_some_and(|hooks| *hooks != Default::default())
+        {
             log::warn!("config.json: hooks: not run");
         }
-        if linux.sysctl().as_ref().is_some_and(|sysctl| !sysctl.is_empty()) {
+        if linux
+            .sysctl()
+            .as_ref()
+            .is_some_and(|sysctl| !sysctl.is_empty())
+        {
             log::warn!("config.json: linux.sysctl: not applied");
         }
         if linux.resources().is_some() {
             log::debug!("config.json: linux.resources: not applied");
         }
-        if linux.uid_mappings().as_ref().is_some_and(|mappings| !mappings.is_empty()) {
+        if linux
+            .uid_mappings()
+            .as_ref()
+            .is_some_and(|mappings| !mappings.is_empty())
+        {
             log::debug!("config.json: linux.uidMappings: the guest has ids of its own anyhow");
         }
         if linux.seccomp().is_some() {
@@ -142,7 +169,10 @@ fn decode(text: &[u8]) -> Result<Spec> {
     if unknown.is_empty() {
         return Err(described(&error));
     }
-    log::warn!("config.json: process.capabilities: ignoring unknown {}", unknown.join(", "));
+    log::warn!(
+        "config.json: process.capabilities: ignoring unknown {}",
+        unknown.join(", ")
+    );
     serde_json::from_value(value).map_err(|_| described(&error))
 }
 
@@ -178,8 +208,14 @@ fn paths(given: Option<&[String]>, section: &str) -> Result<Vec<GuestPath>> {
         .unwrap_or_default()
         .iter()
         .map(|path| {
-            ensure!(path.starts_with('/'), "{section}: {path:?}: not an absolute path");
-            ensure!(!path.contains('\0'), "{section}: {path:?}: holds a NUL byte");
+            ensure!(
+                path.starts_with('/'),
+                "{section}: {path:?}: not an absolute path"
+            );
+            ensure!(
+                !path.contains('\0'),
+                "{section}: {path:?}: holds a NUL byte"
+            );
             Ok(clean(Path::new(path)))
         })
         .collect()
@@ -188,7 +224,10 @@ fn paths(given: Option<&[String]>, section: &str) -> Result<Vec<GuestPath>> {
 /// A name for sethostname(2) or setdomainname(2).
 fn name(given: Option<&str>, default: &str, section: &str) -> Result<Vec<u8>> {
     let name = given.filter(|name| !name.is_empty()).unwrap_or(default);
-    ensure!(name.len() <= 64, "{section}: {name:?}: longer than 64 bytes");
+    ensure!(
+        name.len() <= 64,
+        "{section}: {name:?}: longer than 64 bytes"
+    );
     Ok(name.into())
 }
 
@@ -196,15 +235,29 @@ fn name(given: Option<&str>, default: &str, section: &str) -> Result<Vec<u8>> {
 fn nodes(linux: &Linux, terminal: bool) -> Result<Vec<NodeConfig>> {
     let char = |path: &str, major, minor| NodeConfig {
         path: path.into(),
-        kind: NodeKind::Char { major, minor, mode: 0o666, uid: 0, gid: 0 },
+        kind: NodeKind::Char {
+            major,
+            minor,
+            mode: 0o666,
+            uid: 0,
+            gid: 0,
+        },
     };
     let link = |path: &str, target: &str| NodeConfig {
         path: path.into(),
-        kind: NodeKind::Symlink { target: target.into() },
+        kind: NodeKind::Symlink {
+            target: target.into(),
+        },
     };
     // What the configuration asks for comes first, because existing nodes stay as they are.
     let mut nodes = Vec::new();
-    for (index, device) in linux.devices().as_deref().unwrap_or_default().iter().enumerate() {
+    for (index, device) in linux
+        .devices()
+        .as_deref()
+        .unwrap_or_default()
+        .iter()
+        .enumerate()
+    {
         nodes.push(node(device).with_context(|| format!("linux.devices[{index}]"))?);
     }
     nodes.extend([
@@ -227,7 +280,11 @@ fn nodes(linux: &Linux, terminal: bool) -> Result<Vec<NodeConfig>> {
 }
 
 fn node(device: &LinuxDevice) -> Result<NodeConfig> {
-    ensure!(device.path().is_absolute(), "path: {:?}: not an absolute path", device.path());
+    ensure!(
+        device.path().is_absolute(),
+        "path: {:?}: not an absolute path",
+        device.path()
+    );
     let number = |value: i64, name: &str| {
         u32::try_from(value).map_err(|_| anyhow!("{name}: {value}: out of range"))
     };
@@ -237,12 +294,25 @@ fn node(device: &LinuxDevice) -> Result<NodeConfig> {
     let major = number(device.major(), "major");
     let minor = number(device.minor(), "minor");
     let kind = match device.typ() {
-        LinuxDeviceType::C | LinuxDeviceType::U => {
-            NodeKind::Char { major: major?, minor: minor?, mode, uid, gid }
-        }
-        LinuxDeviceType::B => NodeKind::Block { major: major?, minor: minor?, mode, uid, gid },
+        LinuxDeviceType::C | LinuxDeviceType::U => NodeKind::Char {
+            major: major?,
+            minor: minor?,
+            mode,
+            uid,
+            gid,
+        },
+        LinuxDeviceType::B => NodeKind::Block {
+            major: major?,
+            minor: minor?,
+            mode,
+            uid,
+            gid,
+        },
         LinuxDeviceType::P => NodeKind::Fifo { mode, uid, gid },
         LinuxDeviceType::A => return Err(anyhow!("type: \"a\" is not a device")),
     };
-    Ok(NodeConfig { path: clean(device.path()), kind })
+    Ok(NodeConfig {
+        path: clean(device.path()),
+        kind,
+    })
 }

@@ -34,9 +34,15 @@ fn translate_one(
 ) -> Result<MountConfig> {
     use std::os::unix::ffi::OsStrExt;
     let destination = clean(mount.destination());
-    ensure!(!mount.destination().as_os_str().is_empty(), "destination: must not be empty");
+    ensure!(
+        !mount.destination().as_os_str().is_empty(),
+        "destination: must not be empty"
+    );
     ensure!(!destination.contains(&0), "destination: holds a NUL byte");
-    ensure!(destination != b"/", "destination: the root comes from the section \"root\"");
+    ensure!(
+        destination != b"/",
+        "destination: the root comes from the section \"root\""
+    );
     if !mount.destination().is_absolute() {
         log::warn!("config.json: mounts: {:?} is relative", mount.destination());
     }
@@ -68,7 +74,10 @@ fn translate_one(
         "cgroup" | "cgroup2" => {
             log::debug!("config.json: mounts: {typ} is an empty directory");
             flags.readonly = true;
-            MountKind::Tmpfs(TmpfsOptions { mode: Some(0o755), ..Default::default() })
+            MountKind::Tmpfs(TmpfsOptions {
+                mode: Some(0o755),
+                ..Default::default()
+            })
         }
         "" => bail!("type: missing"),
         unknown => bail!("type: {unknown:?} is unknown"),
@@ -77,7 +86,13 @@ fn translate_one(
         Some(source) => source.as_os_str().as_bytes().to_vec(),
         None => typ.into(),
     };
-    Ok(MountConfig { destination, kind, flags, source, make_mount_point: true })
+    Ok(MountConfig {
+        destination,
+        kind,
+        flags,
+        source,
+        make_mount_point: true,
+    })
 }
 
 fn bind(
@@ -96,18 +111,25 @@ fn bind(
     let gofer_mount = u32::try_from(sources.len())?;
     sources.push(MountSource {
         source: path,
-        writes: if options.flags.readonly { Writes::Refuse } else { Writes::Allow },
+        writes: if options.flags.readonly {
+            Writes::Refuse
+        } else {
+            Writes::Allow
+        },
         devices: Default::default(),
         kernel_file_systems: Default::default(),
     });
-    Ok(MountKind::Bind { gofer_mount, directory, overlay: OverlayKind::None })
+    Ok(MountKind::Bind {
+        gofer_mount,
+        directory,
+        overlay: OverlayKind::None,
+    })
 }
 
 /// `/proc` and `/dev`, which the specification promises to every Linux container.
 fn add_missing(mounts: &mut Vec<MountConfig>) {
-    let has = |mounts: &[MountConfig], path: &[u8]| {
-        mounts.iter().any(|mount| mount.destination == path)
-    };
+    let has =
+        |mounts: &[MountConfig], path: &[u8]| mounts.iter().any(|mount| mount.destination == path);
     let add = |path: &str, source: &str, kind, flags| MountConfig {
         destination: path.into(),
         kind,
@@ -117,14 +139,26 @@ fn add_missing(mounts: &mut Vec<MountConfig>) {
     };
     let mut first = Vec::new();
     if !has(mounts, b"/proc") {
-        let flags = MountFlags { nosuid: true, nodev: true, noexec: true, ..Default::default() };
+        let flags = MountFlags {
+            nosuid: true,
+            nodev: true,
+            noexec: true,
+            ..Default::default()
+        };
         first.push(add("/proc", "proc", MountKind::Proc, flags));
     }
     if !has(mounts, b"/dev") {
-        let flags = MountFlags { nosuid: true, ..Default::default() };
+        let flags = MountFlags {
+            nosuid: true,
+            ..Default::default()
+        };
         first.push(add("/dev", "devtmpfs", MountKind::Devtmpfs, flags));
         if !has(mounts, b"/dev/pts") {
-            let flags = MountFlags { nosuid: true, noexec: true, ..Default::default() };
+            let flags = MountFlags {
+                nosuid: true,
+                noexec: true,
+                ..Default::default()
+            };
             let options = DevptsOptions {
                 mode: Some(0o620),
                 ptmx_mode: Some(0o666),
@@ -134,8 +168,15 @@ fn add_missing(mounts: &mut Vec<MountConfig>) {
             first.push(add("/dev/pts", "devpts", MountKind::Devpts(options), flags));
         }
         if !has(mounts, b"/dev/shm") {
-            let flags = MountFlags { nosuid: true, nodev: true, ..Default::default() };
-            let options = TmpfsOptions { mode: Some(0o1777), ..Default::default() };
+            let flags = MountFlags {
+                nosuid: true,
+                nodev: true,
+                ..Default::default()
+            };
+            let options = TmpfsOptions {
+                mode: Some(0o1777),
+                ..Default::default()
+            };
             first.push(add("/dev/shm", "shm", MountKind::Tmpfs(options), flags));
         }
     }

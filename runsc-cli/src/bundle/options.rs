@@ -44,7 +44,9 @@ impl<'a> Options<'a> {
                 | "iversion" | "noiversion" | "acl" | "noacl" | "symfollow" | "rsymfollow"
                 | "private" | "rprivate" | "slave" | "rslave" | "shared" | "rshared"
                 | "unbindable" | "runbindable" | "remount" => {}
-                data => parsed.data.extend(data.split(',').filter(|part| !part.is_empty())),
+                data => parsed
+                    .data
+                    .extend(data.split(',').filter(|part| !part.is_empty())),
             }
         }
         Ok(parsed)
@@ -52,7 +54,10 @@ impl<'a> Options<'a> {
 
     /// The data as options of tmpfs(5).
     pub fn tmpfs(&self) -> Result<TmpfsOptions> {
-        let mut tmpfs = TmpfsOptions { copy_up: self.copy_up, ..Default::default() };
+        let mut tmpfs = TmpfsOptions {
+            copy_up: self.copy_up,
+            ..Default::default()
+        };
         self.for_each(|name, value| {
             match name {
                 "size" => tmpfs.size = Some(size(value)?),
@@ -68,7 +73,9 @@ impl<'a> Options<'a> {
             Ok(true)
         })?;
         // Zero is "no limit" to tmpfs.
-        tmpfs.size = tmpfs.size.map(|size| if size == 0 { u64::MAX } else { size });
+        tmpfs.size = tmpfs
+            .size
+            .map(|size| if size == 0 { u64::MAX } else { size });
         Ok(tmpfs)
     }
 
@@ -133,7 +140,9 @@ fn scaled(value: &str) -> Result<u64> {
         _ => (value, 0),
     };
     let number: u64 = digits.parse().map_err(|_| anyhow!("not a size"))?;
-    number.checked_mul(1 << shift).ok_or_else(|| anyhow!("too large"))
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| anyhow!("too large"))
 }
 
 /// As [`scaled`], or a percentage of this machine's memory.
@@ -143,8 +152,12 @@ fn size(value: &str) -> Result<u64> {
     };
     let percent: u64 = percent.parse().map_err(|_| anyhow!("not a size"))?;
     let text = std::fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
-    let total = text.strip_prefix("MemTotal:").and_then(|rest| rest.split_whitespace().next());
-    let kib: u64 = total.and_then(|kib| kib.parse().ok()).context("/proc/meminfo")?;
+    let total = text
+        .strip_prefix("MemTotal:")
+        .and_then(|rest| rest.split_whitespace().next());
+    let kib: u64 = total
+        .and_then(|kib| kib.parse().ok())
+        .context("/proc/meminfo")?;
     kib.checked_mul(1024)
         .and_then(|bytes| (bytes / 100).checked_mul(percent))
         .ok_or_else(|| anyhow!("too large"))
@@ -187,7 +200,10 @@ mod tests {
             copy_up: false,
         };
         assert_eq!(tmpfs, expected);
-        let half = Options::parse(&words("size=50%")).unwrap().tmpfs().map(|tmpfs| tmpfs.size);
+        let half = Options::parse(&words("size=50%"))
+            .unwrap()
+            .tmpfs()
+            .map(|tmpfs| tmpfs.size);
         assert!(half.unwrap().unwrap() > 1 << 20);
     }
 
@@ -195,7 +211,10 @@ mod tests {
     fn wrong_data_is_named() {
         let cases = [
             ("size=x", "option \"size=x\": not a size"),
-            ("size=99999999999g", "option \"size=99999999999g\": too large"),
+            (
+                "size=99999999999g",
+                "option \"size=99999999999g\": too large",
+            ),
             ("mode=9", "option \"mode=9\": not an octal mode"),
             ("mode=77777", "option \"mode=77777\": not an octal mode"),
             ("uid=-1", "option \"uid=-1\": not a number"),

@@ -15,15 +15,31 @@ const DEFAULT_UMASK: u32 = 0o022;
 
 pub fn translate(process: &Process, root: &Path) -> Result<ProcessConfig> {
     let args = strings(process.args().as_deref(), "process.args")?;
-    ensure!(args.first().is_some_and(|arg| !arg.is_empty()), "process.args: must not be empty");
+    ensure!(
+        args.first().is_some_and(|arg| !arg.is_empty()),
+        "process.args: must not be empty"
+    );
     let mut env = strings(process.env().as_deref(), "process.env")?;
     for entry in &env {
-        let named = entry.iter().position(|b| *b == b'=').is_some_and(|end| end > 0);
-        ensure!(named, "process.env: {:?}: not NAME=VALUE", String::from_utf8_lossy(entry));
+        let named = entry
+            .iter()
+            .position(|b| *b == b'=')
+            .is_some_and(|end| end > 0);
+        ensure!(
+            named,
+            "process.env: {:?}: not NAME=VALUE",
+            String::from_utf8_lossy(entry)
+        );
     }
     let cwd = process.cwd();
-    ensure!(cwd.is_absolute(), "process.cwd: {cwd:?}: not an absolute path");
-    ensure!(!cwd.as_os_str().as_bytes().contains(&0), "process.cwd: {cwd:?}: holds a NUL byte");
+    ensure!(
+        cwd.is_absolute(),
+        "process.cwd: {cwd:?}: not an absolute path"
+    );
+    ensure!(
+        !cwd.as_os_str().as_bytes().contains(&0),
+        "process.cwd: {cwd:?}: holds a NUL byte"
+    );
     let user = process.user();
     let groups = user.additional_gids().clone().unwrap_or_default();
     for (name, id) in [("uid", user.uid()), ("gid", user.gid())]
@@ -64,9 +80,15 @@ pub fn translate(process: &Process, root: &Path) -> Result<ProcessConfig> {
 fn strings(given: Option<&[String]>, section: &str) -> Result<Vec<Vec<u8>>> {
     let given = given.unwrap_or_default();
     for (index, string) in given.iter().enumerate() {
-        ensure!(!string.contains('\0'), "{section}[{index}]: holds a NUL byte");
+        ensure!(
+            !string.contains('\0'),
+            "{section}[{index}]: holds a NUL byte"
+        );
     }
-    Ok(given.iter().map(|string| string.clone().into_bytes()).collect())
+    Ok(given
+        .iter()
+        .map(|string| string.clone().into_bytes())
+        .collect())
 }
 
 /// The sets as the kernel would keep them: effective within permitted, ambient within permitted
@@ -101,9 +123,13 @@ fn bits(given: Option<&Capabilities>) -> u64 {
 /// Takes names that are no capabilities out of a configuration, and returns them.
 pub fn remove_unknown_capabilities(config: &mut serde_json::Value) -> Vec<String> {
     let mut unknown = Vec::new();
-    let sets = config.pointer_mut("/process/capabilities").and_then(|sets| sets.as_object_mut());
+    let sets = config
+        .pointer_mut("/process/capabilities")
+        .and_then(|sets| sets.as_object_mut());
     for set in sets.into_iter().flat_map(|sets| sets.values_mut()) {
-        let Some(names) = set.as_array_mut() else { continue };
+        let Some(names) = set.as_array_mut() else {
+            continue;
+        };
         names.retain(|name| {
             let known = serde_json::from_value::<Capability>(name.clone()).is_ok();
             if let (false, Some(name)) = (known, name.as_str()) {
@@ -125,8 +151,15 @@ fn rlimits(given: &[PosixRlimit]) -> Result<Vec<Rlimit>> {
         let (typ, soft, hard) = (limit.typ(), limit.soft(), limit.hard());
         let resource = resource(typ);
         ensure!(seen.insert(resource), "process.rlimits: {typ}: given twice");
-        ensure!(soft <= hard, "process.rlimits: {typ}: soft limit {soft} above hard limit {hard}");
-        rlimits.push(Rlimit { resource, soft, hard });
+        ensure!(
+            soft <= hard,
+            "process.rlimits: {typ}: soft limit {soft} above hard limit {hard}"
+        );
+        rlimits.push(Rlimit {
+            resource,
+            soft,
+            hard,
+        });
     }
     Ok(rlimits)
 }

@@ -36,7 +36,10 @@ pub fn run(global: &GlobalArgs, args: DoArgs) -> Result<ExitCode, Failure> {
     let plan = plan(global, args, &observation, &signals)?;
     let outcome = Sandbox::start(plan, &observation)
         .and_then(|sandbox| sandbox.supervise(&signals))
-        .map_err(|error| Failure { error, exit_code: BROKEN })?;
+        .map_err(|error| Failure {
+            error,
+            exit_code: BROKEN,
+        })?;
     conclude(outcome, BROKEN)
 }
 
@@ -75,7 +78,11 @@ pub fn plan(
     let boot = BootConfig {
         container_id: "do".into(),
         platform: global.platform.clone(),
-        root: RootConfig { gofer_mount: 0, readonly: false, overlay: OverlayKind::Memory },
+        root: RootConfig {
+            gofer_mount: 0,
+            readonly: false,
+            overlay: OverlayKind::Memory,
+        },
         mounts: mounts(),
         nodes: Vec::new(),
         masked_paths: Vec::new(),
@@ -93,22 +100,45 @@ pub fn plan(
         kernel_file_systems: Default::default(),
     };
     let stdio = own_stdio(&inherited)?;
-    Ok(Plan { boot, gofer: ServerConfig { mounts: vec![root] }, stdio })
+    Ok(Plan {
+        boot,
+        gofer: ServerConfig { mounts: vec![root] },
+        stdio,
+    })
 }
 
 /// The kernel's own file systems over the host's root. /tmp and /run show what the host has there.
 fn mounts() -> Vec<MountConfig> {
-    let plain = MountFlags { nosuid: true, nodev: true, noexec: true, ..Default::default() };
-    let devices = MountFlags { nosuid: true, ..Default::default() };
-    let terminals = MountFlags { nosuid: true, noexec: true, ..Default::default() };
-    let shared = MountFlags { nosuid: true, nodev: true, ..Default::default() };
+    let plain = MountFlags {
+        nosuid: true,
+        nodev: true,
+        noexec: true,
+        ..Default::default()
+    };
+    let devices = MountFlags {
+        nosuid: true,
+        ..Default::default()
+    };
+    let terminals = MountFlags {
+        nosuid: true,
+        noexec: true,
+        ..Default::default()
+    };
+    let shared = MountFlags {
+        nosuid: true,
+        nodev: true,
+        ..Default::default()
+    };
     let options = DevptsOptions {
         mode: Some(0o620),
         ptmx_mode: Some(0o666),
         gid: Some(5),
         ..Default::default()
     };
-    let shm = TmpfsOptions { mode: Some(0o1777), ..Default::default() };
+    let shm = TmpfsOptions {
+        mode: Some(0o1777),
+        ..Default::default()
+    };
     [
         ("/proc", "proc", MountKind::Proc, plain),
         ("/sys", "sysfs", MountKind::Sysfs, plain),
@@ -151,7 +181,11 @@ impl User {
             _ => bail!("--user: {asked:?}: must be UID or UID:GID, in digits"),
         };
         let (uid, gid) = asked.split_once(':').unwrap_or((asked, asked));
-        Ok(Self { uid: id(uid)?, gid: id(gid)?, groups: Vec::new() })
+        Ok(Self {
+            uid: id(uid)?,
+            gid: id(gid)?,
+            groups: Vec::new(),
+        })
     }
 }
 
@@ -159,7 +193,13 @@ impl User {
 fn capabilities(uid: u32) -> CapabilitySets {
     let all = environment::all_capabilities();
     let mine = if uid == 0 { all } else { 0 };
-    CapabilitySets { bounding: all, effective: mine, permitted: mine, inheritable: 0, ambient: 0 }
+    CapabilitySets {
+        bounding: all,
+        effective: mine,
+        permitted: mine,
+        inheritable: 0,
+        ambient: 0,
+    }
 }
 
 /// The caller's environment with changes on top.
@@ -175,9 +215,15 @@ fn environment(
         let change = change.into_vec();
         let end = match name_of(&change) {
             Some(end) if end > 0 => end,
-            _ => bail!("--env: {:?}: must be NAME=VALUE", String::from_utf8_lossy(&change)),
+            _ => bail!(
+                "--env: {:?}: must be NAME=VALUE",
+                String::from_utf8_lossy(&change)
+            ),
         };
-        match env.iter_mut().find(|entry| entry.starts_with(&change[..=end])) {
+        match env
+            .iter_mut()
+            .find(|entry| entry.starts_with(&change[..=end]))
+        {
             Some(entry) => *entry = change,
             None => env.push(change),
         }
@@ -195,7 +241,10 @@ fn working_directory(asked: Option<&Path>) -> Result<Vec<u8>> {
 
 /// As sethostname(2) has it.
 fn check_hostname(name: &OsString) -> Result<()> {
-    ensure!(name.len() <= 64, "--hostname: {name:?}: longer than 64 bytes");
+    ensure!(
+        name.len() <= 64,
+        "--hostname: {name:?}: longer than 64 bytes"
+    );
     Ok(())
 }
 
@@ -205,10 +254,24 @@ mod tests {
 
     #[test]
     fn users() {
-        let user = |uid, gid| User { uid, gid, groups: vec![] };
+        let user = |uid, gid| User {
+            uid,
+            gid,
+            groups: vec![],
+        };
         assert_eq!(User::new(Some("7")).unwrap(), user(7, 7));
         assert_eq!(User::new(Some("7:8")).unwrap(), user(7, 8));
-        for bad in ["", ":", "7:", ":7", "root", "-1", "+1", "4294967295", "1:2:3"] {
+        for bad in [
+            "",
+            ":",
+            "7:",
+            ":7",
+            "root",
+            "-1",
+            "+1",
+            "4294967295",
+            "1:2:3",
+        ] {
             assert!(User::new(Some(bad)).is_err(), "{bad}");
         }
         let own = User::new(None).unwrap();
@@ -221,7 +284,10 @@ mod tests {
         let env = environment(own.into_iter(), vec!["A=x=y".into(), "C=".into()]).unwrap();
         assert_eq!(env, [b"A=x=y".to_vec(), b"AB=2".to_vec(), b"C=".to_vec()]);
         for bad in ["", "A", "=x"] {
-            assert!(environment([].into_iter(), vec![bad.into()]).is_err(), "{bad}");
+            assert!(
+                environment([].into_iter(), vec![bad.into()]).is_err(),
+                "{bad}"
+            );
         }
     }
 }

@@ -23,7 +23,10 @@ pub struct Failure {
 /// Unusable input, and everything that failed before there was a sandbox: 1.
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self { error: error.into(), exit_code: 1 }
+        Self {
+            error: error.into(),
+            exit_code: 1,
+        }
     }
 }
 
@@ -43,11 +46,13 @@ pub fn dispatch(args: Args) -> Result<ExitCode, Failure> {
 fn conclude(outcome: Outcome, broken: u8) -> Result<ExitCode, Failure> {
     match outcome {
         Outcome::Exited(status) => Ok(ExitCode::from(status.shell_code())),
-        Outcome::StartFailed { exit_code, message } => {
-            Err(Failure { error: anyhow::Error::msg(message), exit_code })
-        }
-        Outcome::Broken(report) => {
-            Err(Failure { error: anyhow::Error::msg(report), exit_code: broken })
-        }
+        Outcome::StartFailed { exit_code, message } => Err(Failure {
+            error: anyhow::Error::msg(message),
+            exit_code,
+        }),
+        Outcome::Broken(report) => Err(Failure {
+            error: anyhow::Error::msg(report),
+            exit_code: broken,
+        }),
     }
 }

@@ -36,7 +36,10 @@ pub fn run(global: &GlobalArgs, args: &RunArgs) -> Result<ExitCode, Failure> {
     let outcome = Sandbox::start(plan, &observation)?.supervise(&signals)?;
     drop(container);
     // runc's status for this is the same as for any other failure.
-    conclude(outcome, BROKEN).map_err(|failure| Failure { exit_code: BROKEN, ..failure })
+    conclude(outcome, BROKEN).map_err(|failure| Failure {
+        exit_code: BROKEN,
+        ..failure
+    })
 }
 
 fn plan<'a>(

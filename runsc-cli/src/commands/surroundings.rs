@@ -52,7 +52,11 @@ pub fn report(to: OwnedFd) -> Result<()> {
         CapSet::Ambient,
     ];
     for set in sets {
-        capabilities.extend(caps::read(None, set)?.iter().map(|cap| format!("{set:?} {cap}")));
+        capabilities.extend(
+            caps::read(None, set)?
+                .iter()
+                .map(|cap| format!("{set:?} {cap}")),
+        );
     }
     let interfaces = nix::net::if_::if_nameindex()?;
     let surroundings = Surroundings {

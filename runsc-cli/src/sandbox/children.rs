@@ -67,7 +67,9 @@ pub fn sentry() -> Result<()> {
 /// Tells the command line why this process cannot go on; it is the one that complains.
 fn report(control: &Server, result: Result<()>) -> Result<()> {
     if let Err(error) = &result {
-        let report = format!("{error:#}");
+        let text = format!("{error:#}");
+        // The reader knows whose control socket it is.
+        let report = text.strip_prefix("gofer: ").unwrap_or(&text).to_owned();
         if control.send(&Event::Fatal { report }).is_ok() {
             std::process::exit(1);
         }
@@ -81,7 +83,10 @@ fn die_with_parent(control: &Server) -> Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL).context("PDEATHSIG")?;
     let mut fds = [PollFd::new(control.as_fd(), PollFlags::empty())];
     poll(&mut fds, PollTimeout::ZERO).context("poll")?;
-    if fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP)) {
+    if fds[0]
+        .revents()
+        .is_some_and(|events| events.contains(PollFlags::POLLHUP))
+    {
         bail!("the process that started this one is gone");
     }
     Ok(())

@@ -35,10 +35,15 @@ fn empty_root() -> Result<()> {
         .context("making the mounts private")?;
     // Any directory will do; it is covered, in this mount namespace, and gone a moment later.
     let place = "/proc";
-    let flags =
-        MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("none"), place, Some("tmpfs"), flags, Some("mode=0555,size=4k,nr_inodes=1"))
-        .context("mounting the empty root")?;
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(
+        Some("none"),
+        place,
+        Some("tmpfs"),
+        flags,
+        Some("mode=0555,size=4k,nr_inodes=1"),
+    )
+    .context("mounting the empty root")?;
     chdir(place).context("entering the empty root")?;
     // The old root ends up on top of the new one, at the same place.
     pivot_root(".", ".").context("pivot_root")?;
@@ -60,7 +65,12 @@ fn credentials() -> Result<()> {
     if Uid::current().is_root() {
         become_nobody()?;
     }
-    for set in [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
+    for set in [
+        CapSet::Ambient,
+        CapSet::Inheritable,
+        CapSet::Effective,
+        CapSet::Permitted,
+    ] {
         caps::clear(None, set).with_context(|| format!("dropping capabilities: {set:?}"))?;
     }
     // Changing ids has cleared it.

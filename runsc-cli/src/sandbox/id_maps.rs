@@ -24,7 +24,9 @@ pub fn write(pid: i32, privileged: bool) -> io::Result<()> {
         // A map is written once or not at all; what was refused can be tried again smaller.
     }
     match fs::write(file("uid_map"), single(uid)) {
-        Err(error) if !privileged || error.raw_os_error() != Some(libc::EPERM) => return Err(error),
+        Err(error) if !privileged || error.raw_os_error() != Some(libc::EPERM) => {
+            return Err(error);
+        }
         _ => {}
     }
     fs::write(file("setgroups"), "deny")?;

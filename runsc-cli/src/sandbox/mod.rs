@@ -63,8 +63,14 @@ impl Observation {
     /// Opens the files; also sets up this process's own log.
     pub fn new(global: &GlobalArgs) -> Result<Self> {
         let open = |path: &Path| -> Result<OwnedFd> {
-            let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
-            Ok(file.with_context(|| format!("log file: {}", path.display()))?.into())
+            let file = OpenOptions::new()
+                .create(true)
+                .append(true)
+                .mode(0o600)
+                .open(path);
+            Ok(file
+                .with_context(|| format!("log file: {}", path.display()))?
+                .into())
         };
         let stderr = || std::io::stderr().as_fd().try_clone_to_owned();
         let log = match &global.debug_log {
@@ -72,7 +78,11 @@ impl Observation {
             None => stderr()?,
         };
         let debug = global.debug || global.debug_log.is_some();
-        let log_level = if debug { LogLevel::Debug } else { LogLevel::Warn };
+        let log_level = if debug {
+            LogLevel::Debug
+        } else {
+            LogLevel::Warn
+        };
         crate::logging::init("cli", log_level.into(), log.try_clone()?);
         let enabled = global.strace || global.strace_log.is_some();
         let strace = match &global.strace_log {
@@ -80,15 +90,27 @@ impl Observation {
             None if enabled => Some(stderr()?),
             None => None,
         };
-        let strace_config = StraceConfig { enabled, only: Vec::new() };
-        Ok(Self { log: Some(log), strace, log_level, strace_config })
+        let strace_config = StraceConfig {
+            enabled,
+            only: Vec::new(),
+        };
+        Ok(Self {
+            log: Some(log),
+            strace,
+            log_level,
+            strace_config,
+        })
     }
 }
 
 /// This process's stdio as the guest gets it: what was closed stays closed.
 pub fn own_stdio(inherited: &Inherited) -> Result<[Option<OwnedFd>; 3]> {
     let open = |fd: BorrowedFd<'_>, closed: bool| -> Result<Option<OwnedFd>> {
-        if closed { Ok(None) } else { Ok(Some(fd.try_clone_to_owned()?)) }
+        if closed {
+            Ok(None)
+        } else {
+            Ok(Some(fd.try_clone_to_owned()?))
+        }
     };
     let [stdin, stdout, stderr] = inherited.closed_stdio;
     Ok([
@@ -132,7 +154,11 @@ impl Sandbox {
         let gofer = parts.gofer(plan.gofer, &server_ends, observation)?;
         drop(server_ends);
         let sentry = parts.sentry(plan.boot, &client_ends, &plan.stdio, observation, mode)?;
-        log::debug!("gofer is process {}, sentry {}", gofer.child.pid, sentry.child.pid);
+        log::debug!(
+            "gofer is process {}, sentry {}",
+            gofer.child.pid,
+            sentry.child.pid
+        );
         Ok(Self { sentry, gofer })
     }
 }
@@ -157,7 +183,9 @@ impl Parts {
         // What helps to debug our own processes, and nothing else of the caller's.
         for name in ["RUST_BACKTRACE", "LD_LIBRARY_PATH", "LLVM_PROFILE_FILE"] {
             if let Some(value) = std::env::var_os(name) {
-                env.push(CString::new([name.as_bytes(), b"=", &value.into_vec()].concat())?);
+                env.push(CString::new(
+                    [name.as_bytes(), b"=", &value.into_vec()].concat(),
+                )?);
             }
         }
         Ok(Self {
@@ -189,7 +217,12 @@ impl Parts {
             namespaces |= libc::CLONE_NEWUSER;
         }
         let fds = channels.iter().chain(&observation.log).map(AsFd::as_fd);
-        self.process("gofer", &payload.to_memfd()?, fds, namespaces)
+        self.process(
+            "gofer",
+            &payload.to_memfd()?,
+            &fds.collect::<Vec<_>>(),
+            namespaces,
+        )
     }
 
     fn sentry(
@@ -220,21 +253,26 @@ impl Parts {
             .chain(&observation.log)
             .chain(&observation.strace)
             .map(AsFd::as_fd);
-        self.process("sentry", &payload.to_memfd()?, fds, namespaces)
+        self.process(
+            "sentry",
+            &payload.to_memfd()?,
+            &fds.collect::<Vec<_>>(),
+            namespaces,
+        )
     }
 
-    fn process<'a>(
-        &'a self,
+    fn process(
+        &self,
         name: &'static str,
-        payload: &'a File,
-        more_fds: impl Iterator<Item = BorrowedFd<'a>>,
+        payload: &File,
+        more_fds: &[BorrowedFd<'_>],
         namespaces: i32,
     ) -> Result<Process> {
         let (control, theirs) = control::pair().context("control socket")?;
         let stderr = std::io::stderr();
         let null = self.null.as_fd();
         let mut fds = vec![null, null, stderr.as_fd(), payload.as_fd(), theirs.as_fd()];
-        fds.extend(more_fds);
+        fds.extend_from_slice(more_fds);
         let args = [CString::new("runsc-rs")?, CString::new(name)?];
         let mut child = process::spawn(&Spawn {
             program: self.program.as_fd(),
@@ -249,7 +287,14 @@ impl Parts {
             id_maps::write(child.pid, self.privileged)
                 .with_context(|| format!("{name}: cannot map its user and group ids"))?;
         }
-        child.release().with_context(|| format!("{name}: cannot be started"))?;
-        Ok(Process { name, child, control, ended: None })
+        child
+            .release()
+            .with_context(|| format!("{name}: cannot be started"))?;
+        Ok(Process {
+            name,
+            child,
+            control,
+            ended: None,
+        })
     }
 }

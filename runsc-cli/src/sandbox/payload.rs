@@ -113,7 +113,10 @@ fn from_memfd<T: DeserializeOwned>() -> Result<T> {
         bail!("this command is started by the others, not by hand");
     };
     let is_ours = fcntl(&file, FcntlArg::F_GET_SEALS).is_ok_and(|seals| seals > 1);
-    ensure!(is_ours, "this command is started by the others, not by hand");
+    ensure!(
+        is_ours,
+        "this command is started by the others, not by hand"
+    );
     let mut bytes = vec![0; usize::try_from(file.metadata()?.len())?];
     file.read_exact_at(&mut bytes, 0)?;
     postcard::from_bytes(&bytes).context("configuration")

@@ -69,8 +69,9 @@ impl Signals {
         let before = mask.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let fd = SignalFd::with_flags(&mask, flags).context("signalfd")?;
-        let blocked_before =
-            before.iter().fold(0, |set, signal| set | 1u64 << (signal as i32 - 1));
+        let blocked_before = before
+            .iter()
+            .fold(0, |set, signal| set | 1u64 << (signal as i32 - 1));
         Ok(Self { fd, blocked_before })
     }
 }
@@ -116,10 +117,8 @@ impl Process {
     fn kill(&self) {
         if self.ended.is_none() {
             // Fails only if it is dead already.
-            let _ = nix::sys::signal::kill(
-                nix::unistd::Pid::from_raw(self.child.pid),
-                Signal::SIGKILL,
-            );
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.pid), Signal::SIGKILL);
         }
     }
 }
@@ -160,9 +159,10 @@ impl Sandbox {
                 None
             }
             Event::Exited(status) => Some(Outcome::Exited(status)),
-            Event::StartFailed { exit_code, message } => {
-                Some(Outcome::StartFailed { exit_code, message: printable(&message) })
-            }
+            Event::StartFailed { exit_code, message } => Some(Outcome::StartFailed {
+                exit_code,
+                message: printable(&message),
+            }),
             Event::Stopped { signo } => {
                 log::debug!("the program was stopped by signal {signo}");
                 // Until somebody continues us; SIGCONT is then forwarded like any other.
@@ -192,9 +192,10 @@ impl Sandbox {
         // It may have spoken after we looked.
         match self.sentry.control.recv() {
             Ok(Event::Exited(status)) => Ok(Outcome::Exited(status)),
-            Ok(Event::StartFailed { exit_code, message }) => {
-                Ok(Outcome::StartFailed { exit_code, message: printable(&message) })
-            }
+            Ok(Event::StartFailed { exit_code, message }) => Ok(Outcome::StartFailed {
+                exit_code,
+                message: printable(&message),
+            }),
             Ok(Event::Fatal { report }) => {
                 Ok(Outcome::Broken(format!("sentry: {}", printable(&report))))
             }
@@ -205,7 +206,10 @@ impl Sandbox {
     /// Whether the Gofer is dead, and not because the Sentry hung up (then it exits with 0).
     fn gofer_died_first(&mut self) -> Result<bool> {
         self.gofer.try_reap()?;
-        Ok(!matches!(self.gofer.ended, None | Some(WaitStatus::Exited(_, 0))))
+        Ok(!matches!(
+            self.gofer.ended,
+            None | Some(WaitStatus::Exited(_, 0))
+        ))
     }
 
     fn forward(&mut self, signals: &Signals) -> Result<()> {
