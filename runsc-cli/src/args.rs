@@ -128,5 +128,9 @@ pub enum DebugCommand {
     Filters,
     /// Print as JSON what a Sentry finds around itself, instead of running a guest
     #[command(hide = true)]
-    Surroundings,
+    Surroundings {
+        /// Then wait for a signal, which becomes the exit status
+        #[arg(long)]
+        hold: bool,
+    },
 }

@@ -1,28 +1,32 @@
 //! `runsc-rs debug`: looking inside.
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use anyhow::Result;
 
 use super::{Failure, conclude, r#do};
 use crate::{
     args::{DebugCommand, DoArgs, GlobalArgs},
-    sandbox::{Observation, Sandbox, Signals},
+    sandbox::{Mode, Observation, Sandbox, Signals},
 };
 
 pub fn run(global: &GlobalArgs, command: &DebugCommand) -> Result<ExitCode, Failure> {
     match command {
         DebugCommand::Filters => filters(),
-        DebugCommand::Surroundings => surroundings(global),
+        DebugCommand::Surroundings { hold } => surroundings(global, *hold),
     }
 }
 
 fn filters() -> Result<ExitCode, Failure> {
-    Err(anyhow::anyhow!("this build has no filters").into())
+    let mut out = std::io::stdout().lock();
+    for filter in [runsc_gofer::filter::gofer()] {
+        writeln!(out, "{}", filter.describe())?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Starts a sandbox as `do` does, whose Sentry reports instead of running a guest.
-fn surroundings(global: &GlobalArgs) -> Result<ExitCode, Failure> {
+fn surroundings(global: &GlobalArgs, hold: bool) -> Result<ExitCode, Failure> {
     let signals = Signals::block()?;
     let observation = Observation::new(global)?;
     let args = DoArgs {
@@ -32,7 +36,12 @@ fn surroundings(global: &GlobalArgs) -> Result<ExitCode, Failure> {
         hostname: None,
         command: vec!["none".into()],
     };
+    let mode = if hold {
+        Mode::ProbeAndHold
+    } else {
+        Mode::Probe
+    };
     let plan = r#do::plan(global, args, &observation, &signals)?;
-    let outcome = Sandbox::start_probe(plan, &observation)?.supervise(&signals)?;
+    let outcome = Sandbox::start(plan, &observation, mode)?.supervise(&signals)?;
     conclude(outcome, 1)
 }

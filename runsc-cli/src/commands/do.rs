@@ -24,7 +24,7 @@ use super::{Failure, conclude};
 use crate::{
     args::{DoArgs, GlobalArgs},
     environment,
-    sandbox::{Observation, Plan, Sandbox, Signals, own_stdio},
+    sandbox::{Mode, Observation, Plan, Sandbox, Signals, own_stdio},
 };
 
 /// Exit status if the sandbox itself failed.
@@ -34,7 +34,7 @@ pub fn run(global: &GlobalArgs, args: DoArgs) -> Result<ExitCode, Failure> {
     let signals = Signals::block()?;
     let observation = Observation::new(global)?;
     let plan = plan(global, args, &observation, &signals)?;
-    let outcome = Sandbox::start(plan, &observation)
+    let outcome = Sandbox::start(plan, &observation, Mode::Boot)
         .and_then(|sandbox| sandbox.supervise(&signals))
         .map_err(|error| Failure {
             error,

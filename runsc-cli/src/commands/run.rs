@@ -10,7 +10,7 @@ use super::{Failure, conclude};
 use crate::{
     args::{GlobalArgs, Overlay, RunArgs},
     bundle::Bundle,
-    sandbox::{Observation, Plan, Sandbox, Signals, own_stdio},
+    sandbox::{Mode, Observation, Plan, Sandbox, Signals, own_stdio},
     state::{Description, StateRoot, check_id},
 };
 
@@ -33,7 +33,7 @@ pub fn run(global: &GlobalArgs, args: &RunArgs) -> Result<ExitCode, Failure> {
         owner: std::process::id(),
     };
     let container = state.create(&args.id, &description)?;
-    let outcome = Sandbox::start(plan, &observation)?.supervise(&signals)?;
+    let outcome = Sandbox::start(plan, &observation, Mode::Boot)?.supervise(&signals)?;
     drop(container);
     // runc's status for this is the same as for any other failure.
     conclude(outcome, BROKEN).map_err(|failure| Failure {

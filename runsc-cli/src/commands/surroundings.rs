@@ -37,8 +37,8 @@ struct Surroundings {
 }
 
 /// Writes one line of JSON.
-pub fn report(to: OwnedFd) -> Result<()> {
-    let mut to = File::from(to);
+pub fn report(to: &OwnedFd) -> Result<()> {
+    let mut to = File::from(to.try_clone()?);
     let mut root = Vec::new();
     for entry in std::fs::read_dir("/")? {
         root.push(entry?.file_name().to_string_lossy().into_owned());

@@ -13,7 +13,7 @@ use nix::{
     unistd::setsid,
 };
 use runsc_platform::process;
-use runsc_sentry::control::{Event, Server};
+use runsc_sentry::control::{Event, ExitStatus, Request, Server};
 
 use super::{
     empty_root,
@@ -53,11 +53,19 @@ pub fn sentry() -> Result<()> {
         empty_root::enter()?;
         match payload.mode {
             SentryMode::Boot => match boot(payload.boot, fds)? {},
-            SentryMode::Probe => {
+            mode => {
                 let stdout = fds.stdio[1].take().context("no stdout")?;
-                surroundings::report(stdout)?;
-                let done = Event::Exited(runsc_sentry::control::ExitStatus::Code(0));
-                Ok(control.send(&done)?)
+                surroundings::report(&stdout)?;
+                let mut status = ExitStatus::Code(0);
+                while mode == SentryMode::ProbeAndHold && status == ExitStatus::Code(0) {
+                    if let Request::Signal { signo, .. } = control.recv()? {
+                        status = ExitStatus::Signal {
+                            signo,
+                            core_dumped: false,
+                        };
+                    }
+                }
+                Ok(control.send(&Event::Exited(status))?)
             }
         }
     };

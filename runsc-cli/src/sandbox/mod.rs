@@ -37,7 +37,8 @@ use runsc_sentry::{
 };
 
 use crate::{args::GlobalArgs, environment};
-use payload::{GoferPayload, Mode, SentryPayload};
+pub use payload::Mode;
+use payload::{GoferPayload, SentryPayload};
 
 /// Requests the Sentry can have at the Gofer at the same time.
 const CHANNELS: usize = 4;
@@ -139,16 +140,7 @@ struct Process {
 
 impl Sandbox {
     /// Starts both processes. Signals must be blocked already (see [`Signals`]).
-    pub fn start(plan: Plan, observation: &Observation) -> Result<Self> {
-        Self::start_mode(plan, observation, Mode::Boot)
-    }
-
-    /// Starts both processes, but the Sentry only reports on its surroundings.
-    pub fn start_probe(plan: Plan, observation: &Observation) -> Result<Self> {
-        Self::start_mode(plan, observation, Mode::Probe)
-    }
-
-    fn start_mode(plan: Plan, observation: &Observation, mode: Mode) -> Result<Self> {
+    pub fn start(plan: Plan, observation: &Observation, mode: Mode) -> Result<Self> {
         let parts = Parts::new()?;
         let (client_ends, server_ends) = runsc_gofer::client::channel_pairs(CHANNELS)?;
         let gofer = parts.gofer(plan.gofer, &server_ends, observation)?;

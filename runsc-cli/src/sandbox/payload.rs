@@ -48,6 +48,8 @@ pub enum Mode {
     Boot,
     /// Write what it finds around itself to the guest's stdout.
     Probe,
+    /// Then wait for a signal to be forwarded, and end as if it had killed the guest.
+    ProbeAndHold,
 }
 
 impl GoferPayload {
