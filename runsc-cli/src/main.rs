@@ -7,6 +7,8 @@
 //! The process is single-threaded throughout: its children are killed when the thread that
 //! started them ends, and cloning a process with other threads would be unsound.
 
+#![forbid(unsafe_code)]
+
 mod args;
 mod bundle;
 mod commands;

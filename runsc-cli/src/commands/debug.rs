@@ -3,6 +3,7 @@
 use std::{io::Write, process::ExitCode};
 
 use anyhow::Result;
+use runsc_platform::seccomp::Filter;
 
 use super::{Failure, conclude, r#do};
 use crate::{
@@ -17,9 +18,14 @@ pub fn run(global: &GlobalArgs, command: &DebugCommand) -> Result<ExitCode, Fail
     }
 }
 
+/// One filter a process, as it is in force before the first guest instruction.
+fn installed() -> Vec<Filter> {
+    vec![runsc_gofer::filter::gofer()]
+}
+
 fn filters() -> Result<ExitCode, Failure> {
     let mut out = std::io::stdout().lock();
-    for filter in [runsc_gofer::filter::gofer()] {
+    for filter in installed() {
         writeln!(out, "{}", filter.describe())?;
     }
     Ok(ExitCode::SUCCESS)
