@@ -26,6 +26,8 @@ fn main() -> ExitCode {
     let command = args.command.name();
     match commands::dispatch(args) {
         Ok(code) => code,
+        // Whoever read our output has seen enough.
+        Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
             logging::complain(command, &failure.error);
             ExitCode::from(failure.exit_code)

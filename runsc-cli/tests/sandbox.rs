@@ -174,6 +174,19 @@ fn a_dead_part_is_named() {
 }
 
 #[test]
+fn closed_stdio_stays_closed() {
+    let count = |redirection: &str| {
+        let mut shell = Command::new("/bin/sh");
+        let script = format!("exec \"$0\" debug surroundings {redirection}");
+        shell.arg("-c").arg(script).arg(PROGRAM);
+        surroundings(shell)["fds"].as_array().unwrap().len()
+    };
+    let open = count("");
+    assert_eq!(count("</dev/null"), open);
+    assert_eq!(count("<&-"), open - 1);
+}
+
+#[test]
 fn filters_are_listed() {
     let output = command(&["debug", "filters"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();

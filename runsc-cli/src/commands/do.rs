@@ -24,7 +24,7 @@ use super::{Failure, conclude};
 use crate::{
     args::{DoArgs, GlobalArgs},
     environment,
-    sandbox::{Mode, Observation, Plan, Sandbox, Signals, own_stdio},
+    sandbox::{Mode, Observation, Owner, Plan, Sandbox, Signals, own_stdio},
 };
 
 /// Exit status if the sandbox itself failed.
@@ -57,6 +57,10 @@ pub fn plan(
         None => gethostname().context("gethostname")?,
     };
     check_hostname(&hostname)?;
+    let owner = Owner {
+        uid: user.uid,
+        gid: user.gid,
+    };
     let process = ProcessConfig {
         args: args.command.into_iter().map(OsString::into_vec).collect(),
         env: environment(std::env::vars_os(), args.env)?,
@@ -100,9 +104,11 @@ pub fn plan(
         kernel_file_systems: Default::default(),
     };
     let stdio = own_stdio(&inherited)?;
+    let gofer = ServerConfig { mounts: vec![root] };
     Ok(Plan {
         boot,
-        gofer: ServerConfig { mounts: vec![root] },
+        gofer,
+        owner,
         stdio,
     })
 }

@@ -20,6 +20,14 @@ pub struct Failure {
     pub exit_code: u8,
 }
 
+impl Failure {
+    /// Whether our own output could not be written because its reader is gone.
+    pub fn is_broken_pipe(&self) -> bool {
+        let error = self.error.downcast_ref::<std::io::Error>();
+        error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    }
+}
+
 /// Unusable input, and everything that failed before there was a sandbox: 1.
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {

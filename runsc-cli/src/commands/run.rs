@@ -10,7 +10,7 @@ use super::{Failure, conclude};
 use crate::{
     args::{GlobalArgs, Overlay, RunArgs},
     bundle::Bundle,
-    sandbox::{Mode, Observation, Plan, Sandbox, Signals, own_stdio},
+    sandbox::{Mode, Observation, Owner, Plan, Sandbox, Signals, own_stdio},
     state::{Description, StateRoot, check_id},
 };
 
@@ -61,5 +61,15 @@ fn plan<'a>(
     boot.strace = observation.strace_config.clone();
     boot.log_level = observation.log_level;
     let stdio = own_stdio(&process::inherited()).context("stdio")?;
-    Ok((Plan { boot, gofer, stdio }, bundle.oci_version()))
+    // As in any rootless container, the caller's files are the container's root's.
+    let owner = Owner::ROOT;
+    Ok((
+        Plan {
+            boot,
+            gofer,
+            owner,
+            stdio,
+        },
+        bundle.oci_version(),
+    ))
 }

@@ -1,6 +1,6 @@
 //! The hidden commands: the Gofer's and the Sentry's life until their crates take over.
 
-use std::os::fd::AsFd;
+use std::{os::fd::AsFd, sync::Arc};
 
 use anyhow::{Context, Result, bail};
 use nix::{
@@ -47,8 +47,9 @@ pub fn sentry() -> Result<()> {
     if let Some(log) = &fds.log {
         logging::init("sentry", payload.boot.log_level.into(), log.try_clone()?);
     }
-    let control = Server::new(fds.control.try_clone()?);
+    let control = Arc::new(Server::new(fds.control.try_clone()?));
     die_with_parent(&control)?;
+    report_panics(Arc::clone(&control));
     let life = || -> Result<()> {
         empty_root::enter()?;
         match payload.mode {
@@ -70,6 +71,18 @@ pub fn sentry() -> Result<()> {
         }
     };
     report(&control, life())
+}
+
+/// A panic is a broken invariant: the sandbox ends with a report that names it.
+fn report_panics(control: Arc<Server>) {
+    std::panic::set_hook(Box::new(move |info| {
+        let report = info.to_string();
+        // No backtrace: our filter forbids to open what it is made from.
+        log::error!("{report}");
+        // The command line notices our death in any case.
+        let _ = control.send(&Event::Fatal { report });
+        std::process::abort()
+    }));
 }
 
 /// Tells the command line why this process cannot go on; it is the one that complains.

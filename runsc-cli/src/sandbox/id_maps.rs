@@ -6,29 +6,56 @@ use nix::unistd::{Gid, Uid};
 
 use super::empty_root::UNPRIVILEGED_ID;
 
-/// Writes the maps of process `pid`. An ordinary user can map only itself, to the same number. Root
-/// also maps the id that the Sentry then changes to, where it may (not so in a container that has
-/// only one id itself).
-pub fn write(pid: i32, privileged: bool) -> io::Result<()> {
-    let uid = Uid::effective().as_raw();
-    let gid = Gid::effective().as_raw();
+/// A user and a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+impl Owner {
+    pub const ROOT: Self = Self { uid: 0, gid: 0 };
+
+    pub fn caller() -> Self {
+        Self {
+            uid: Uid::effective().as_raw(),
+            gid: Gid::effective().as_raw(),
+        }
+    }
+}
+
+/// The ids that exist in a user namespace; all others show up as nobody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ids {
+    /// The caller, under this number. More is not for an ordinary user to map.
+    CallerAs(Owner),
+    /// The caller and the id that the Sentry changes to, under their own numbers. For root.
+    CallerAndNobody,
+}
+
+/// Writes the maps of process `pid`.
+pub fn write(pid: i32, ids: Ids) -> io::Result<()> {
+    let caller = Owner::caller();
     let file = |name: &str| format!("/proc/{pid}/{name}");
-    let single = |id: u32| format!("{id} {id} 1\n");
-    if privileged {
-        let both = |id: u32| format!("{id} {id} 1\n{UNPRIVILEGED_ID} {UNPRIVILEGED_ID} 1\n");
-        let done = fs::write(file("uid_map"), both(uid))
-            .and_then(|()| fs::write(file("gid_map"), both(gid)));
-        if done.is_ok() {
-            return Ok(());
+    let inside = match ids {
+        Ids::CallerAs(owner) => owner,
+        Ids::CallerAndNobody => {
+            let both = |id: u32| format!("{id} {id} 1\n{UNPRIVILEGED_ID} {UNPRIVILEGED_ID} 1\n");
+            match fs::write(file("uid_map"), both(caller.uid)) {
+                Ok(()) => return fs::write(file("gid_map"), both(caller.gid)),
+                // Not so in a container that has no such id itself. A map that was refused can be
+                // written again, smaller.
+                Err(_) => caller,
+            }
         }
-        // A map is written once or not at all; what was refused can be tried again smaller.
-    }
-    match fs::write(file("uid_map"), single(uid)) {
-        Err(error) if !privileged || error.raw_os_error() != Some(libc::EPERM) => {
-            return Err(error);
-        }
-        _ => {}
-    }
+    };
+    fs::write(
+        file("uid_map"),
+        format!("{} {} 1\n", inside.uid, caller.uid),
+    )?;
     fs::write(file("setgroups"), "deny")?;
-    fs::write(file("gid_map"), single(gid))
+    fs::write(
+        file("gid_map"),
+        format!("{} {} 1\n", inside.gid, caller.gid),
+    )
 }

@@ -37,6 +37,8 @@ use runsc_sentry::{
 };
 
 use crate::{args::GlobalArgs, environment};
+use id_maps::Ids;
+pub use id_maps::Owner;
 pub use payload::Mode;
 use payload::{GoferPayload, SentryPayload};
 
@@ -48,6 +50,8 @@ const CHANNELS: usize = 4;
 pub struct Plan {
     pub boot: BootConfig,
     pub gofer: ServerConfig,
+    /// Whom an ordinary user's files belong to inside. Root's view needs no such change.
+    pub owner: Owner,
     pub stdio: [Option<OwnedFd>; 3],
 }
 
@@ -143,7 +147,7 @@ impl Sandbox {
     pub fn start(plan: Plan, observation: &Observation, mode: Mode) -> Result<Self> {
         let parts = Parts::new()?;
         let (client_ends, server_ends) = runsc_gofer::client::channel_pairs(CHANNELS)?;
-        let gofer = parts.gofer(plan.gofer, &server_ends, observation)?;
+        let gofer = parts.gofer(plan.gofer, plan.owner, &server_ends, observation)?;
         drop(server_ends);
         let sentry = parts.sentry(plan.boot, &client_ends, &plan.stdio, observation, mode)?;
         log::debug!(
@@ -191,6 +195,7 @@ impl Parts {
     fn gofer(
         &self,
         server: ServerConfig,
+        owner: Owner,
         channels: &[OwnedFd],
         observation: &Observation,
     ) -> Result<Process> {
@@ -200,21 +205,13 @@ impl Parts {
             log: observation.log.is_some(),
             log_level: observation.log_level,
         };
-        let mut namespaces = libc::CLONE_NEWNS
-            | libc::CLONE_NEWPID
-            | libc::CLONE_NEWNET
-            | libc::CLONE_NEWIPC
-            | libc::CLONE_NEWUTS;
-        if !self.privileged {
-            namespaces |= libc::CLONE_NEWUSER;
-        }
         let fds = channels.iter().chain(&observation.log).map(AsFd::as_fd);
-        self.process(
-            "gofer",
-            &payload.to_memfd()?,
-            &fds.collect::<Vec<_>>(),
-            namespaces,
-        )
+        self.process(Part {
+            name: "gofer",
+            payload: payload.to_memfd()?,
+            fds: fds.collect(),
+            ids: (!self.privileged).then_some(Ids::CallerAs(owner)),
+        })
     }
 
     fn sentry(
@@ -233,40 +230,48 @@ impl Parts {
             log: observation.log.is_some(),
             strace: observation.strace.is_some(),
         };
-        let namespaces = libc::CLONE_NEWUSER
-            | libc::CLONE_NEWNS
-            | libc::CLONE_NEWPID
-            | libc::CLONE_NEWNET
-            | libc::CLONE_NEWIPC
-            | libc::CLONE_NEWUTS;
         let fds = channels
             .iter()
             .chain(stdio.iter().flatten())
             .chain(&observation.log)
             .chain(&observation.strace)
             .map(AsFd::as_fd);
-        self.process(
-            "sentry",
-            &payload.to_memfd()?,
-            &fds.collect::<Vec<_>>(),
-            namespaces,
-        )
+        let ids = if self.privileged {
+            Ids::CallerAndNobody
+        } else {
+            Ids::CallerAs(Owner::caller())
+        };
+        self.process(Part {
+            name: "sentry",
+            payload: payload.to_memfd()?,
+            fds: fds.collect(),
+            ids: Some(ids),
+        })
     }
 
-    fn process(
-        &self,
-        name: &'static str,
-        payload: &File,
-        more_fds: &[BorrowedFd<'_>],
-        namespaces: i32,
-    ) -> Result<Process> {
+    fn process(&self, part: Part<'_>) -> Result<Process> {
+        let name = part.name;
         let (control, theirs) = control::pair().context("control socket")?;
         let stderr = std::io::stderr();
         let null = self.null.as_fd();
-        let mut fds = vec![null, null, stderr.as_fd(), payload.as_fd(), theirs.as_fd()];
-        fds.extend_from_slice(more_fds);
+        let mut fds = vec![
+            null,
+            null,
+            stderr.as_fd(),
+            part.payload.as_fd(),
+            theirs.as_fd(),
+        ];
+        fds.extend(part.fds);
         let args = [CString::new("runsc-rs")?, CString::new(name)?];
-        let mut child = process::spawn(&Spawn {
+        let mut namespaces = libc::CLONE_NEWNS
+            | libc::CLONE_NEWPID
+            | libc::CLONE_NEWNET
+            | libc::CLONE_NEWIPC
+            | libc::CLONE_NEWUTS;
+        if part.ids.is_some() {
+            namespaces |= libc::CLONE_NEWUSER;
+        }
+        let child = process::spawn(&Spawn {
             program: self.program.as_fd(),
             args: &args,
             env: &self.env,
@@ -275,18 +280,29 @@ impl Parts {
             blocked_signals: 0,
         })
         .with_context(|| format!("{name}: cannot make its namespaces"))?;
-        if namespaces & libc::CLONE_NEWUSER != 0 {
-            id_maps::write(child.pid, self.privileged)
-                .with_context(|| format!("{name}: cannot map its user and group ids"))?;
-        }
-        child
-            .release()
-            .with_context(|| format!("{name}: cannot be started"))?;
-        Ok(Process {
+        // From here on it is killed and reaped, however this ends.
+        let mut process = Process {
             name,
             child,
             control,
             ended: None,
-        })
+        };
+        if let Some(ids) = part.ids {
+            id_maps::write(process.child.pid, ids)
+                .with_context(|| format!("{name}: cannot map its user and group ids"))?;
+        }
+        let released = process.child.release();
+        released.with_context(|| format!("{name}: cannot be started"))?;
+        Ok(process)
     }
+}
+
+/// What a child is to be.
+struct Part<'a> {
+    name: &'static str,
+    payload: File,
+    /// In the payload's order.
+    fds: Vec<BorrowedFd<'a>>,
+    /// Ids of its user namespace; `None` leaves it in ours.
+    ids: Option<Ids>,
 }

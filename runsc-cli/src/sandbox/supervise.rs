@@ -114,7 +114,7 @@ impl Process {
         }
     }
 
-    fn kill(&self) {
+    pub(super) fn kill(&self) {
         if self.ended.is_none() {
             // Fails only if it is dead already.
             let _ =
@@ -241,19 +241,15 @@ fn request_for(info: &siginfo) -> Request {
     Request::Signal { signo, target }
 }
 
-impl Drop for Sandbox {
+impl Drop for Process {
     /// Nothing is left behind, whatever happened.
     fn drop(&mut self) {
-        for process in [&mut self.sentry, &mut self.gofer] {
-            process.kill();
-        }
-        for process in [&mut self.sentry, &mut self.gofer] {
-            while process.ended.is_none() {
-                match waitid(Id::PIDFd(process.child.pidfd.as_fd()), WaitPidFlag::WEXITED) {
-                    Err(nix::Error::EINTR) => {}
-                    Ok(status) => process.ended = Some(status),
-                    Err(_) => break,
-                }
+        self.kill();
+        while self.ended.is_none() {
+            match waitid(Id::PIDFd(self.child.pidfd.as_fd()), WaitPidFlag::WEXITED) {
+                Err(nix::Error::EINTR) => {}
+                Ok(status) => self.ended = Some(status),
+                Err(_) => break,
             }
         }
     }
