@@ -11,6 +11,7 @@
 pub mod arch;
 pub mod host;
 pub mod memory;
+pub mod process;
 pub mod seccomp;
 pub mod traits;
 
