@@ -17,6 +17,7 @@ pub mod file;
 pub mod inode;
 pub mod locks;
 pub mod mount;
+pub mod namei;
 pub mod notify;
 pub mod open;
 pub mod path;
