@@ -6,7 +6,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::file::File;
 use crate::fs::inode::{FileType, OpenFlags};
 use crate::fs::mount::MountFlags;
-use crate::fs::open::open_plain as open_for_exec;
+use crate::fs::open::open_for_exec;
 use crate::fs::path::PathRef;
 use crate::fs::perm::{self, Access};
 use crate::fs::walk::{Base, Ctx, WalkFlags};
