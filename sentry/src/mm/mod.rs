@@ -181,6 +181,15 @@ impl Mm {
         (inner.low, inner.high)
     }
 
+    /// Where the vDSO's ELF image is (AT_SYSINFO_EHDR).
+    pub(crate) fn vdso_image(&self) -> Option<u64> {
+        self.platform.vdso().map(|v| v.image)
+    }
+
+    pub fn limits(&self) -> Limits {
+        self.inner.read().limits
+    }
+
     /// To be called at exec and when a memory rlimit changes; fork copies them.
     pub fn set_limits(&self, limits: Limits) {
         self.inner.write().limits = limits;
