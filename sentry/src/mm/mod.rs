@@ -30,7 +30,7 @@ mod remap;
 mod report;
 pub mod shared;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod types;
 mod vma;
 

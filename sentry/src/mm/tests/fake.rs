@@ -255,7 +255,12 @@ pub fn check_invariant(mm: &Mm) {
         .iter()
         .map(|(&a, p)| (a, (Arc::as_ptr(&p.fd) as usize, p.offset, p.prot)))
         .collect();
-    assert_eq!(expected, actual);
+    let wrong = expected
+        .iter()
+        .map(|(a, p)| (a, Some(p), actual.get(a)))
+        .chain(actual.iter().map(|(a, p)| (a, expected.get(a), Some(p))))
+        .find(|(_, e, a)| e != a);
+    assert_eq!(wrong, None, "address, expected, mapped");
 }
 
 /// A file in a memfd of its own, as if it were a host file.
