@@ -12,6 +12,9 @@ pub mod arch;
 pub mod auxv;
 pub mod host;
 pub mod memory;
+pub mod process;
+pub mod seccomp;
+pub mod ptrace;
 pub mod traits;
 
 pub use traits::*;

@@ -191,6 +191,10 @@ pub struct ProcessConfig {
     pub terminal: bool,
     pub no_new_privileges: bool,
     pub oom_score_adj: Option<i32>,
+    /// Signals ignored and signals blocked at the start, as execve(2) hands them on; signal n is
+    /// bit n - 1.
+    pub ignored_signals: u64,
+    pub blocked_signals: u64,
 }
 
 /// Sets of capabilities(7), bit n for capability number n.

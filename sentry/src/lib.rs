@@ -6,6 +6,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod boot;
 pub mod config;
 pub mod control;
 pub mod errno;
@@ -14,3 +15,4 @@ pub mod fs;
 pub mod kernel;
 pub mod loader;
 pub mod mm;
+pub mod syscalls;
