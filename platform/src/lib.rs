@@ -9,6 +9,7 @@
 //! maps what it is told to and reports why guest code stopped.
 
 pub mod arch;
+pub mod auxv;
 pub mod host;
 pub mod memory;
 pub mod process;
