@@ -34,6 +34,7 @@ pub fn gofer() -> Result<()> {
         // Signals from a terminal are the guest's.
         setsid().context("setsid")?;
         umask(Mode::empty());
+        process::release_code_pages().context("releasing pages")?;
         runsc_gofer::server::run(&payload.server, channels)?;
         Ok(())
     };
@@ -51,6 +52,7 @@ pub fn sentry() -> Result<()> {
     die_with_parent(&control)?;
     report_panics(Arc::clone(&control));
     let life = || -> Result<()> {
+        process::release_code_pages().context("releasing pages")?;
         empty_root::enter()?;
         match payload.mode {
             SentryMode::Boot => match boot(payload.boot, fds)? {},
