@@ -93,9 +93,9 @@ fn report(control: &Server, result: Result<()>) -> Result<()> {
         let text = format!("{error:#}");
         // The reader knows whose control socket it is.
         let report = text.strip_prefix("gofer: ").unwrap_or(&text).to_owned();
-        if control.send(&Event::Fatal { report }).is_ok() {
-            std::process::exit(1);
-        }
+        // If it is gone nobody is left to tell.
+        let _ = control.send(&Event::Fatal { report });
+        std::process::exit(1);
     }
     result
 }
