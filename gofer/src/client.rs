@@ -128,8 +128,8 @@ impl Client {
 
     /// Looks up `names` one after the other from the directory `dir`, and opens what it reaches
     /// if asked to. Symlinks are reported, never followed. A name that no directory can have
-    /// (empty, `.`, `..`, with `/` or NUL) fails the whole call with `EINVAL`, one that is too
-    /// long with `ENAMETOOLONG`, and more than [`MAX_WALK`] of them with `E2BIG`.
+    /// (empty, `.`, `..`, with `/` or NUL) fails the whole call with `EINVAL`, and more than [`MAX_WALK`] of them with `E2BIG`. If `dir` is not
+    /// (or no longer) a directory, either the call fails or the walk ends before its first name.
     pub fn walk(&self, dir: NodeRef<'_>, names: &[&[u8]], open: Option<OpenHow>) -> Result<Walk> {
         if names
             .iter()
@@ -400,7 +400,10 @@ impl Client {
         channel: &mut Channel,
         request: &Request<'_>,
     ) -> Result<(Reply, Option<OwnedFd>)> {
-        channel.buffer.resize(MAX_FRAME, 0);
+        if channel.buffer.is_empty() {
+            // Fresh zeroes from the allocator: pages nobody writes to cost nothing.
+            channel.buffer = vec![0; MAX_FRAME];
+        }
         let Channel { fd, buffer } = channel;
         let length = match postcard::to_slice(request, buffer) {
             Ok(used) => used.len(),

@@ -39,6 +39,11 @@ const CLIENT: &[Rule] = &[
         "waiting for the gofer's end, where there is no poll"
     ),
     rule!(SYS_close, "fds the gofer handed over"),
+    rule!(
+        SYS_fcntl,
+        [ArgCheck::eq(1, libc::F_GETFD as u32)],
+        "closing fds in debug builds"
+    ),
 ];
 
 const REQUESTS: &[Rule] = &[
@@ -158,6 +163,11 @@ const RUNTIME: &[Rule] = &[
     rule!(
         SYS_rt_sigaction,
         "passing a fatal fault on to its default action"
+    ),
+    rule!(
+        SYS_fcntl,
+        [ArgCheck::eq(1, libc::F_GETFD as u32)],
+        "closing fds in debug builds"
     ),
     rule!(SYS_write, [ArgCheck::eq(0, 2)], "messages to stderr"),
     rule!(SYS_gettid, "abort"),

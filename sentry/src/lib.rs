@@ -12,4 +12,6 @@ pub mod errno;
 pub mod executor;
 pub mod fs;
 pub mod kernel;
+pub mod loader;
 pub mod mm;
+pub mod syscalls;

@@ -51,7 +51,7 @@ pub(super) fn create(
     owner: Option<Owner>,
 ) -> Result<(OwnedFd, Attr)> {
     let (mount, path) = mounts.get_writable(node)?;
-    let how = How::new(how, mount)?;
+    let how = How::new(how)?;
     let wanted = checked_mode(mode)?;
     let place = mount.entry(path, libc::EEXIST)?;
     let flags = how.flags | OFlags::CREATE | OFlags::EXCL;

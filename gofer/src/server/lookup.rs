@@ -7,10 +7,10 @@ use rustix::fs::OFlags;
 use super::{
     Devices, Writes,
     mounts::{Dir, HostGuards, Mount, Mounts, Place, Result, open_at, stat_at, stat_fd, step},
-    path::walk_names,
+    path::{RelPath, walk_names},
 };
 use crate::{
-    protocol::{Access, Attr, Errno, NodeRef, OpenFlags, StatFs, SyncScope, WalkEnd},
+    protocol::{Access, Attr, Errno, MAX_PATH, NodeRef, OpenFlags, StatFs, SyncScope, WalkEnd},
     wire::{RawHow, Reply, WalkOpen},
 };
 
@@ -29,8 +29,8 @@ enum FifoPolicy {
 }
 
 impl How {
-    /// `EINVAL` for flags nobody defined, `EROFS` for writing on a mount that refuses it.
-    pub fn new(raw: RawHow, mount: &Mount) -> Result<Self> {
+    /// `EINVAL` for flags nobody defined.
+    pub fn new(raw: RawHow) -> Result<Self> {
         let wanted = OpenFlags::from_bits(raw.flags).ok_or(Errno(libc::EINVAL))?;
         let fifo = if wanted.contains(OpenFlags::ALLOW_FIFO) {
             FifoPolicy::Allow
@@ -44,9 +44,6 @@ impl How {
         };
         let others = wanted.difference(OpenFlags::ALLOW_FIFO).bits();
         let writes = raw.access != Access::Read || wanted.contains(OpenFlags::TRUNC);
-        if writes && mount.writes == Writes::Refuse {
-            return Err(Errno(libc::EROFS));
-        }
         Ok(Self {
             flags: access | OFlags::from_bits_retain(others),
             fifo,
@@ -54,9 +51,13 @@ impl How {
         })
     }
 
-    /// Whether a node of this type may be opened at all.
+    /// Whether a node of this type may be opened so. As in Linux a read-only mount is no obstacle
+    /// to writing into a fifo or device.
     fn admit(&self, mount: &Mount, attr: &Attr) -> Result<()> {
         match attr.file_type() {
+            libc::S_IFREG if self.writes && mount.writes == Writes::Refuse => {
+                Err(Errno(libc::EROFS))
+            }
             libc::S_IFREG => Ok(()),
             libc::S_IFDIR => Err(Errno(libc::EISDIR)),
             libc::S_IFLNK => Err(Errno(libc::ELOOP)),
@@ -76,6 +77,7 @@ pub(super) fn walk(
     open: Option<RawHow>,
 ) -> Result<(Reply, Option<OwnedFd>)> {
     let (mount, path) = mounts.get(dir)?;
+    let length = names.len();
     let names = walk_names(names)?;
     let Some((last, firsts)) = names.split_last() else {
         let opened = open.map(|how| {
@@ -96,39 +98,23 @@ pub(super) fn walk(
             fd,
         ));
     };
-    let mut at = mount.dir(path)?;
+    let mut position = Position::start(mount, path, length)?;
     let mut attrs = Vec::with_capacity(names.len());
     let mut end = WalkEnd::Complete;
     for name in firsts {
-        match descend(&at, name, &mut attrs) {
-            Ok(next) => at = Dir::Opened(next),
-            Err(stopped) => {
-                end = stopped;
-                break;
-            }
+        if let Err(stopped) = position.descend(name, &mut attrs) {
+            end = stopped;
+            break;
         }
     }
-    if end == WalkEnd::Complete {
-        match stat_at(&at, last) {
-            Ok(attr) => {
-                attrs.push(attr);
-                if attr.is_symlink() {
-                    end = link_end(&at, last);
-                }
-            }
-            Err(errno) => end = absent(errno),
-        }
+    if end == WalkEnd::Complete
+        && let Err(stopped) = position.arrive(last, &mut attrs)
+    {
+        end = stopped;
     }
     let mut opened = None;
-    if let (WalkEnd::Complete, Some(how), Some(attr)) = (&end, open, attrs.last().copied()) {
-        opened = Some(
-            How::new(how, mount)
-                .and_then(|how| how.admit(mount, &attr).map(|()| how))
-                .and_then(|how| {
-                    let fd = open_at(&at, last, how.flags)?;
-                    checked(mount, how, fd)
-                }),
-        );
+    if let (WalkEnd::Complete, Some(how), Some(attr)) = (&end, open, attrs.last()) {
+        opened = Some(position.open(mount, how, attr));
     }
     let (open, attr, fd) = walk_open(opened);
     if let (Some(attr), Some(last)) = (attr, attrs.last_mut()) {
@@ -137,21 +123,75 @@ pub(super) fn walk(
     Ok((Reply::Walk { attrs, end, open }, fd))
 }
 
-/// One component that more follow. Its directory, or where the walk ends.
-fn descend(
-    at: &Dir<'_>,
-    name: &[u8],
-    attrs: &mut Vec<Attr>,
-) -> std::result::Result<OwnedFd, WalkEnd> {
-    let attr = stat_at(at, name).map_err(absent)?;
-    attrs.push(attr);
-    if attr.is_symlink() {
-        return Err(link_end(at, name));
+/// Where a walk stands: at `path` from the directory `at`.
+///
+/// On guarded mounts, where the host follows no symlink anyway, `at` stays the root and `path`
+/// grows, which takes a single host call a component. Elsewhere, and for paths beyond what the
+/// host takes at once, `at` moves along and `path` is one component.
+struct Position<'a> {
+    at: Dir<'a>,
+    path: Vec<u8>,
+    moves: Moves,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moves {
+    Path,
+    Directory,
+}
+
+impl<'a> Position<'a> {
+    /// At the directory `dir`, for `length` bytes of components to come.
+    fn start(mount: &'a Mount, dir: RelPath<'_>, length: usize) -> Result<Self> {
+        // A slash between, a NUL at the end.
+        let whole = length.saturating_add(dir.bytes().len()).saturating_add(2);
+        if mount.guards == HostGuards::Set && whole <= MAX_PATH {
+            let path = dir.bytes().to_vec();
+            return Ok(Self {
+                at: mount.root_dir()?,
+                path,
+                moves: Moves::Path,
+            });
+        }
+        Ok(Self {
+            at: mount.dir(dir)?,
+            path: Vec::new(),
+            moves: Moves::Directory,
+        })
     }
-    if !attr.is_dir() {
-        return Err(WalkEnd::NotDirectory);
+
+    /// Looks at `name`, which more components follow, and goes on below it.
+    fn descend(&mut self, name: &[u8], attrs: &mut Vec<Attr>) -> std::result::Result<(), WalkEnd> {
+        if !self.arrive(name, attrs)?.is_dir() {
+            return Err(WalkEnd::NotDirectory);
+        }
+        if self.moves == Moves::Directory {
+            self.at = Dir::Opened(step(&self.at, &self.path).map_err(WalkEnd::Failed)?);
+            self.path.clear();
+        }
+        Ok(())
     }
-    step(at, name).map_err(WalkEnd::Failed)
+
+    /// Looks at `name`.
+    fn arrive(&mut self, name: &[u8], attrs: &mut Vec<Attr>) -> std::result::Result<Attr, WalkEnd> {
+        if !self.path.is_empty() {
+            self.path.push(b'/');
+        }
+        self.path.extend_from_slice(name);
+        let attr = stat_at(&self.at, &self.path).map_err(absent)?;
+        attrs.push(attr);
+        if attr.is_symlink() {
+            return Err(link_end(&self.at, &self.path));
+        }
+        Ok(attr)
+    }
+
+    /// Opens what was arrived at.
+    fn open(&self, mount: &Mount, how: RawHow, attr: &Attr) -> Result<(OwnedFd, Attr)> {
+        let how = How::new(how)?;
+        how.admit(mount, attr)?;
+        checked(mount, how, open_at(&self.at, &self.path, how.flags)?)
+    }
 }
 
 fn absent(errno: Errno) -> WalkEnd {
@@ -182,15 +222,15 @@ fn walk_open(opened: Option<Result<(OwnedFd, Attr)>>) -> (WalkOpen, Option<Attr>
     }
 }
 
-/// Opens with the node's type checked: on guarded mounts after the open (a device does not open,
-/// a fifo does not block), otherwise before it too.
+/// Opens with the node's type checked: for reading on guarded mounts after the open only (a
+/// device does not open, a fifo does not block), otherwise before it too.
 fn open_checked(
     mount: &Mount,
     how: RawHow,
     pin: impl FnOnce() -> Result<OwnedFd>,
     open: impl FnOnce(OFlags) -> Result<OwnedFd>,
 ) -> Result<(OwnedFd, Attr)> {
-    let how = How::new(how, mount)?;
+    let how = How::new(how)?;
     let opens_devices = mount.guards == HostGuards::Absent || mount.devices == Devices::Allow;
     if opens_devices || how.writes {
         how.admit(mount, &stat_fd(pin()?)?)?;
@@ -216,6 +256,9 @@ pub(super) fn open(mounts: &Mounts, node: NodeRef<'_>, how: RawHow) -> Result<(O
 
 pub(super) fn getattr(mounts: &Mounts, node: NodeRef<'_>) -> Result<Attr> {
     let (mount, path) = mounts.get(node)?;
+    if mount.guards == HostGuards::Set && !path.is_root() {
+        return stat_at(mount.root_dir()?, path.bytes());
+    }
     let place = mount.place(path)?;
     stat_at(place.dir, place.name)
 }

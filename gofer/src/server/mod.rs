@@ -2,6 +2,8 @@
 
 mod change;
 mod dir;
+#[cfg(test)]
+mod hostile_tests;
 mod lookup;
 mod mounts;
 mod path;

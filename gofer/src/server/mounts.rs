@@ -2,7 +2,8 @@
 //!
 //! Every resolution starts at a mount's root fd, takes a checked path, and goes through
 //! `openat2` with [`RESOLVE`], or through an `*at` call that is given an fd found that way and a
-//! single component which it does not follow. There is no third way.
+//! single component which it does not follow. The one exception reads attributes and link targets
+//! by a whole path, on mounts where the host kernel follows no symlink ([`HostGuards::Set`]).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -137,6 +138,14 @@ impl Mount {
         )?)
     }
 
+    /// The root directory; `ENOTDIR` for a single file.
+    pub fn root_dir(&self) -> Result<Dir<'_>> {
+        match &self.root {
+            Root::Directory(root) => Ok(Dir::Root(root.as_fd())),
+            Root::File(..) => Err(Errno(libc::ENOTDIR)),
+        }
+    }
+
     /// An `O_PATH` fd of the directory `path`.
     pub fn dir(&self, path: RelPath<'_>) -> Result<Dir<'_>> {
         let Root::Directory(root) = &self.root else {
@@ -210,7 +219,7 @@ pub(super) fn open_at(dir: impl AsFd, name: &[u8], flags: OFlags) -> Result<Owne
     )?)
 }
 
-/// The attributes of the single component `name` in `dir`.
+/// The attributes of the single component `name` in `dir`; on guarded mounts a path will do.
 pub(super) fn stat_at(dir: impl AsFd, name: &[u8]) -> Result<Attr> {
     stat(dir, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT)
 }

@@ -103,6 +103,7 @@ pub(super) fn process() -> Result<(), Error> {
     )
     .map_err(stage("raise RLIMIT_NOFILE", ""))?;
     rustix::process::umask(Mode::empty());
+    sys::use_one_heap();
     Ok(())
 }
 

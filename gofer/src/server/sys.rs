@@ -38,6 +38,16 @@ fn size_u32(length: usize) -> Result<u32, Errno> {
     u32::try_from(length).map_err(|_| Errno(libc::E2BIG))
 }
 
+/// Makes all threads use the main heap: glibc's per-thread heaps cost memory, and read a file of
+/// `/proc` by path when they shrink, which the filter would take for an attack.
+pub(super) fn use_one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: sets a number in the allocator; called while the process has one thread.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 /// Changes the mode of the node that the `O_PATH` fd `node` names. Linux 6.6.
 pub(super) fn chmod_node(node: impl AsFd, mode: u32) -> Result<(), Errno> {
     let fd = node.as_fd().as_raw_fd();

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::errno::{Errno, Result};
 use crate::fs::inode::{Attr, DirEntry, Inode, OpenFlags, SetAttr};
+use crate::fs::notify::{self, Events};
 use crate::fs::path::PathRef;
 use crate::kernel::task::Task;
 use crate::kernel::wait::{Ready, WaitQueue};
@@ -173,10 +174,38 @@ pub struct File {
     pos: Mutex<u64>,
     /// Unique while the sandbox lives; identifies the owner of OFD and flock locks.
     id: u64,
+    /// Counted among the writers of the inode.
+    counted: bool,
+    /// F_SETOWN, F_SETSIG: who gets SIGIO.
+    pub owner: Mutex<AsyncOwner>,
+}
+
+/// F_SETOWN, F_SETOWN_EX and F_SETSIG of fcntl(2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AsyncOwner {
+    /// F_OWNER_TID, F_OWNER_PID or F_OWNER_PGRP.
+    pub kind: i32,
+    /// Thread, process or process group; 0: nobody.
+    pub id: i32,
+    /// 0: SIGIO without details.
+    pub signal: i32,
 }
 
 impl File {
     pub fn new(ops: Arc<dyn FileOps>, path: PathRef, flags: OpenFlags) -> Arc<File> {
+        Self::make(ops, path, flags, false)
+    }
+
+    /// A description that the caller has counted with `InodeExtra::get_write`.
+    pub(in crate::fs) fn new_writer(
+        ops: Arc<dyn FileOps>,
+        path: PathRef,
+        flags: OpenFlags,
+    ) -> Arc<File> {
+        Self::make(ops, path, flags, true)
+    }
+
+    fn make(ops: Arc<dyn FileOps>, path: PathRef, flags: OpenFlags, counted: bool) -> Arc<File> {
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         let keep = !(OpenFlags::CREAT
             | OpenFlags::EXCL
@@ -189,6 +218,8 @@ impl File {
             flags: AtomicI32::new((flags & keep).bits()),
             pos: Mutex::new(0),
             id: NEXT.fetch_add(1, Ordering::Relaxed),
+            counted,
+            owner: Mutex::default(),
         })
     }
 
@@ -249,6 +280,8 @@ impl File {
         let mut pos = self.pos.lock();
         let n = self.ops.read_at(self, dst, *pos)?;
         *pos = pos.saturating_add(n as u64);
+        drop(pos);
+        self.was_read();
         Ok(n)
     }
 
@@ -260,7 +293,9 @@ impl File {
         if self.ops.positioned() == Positioned::Stream {
             return Err(Errno::ESPIPE);
         }
-        self.ops.read_at(self, dst, offset)
+        let n = self.ops.read_at(self, dst, offset)?;
+        self.was_read();
+        Ok(n)
     }
 
     /// write(2) without waiting: at the position, or the end with O_APPEND.
@@ -283,6 +318,8 @@ impl File {
         };
         let (n, after) = self.ops.write_at(self, src, at)?;
         *pos = after;
+        drop(pos);
+        self.was_written();
         Ok(n)
     }
 
@@ -300,7 +337,9 @@ impl File {
         } else {
             WriteAt::Offset(offset)
         };
-        self.ops.write_at(self, src, at).map(|(n, _)| n)
+        let (n, _) = self.ops.write_at(self, src, at)?;
+        self.was_written();
+        Ok(n)
     }
 
     /// lseek(2).
@@ -323,9 +362,45 @@ impl File {
     }
 }
 
+impl File {
+    /// Takes note of a read, for the access time and for watchers.
+    fn was_read(&self) {
+        use crate::fs::mount::MountFlags;
+        if self.flags().contains(OpenFlags::NOATIME) {
+            return;
+        }
+        let mount = self.path.mount.flags();
+        if !mount.contains(MountFlags::NOATIME) && !self.path.mount.is_readonly() {
+            self.inode().accessed(!mount.contains(MountFlags::RELATIME));
+        }
+        notify::file(&self.path.dentry, Events::ACCESS);
+    }
+
+    fn was_written(&self) {
+        notify::file(&self.path.dentry, Events::MODIFY);
+    }
+}
+
 impl Drop for File {
     fn drop(&mut self) {
         let ops = self.ops.clone();
         ops.release(self);
+        let flags = self.flags();
+        if flags.contains(OpenFlags::PATH) {
+            return;
+        }
+        if let Some(locks) = self.inode().extra().locks_if_any() {
+            locks.flock_release(self.id);
+            locks.release(crate::fs::locks::Owner::Description(self.id));
+        }
+        if self.counted {
+            self.inode().extra().put_write();
+        }
+        let event = if flags.writable() {
+            Events::CLOSE_WRITE
+        } else {
+            Events::CLOSE_NOWRITE
+        };
+        notify::file(&self.path.dentry, event);
     }
 }

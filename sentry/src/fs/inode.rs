@@ -16,6 +16,8 @@ use crate::kernel::cred::{Gid, Uid};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum FileType {
+    /// No type at all: what stands behind an epoll or eventfd descriptor.
+    Anonymous = 0,
     Fifo = libc::S_IFIFO,
     Char = libc::S_IFCHR,
     Dir = libc::S_IFDIR,
@@ -36,6 +38,7 @@ impl FileType {
             libc::S_IFREG => FileType::Regular,
             libc::S_IFLNK => FileType::Symlink,
             libc::S_IFSOCK => FileType::Socket,
+            0 => FileType::Anonymous,
             _ => return None,
         })
     }
@@ -176,6 +179,25 @@ bitflags::bitflags! {
     }
 }
 
+/// What [`Inode::lookup_chain`] found.
+#[derive(Default)]
+pub struct Chain {
+    /// One inode a name, from the first.
+    pub found: Vec<Arc<dyn Inode>>,
+    /// The name after those is known to be missing. Else: not looked at (behind a symlink or a
+    /// file, or the look-up failed).
+    pub missing: bool,
+}
+
+/// What the walk is for, so that a file system can do more in one trip.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LookupHint {
+    #[default]
+    None,
+    /// If the last name is a regular file it is about to be opened for reading.
+    OpenRead,
+}
+
 /// A file, whatever its type. Defaults refuse with the errno Linux gives where a file system or
 /// file type lacks the operation.
 pub trait Inode: Any + Send + Sync {
@@ -197,16 +219,21 @@ pub trait Inode: Any + Send + Sync {
         Err(Errno::ENOTDIR)
     }
 
-    /// Looks up a chain of names in one go, stopping before the first missing one and after the
-    /// first symlink. An empty answer means that the first is missing.
-    fn lookup_chain(&self, names: &[&[u8]]) -> Result<Vec<Arc<dyn Inode>>> {
-        match names.first() {
-            None => Ok(Vec::new()),
-            Some(name) => match self.lookup(name) {
-                Ok(child) => Ok(vec![child]),
-                Err(Errno::ENOENT) => Ok(Vec::new()),
-                Err(e) => Err(e),
-            },
+    /// Looks up a chain of names in one go: as far as it gets without following symlinks.
+    fn lookup_chain(&self, names: &[&[u8]], _hint: LookupHint) -> Result<Chain> {
+        let Some(name) = names.first() else {
+            return Ok(Chain::default());
+        };
+        match self.lookup(name) {
+            Ok(child) => Ok(Chain {
+                found: vec![child],
+                missing: false,
+            }),
+            Err(Errno::ENOENT) => Ok(Chain {
+                found: Vec::new(),
+                missing: true,
+            }),
+            Err(e) => Err(e),
         }
     }
 
@@ -223,6 +250,11 @@ pub trait Inode: Any + Send + Sync {
 
     fn mkdir(&self, _name: &[u8], _node: &NewNode) -> Result<Arc<dyn Inode>> {
         Err(Errno::EPERM)
+    }
+
+    /// A regular file without a name (O_TMPFILE); `link` may give it one later.
+    fn tmpfile(&self, _node: &NewNode) -> Result<Arc<dyn Inode>> {
+        Err(Errno::EOPNOTSUPP)
     }
 
     /// FIFO, socket or device node.
@@ -279,6 +311,11 @@ pub trait Inode: Any + Send + Sync {
 
     fn statfs(&self) -> Result<StatFs>;
 
+    /// syncfs(2): everything of this file system.
+    fn sync_fs(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn get_xattr(&self, _name: &[u8]) -> Result<Vec<u8>> {
         Err(Errno::EOPNOTSUPP)
     }
@@ -293,7 +330,19 @@ pub trait Inode: Any + Send + Sync {
         Err(Errno::EOPNOTSUPP)
     }
 
-    /// Permission check with these attributes; procfs overrides it for its own rules.
+    /// A read through an open file or of a directory or symlink: moves the access time by the rules
+    /// of relatime, or always if `strict`. Where the host keeps access times there is nothing to do.
+    fn accessed(&self, _strict: bool) {}
+
+    /// A permission check by other rules than those of path_resolution(7) (procfs). None: those.
+    fn check_access(
+        &self,
+        _creds: &crate::kernel::cred::Credentials,
+        _want: crate::fs::perm::Access,
+    ) -> Option<Result<()>> {
+        None
+    }
+
     /// Per-inode state that the VFS keeps for any file: locks, inotify watches, the FIFO pipe, the
     /// bound unix socket.
     fn extra(&self) -> &crate::fs::extra::InodeExtra;

@@ -1,9 +1,25 @@
 //! The virtual file system: mounts, dentries, open files, descriptor tables, and below them one
 //! folder per file system.
+//!
+//! Names and rights are the VFS's ([`dentry`], [`mount`], [`walk`], [`perm`], [`change`], [`open`],
+//! [`attrs`]); a file system implements [`inode::Inode`] and [`file::FileOps`]. Everything here is
+//! synchronous and never waits for a guest.
 
+pub mod anon;
+pub mod attrs;
+pub mod change;
+pub mod context;
 pub mod dentry;
+pub mod exec;
 pub mod extra;
+pub mod fdtable;
 pub mod file;
 pub mod inode;
+pub mod locks;
 pub mod mount;
+pub mod notify;
+pub mod open;
 pub mod path;
+pub mod perm;
+pub mod pidfd;
+pub mod walk;

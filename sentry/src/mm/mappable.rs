@@ -43,6 +43,22 @@ pub trait Mappable: Send + Sync {
         Ok(())
     }
 
+    /// madvise(2) with MADV_REMOVE: the bytes become a hole. Invalidates owners if pages move.
+    fn discard(&self, _offset: u64, _len: u64) -> Result<()> {
+        Err(crate::errno::Errno::EOPNOTSUPP)
+    }
+
+    /// The same number for every handle on the same object, unique while it lives: futexes in
+    /// shared memory are found by it. The default is for objects with one handle type.
+    fn identity(&self) -> u64 {
+        std::ptr::from_ref(self).cast::<()>() as u64
+    }
+
+    /// /dev/zero: a private mapping is anonymous memory, a shared one a new anonymous object.
+    fn is_zero_device(&self) -> bool {
+        false
+    }
+
     /// May it be mapped shared and writable, or are writes refused (sealed memfd: EPERM)?
     fn check_shared_write(&self) -> Result<()> {
         Ok(())
