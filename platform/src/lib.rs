@@ -13,6 +13,7 @@ pub mod host;
 pub mod memory;
 pub mod process;
 pub mod seccomp;
+pub mod ptrace;
 pub mod traits;
 
 pub use traits::*;
