@@ -273,9 +273,7 @@ pub fn received_fds(first: RawFd, count: usize) -> io::Result<Vec<OwnedFd>> {
     if TAKEN.swap(true, Ordering::Relaxed) {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
-    let last = i32::try_from(count)
-        .ok()
-        .and_then(|count| first.checked_add(count));
+    let last = i32::try_from(count).ok().and_then(|count| first.checked_add(count));
     let last = last.ok_or(io::ErrorKind::InvalidInput)?;
     for fd in first..last {
         // SAFETY: F_SETFD takes no pointers.
@@ -285,9 +283,7 @@ pub fn received_fds(first: RawFd, count: usize) -> io::Result<Vec<OwnedFd>> {
     }
     // SAFETY: these fds are open, came from the parent and are nobody's: this runs once, and the
     // only caller is a program's start.
-    Ok((first..last)
-        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
-        .collect())
+    Ok((first..last).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect())
 }
 
 /// What the caller of this program left it.
