@@ -80,8 +80,8 @@ struct Inner {
     mmap_base: u64,
     /// mlockall(MCL_FUTURE).
     lock_future: VmaFlags,
-    /// Address of the last fault for which nothing was to do, and `changes` then.
-    last_idle_fault: (u64, u64),
+    /// Address of the last fault for which nothing was to do, `changes` then, and how often.
+    idle_faults: (u64, u64, u32),
     /// Counts flushed batches.
     changes: u64,
     rss_peak: u64,
@@ -153,7 +153,7 @@ impl Mm {
                 high,
                 mmap_base: high,
                 lock_future: VmaFlags::empty(),
-                last_idle_fault: (0, u64::MAX),
+                idle_faults: (0, 0, 0),
                 changes: 0,
                 rss_peak: 0,
                 exe: None,
