@@ -13,7 +13,9 @@ use crate::errno::{Errno, Result};
 use crate::fs::dentry::Dentry;
 use crate::fs::extra::InodeExtra;
 use crate::fs::file::{File, FileOps};
-use crate::fs::inode::{Attr, Dev, FileType, Inode, OpenFlags, SetAttr, SetTime, StatFs, Timestamp};
+use crate::fs::inode::{
+    Attr, Dev, FileType, Inode, OpenFlags, SetAttr, SetTime, StatFs, Timestamp,
+};
 use crate::fs::mount::{FileSystem, Mount, MountFlags};
 use crate::fs::path::PathRef;
 use crate::kernel::cred::{Gid, Uid};

@@ -96,9 +96,7 @@ pub fn chown(
     // Set-id bits go, whoever asks, except those of directories and of mandatory locking.
     if attr.kind != FileType::Dir {
         let mut perm = attr.perm & !SET_UID;
-        if attr.perm & 0o010 != 0
-            || (!creds.in_group(attr.gid) && !creds.has_cap(Cap::Fsetid))
-        {
+        if attr.perm & 0o010 != 0 || (!creds.in_group(attr.gid) && !creds.has_cap(Cap::Fsetid)) {
             perm &= !SET_GID;
         }
         if perm != attr.perm {

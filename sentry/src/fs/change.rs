@@ -226,7 +226,14 @@ impl Ctx {
     fn removed(&self, dir: &PathRef, name: &[u8], child: &Arc<Dentry>) {
         if child.inode().extra().is_watched() {
             let gone = child.is_dir() || child.inode().attr().is_ok_and(|a| a.nlink == 0);
-            notify::itself(child, if gone { Events::DELETE_SELF } else { Events::ATTRIB });
+            notify::itself(
+                child,
+                if gone {
+                    Events::DELETE_SELF
+                } else {
+                    Events::ATTRIB
+                },
+            );
         }
         notify::entry(&dir.dentry, name, child, Events::DELETE);
     }
@@ -327,7 +334,11 @@ impl Ctx {
         if child.is_mount_point() || target.as_ref().is_some_and(|t| t.is_mount_point()) {
             return Err(Errno::EBUSY);
         }
-        let how = if exchange { Exchange::Yes } else { Exchange::No };
+        let how = if exchange {
+            Exchange::Yes
+        } else {
+            Exchange::No
+        };
         {
             // Nothing may be made in a directory that is about to be replaced.
             let replaced = target.as_ref().filter(|t| t.is_dir() && !exchange);
@@ -347,7 +358,14 @@ impl Ctx {
                 notify::moved((new_dir, &new_name), (old_dir, &old_name), target);
             } else {
                 let gone = target.is_dir() || target.inode().attr().is_ok_and(|a| a.nlink == 0);
-                notify::itself(target, if gone { Events::DELETE_SELF } else { Events::ATTRIB });
+                notify::itself(
+                    target,
+                    if gone {
+                        Events::DELETE_SELF
+                    } else {
+                        Events::ATTRIB
+                    },
+                );
             }
         }
         Ok(())

@@ -106,7 +106,11 @@ impl Dentry {
     }
 
     /// A name that is in no table: O_TMPFILE, a memfd.
-    pub fn unlinked(inode: Arc<dyn Inode>, name: &[u8], parent: Option<Arc<Dentry>>) -> Arc<Dentry> {
+    pub fn unlinked(
+        inode: Arc<dyn Inode>,
+        name: &[u8],
+        parent: Option<Arc<Dentry>>,
+    ) -> Arc<Dentry> {
         let dentry = Self::make(inode, name, parent);
         dentry.place.lock().unhashed = true;
         dentry

@@ -309,7 +309,11 @@ mod tests {
         assert_eq!(locks.records().len(), 3);
         take(a, Kind::Shared, 0, 39).unwrap();
         take(a, Kind::Shared, 40, 80).unwrap();
-        let of_a: Vec<_> = locks.records().into_iter().filter(|l| l.owner == a).collect();
+        let of_a: Vec<_> = locks
+            .records()
+            .into_iter()
+            .filter(|l| l.owner == a)
+            .collect();
         assert_eq!(of_a.len(), 2);
         assert_eq!(of_a[0].range, range(0, 80));
         assert_eq!(of_a[1].range, range(81, 99));

@@ -252,8 +252,16 @@ impl MountNamespace {
 
     /// The root of the tree, with what is mounted over it.
     pub fn root(&self) -> PathRef {
-        #[expect(clippy::expect_used, reason = "set at construction, only ever replaced")]
-        let root = self.table.read().root.clone().expect("namespace has a root");
+        #[expect(
+            clippy::expect_used,
+            reason = "set at construction, only ever replaced"
+        )]
+        let root = self
+            .table
+            .read()
+            .root
+            .clone()
+            .expect("namespace has a root");
         self.cross(root.root_path())
     }
 
@@ -317,7 +325,8 @@ impl MountNamespace {
             let Some(place) = mount.attached_to() else {
                 continue;
             };
-            let inside = place.mount.id != from.mount.id || from.dentry.is_ancestor_of(&place.dentry);
+            let inside =
+                place.mount.id != from.mount.id || from.dentry.is_ancestor_of(&place.dentry);
             if let (true, Some(parent)) = (inside, copies.get(&place.mount.id).cloned()) {
                 let copy = mount.bind(&mount.root);
                 let place = PathRef::new(parent, place.dentry);
@@ -340,7 +349,11 @@ impl MountNamespace {
         if !table.mounts.contains_key(&from.mount.id) || !table.mounts.contains_key(&at.mount.id) {
             return Err(Errno::EINVAL);
         }
-        if table.subtree(&from.mount).iter().any(|m| m.id == at.mount.id) {
+        if table
+            .subtree(&from.mount)
+            .iter()
+            .any(|m| m.id == at.mount.id)
+        {
             return Err(Errno::ELOOP);
         }
         let mut target = at.clone();
@@ -388,7 +401,11 @@ impl MountNamespace {
             return Err(Errno::EBUSY);
         }
         let mut table = self.table.write();
-        if !table.subtree(&new_root.mount).iter().any(|m| m.id == put_old.mount.id) {
+        if !table
+            .subtree(&new_root.mount)
+            .iter()
+            .any(|m| m.id == put_old.mount.id)
+        {
             return Err(Errno::EINVAL);
         }
         let was_root = table.root.as_ref().is_some_and(|r| r.id == root.mount.id);
@@ -401,7 +418,9 @@ impl MountNamespace {
         match place {
             Some(place) => table.attach(&new_root.mount, &place),
             None => {
-                table.mounts.insert(new_root.mount.id, new_root.mount.clone());
+                table
+                    .mounts
+                    .insert(new_root.mount.id, new_root.mount.clone());
                 table.root = Some(new_root.mount.clone());
             }
         }
@@ -463,8 +482,11 @@ impl MountNamespace {
             let parent = mount.attached_to().map_or(mount.id, |p| p.mount.id);
             let inner = PathRef::new(mount.clone(), mount.root.clone());
             text.extend_from_slice(
-                format!("{} {} {}:{} ", mount.id, parent, mount.fs.dev.major, mount.fs.dev.minor)
-                    .as_bytes(),
+                format!(
+                    "{} {} {}:{} ",
+                    mount.id, parent, mount.fs.dev.major, mount.fs.dev.minor
+                )
+                .as_bytes(),
             );
             escape(&mut text, &inside_file_system(&inner));
             text.push(b' ');
@@ -491,7 +513,11 @@ impl MountNamespace {
                 "" => String::new(),
                 options => format!(",{options}"),
             };
-            let line = format!(" {} {}{super_options} 0 0\n", mount.fs.kind, mount.options());
+            let line = format!(
+                " {} {}{super_options} 0 0\n",
+                mount.fs.kind,
+                mount.options()
+            );
             text.extend_from_slice(line.as_bytes());
         }
         text

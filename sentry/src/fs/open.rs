@@ -102,8 +102,7 @@ impl Ctx {
             let dir = self.lookup(base, path, how)?;
             return self.open_tmpfile(&dir, flags, perm).map(Opened::File);
         }
-        if how.contains(WalkFlags::CACHED)
-            && flags.intersects(OpenFlags::CREAT | OpenFlags::TRUNC)
+        if how.contains(WalkFlags::CACHED) && flags.intersects(OpenFlags::CREAT | OpenFlags::TRUNC)
         {
             return Err(Errno::EAGAIN);
         }
@@ -161,13 +160,7 @@ impl Ctx {
     }
 
     /// Makes and opens the missing `name`, or says who was faster.
-    fn create_file(
-        &self,
-        dir: &PathRef,
-        name: &[u8],
-        flags: OpenFlags,
-        perm: u32,
-    ) -> Result<Made> {
+    fn create_file(&self, dir: &PathRef, name: &[u8], flags: OpenFlags, perm: u32) -> Result<Made> {
         let dentry = {
             let _lock = dir.dentry.lock_dir();
             if let Some(there) = dir.dentry.lookup_locked(&[name], Default::default())? {
@@ -222,18 +215,14 @@ impl Ctx {
         match kind {
             FileType::Symlink => return Err(Errno::ELOOP),
             FileType::Dir if writes => return Err(Errno::EISDIR),
-            FileType::Char | FileType::Block
-                if place.mount.flags().contains(MountFlags::NODEV) =>
-            {
+            FileType::Char | FileType::Block if place.mount.flags().contains(MountFlags::NODEV) => {
                 return Err(Errno::EACCES);
             }
             _ => {}
         }
         if fresh == Fresh::No {
             perm::check(&inode, &self.creds, want)?;
-            if flags.contains(OpenFlags::NOATIME)
-                && !perm::is_owner(&inode.attr()?, &self.creds)
-            {
+            if flags.contains(OpenFlags::NOATIME) && !perm::is_owner(&inode.attr()?, &self.creds) {
                 return Err(Errno::EPERM);
             }
         }
@@ -320,12 +309,7 @@ pub enum Fresh {
 pub struct PathOnly;
 
 impl crate::fs::file::FileOps for PathOnly {
-    fn read_at(
-        &self,
-        _: &File,
-        _: &mut crate::mm::io::Sink<'_>,
-        _: u64,
-    ) -> Result<usize> {
+    fn read_at(&self, _: &File, _: &mut crate::mm::io::Sink<'_>, _: u64) -> Result<usize> {
         Err(Errno::EBADF)
     }
     fn as_any(&self) -> &dyn std::any::Any {

@@ -66,7 +66,10 @@ pub struct Ctx {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Last {
     /// A name; `slash`: slashes follow it.
-    Name { name: Vec<u8>, slash: bool },
+    Name {
+        name: Vec<u8>,
+        slash: bool,
+    },
     Dot,
     DotDot,
     /// There is none: the path is `/`, or a magic link led straight to the place.
@@ -138,7 +141,11 @@ impl Ctx {
         if !start.dentry.is_dir() && !path.is_empty() && !(absolute && !scoped) {
             return Err(Errno::ENOTDIR);
         }
-        let root = if scoped { start.clone() } else { self.root.clone() };
+        let root = if scoped {
+            start.clone()
+        } else {
+            self.root.clone()
+        };
         Ok(Walk {
             ctx: self,
             flags,
@@ -387,7 +394,10 @@ impl Walk<'_> {
                 MagicTarget::Path(path) => path,
                 MagicTarget::File(file) => file.path().clone(),
             };
-            if self.flags.intersects(WalkFlags::BENEATH | WalkFlags::IN_ROOT) {
+            if self
+                .flags
+                .intersects(WalkFlags::BENEATH | WalkFlags::IN_ROOT)
+            {
                 return Err(Errno::EXDEV);
             }
             if self.flags.contains(WalkFlags::NO_XDEV) && target.mount.id != self.at.mount.id {

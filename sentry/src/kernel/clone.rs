@@ -102,8 +102,7 @@ pub async fn clone(task: &Task, args: CloneArgs) -> Result<u64, Error> {
     {
         mm.copy_out(args.child_tid, &tid.to_ne_bytes());
     }
-    let home = child.home.clone();
-    task.kernel().executor.spawn(&home, run::run(child));
+    run::start(child);
     if let Some(latch) = latch {
         wait_for_vfork(task, &latch).await;
     }

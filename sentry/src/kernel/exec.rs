@@ -7,6 +7,7 @@ use runsc_platform::arch::{FpState, Registers};
 
 use crate::errno::{Errno, Error, Result};
 use crate::fs::file::File;
+use crate::fs::mount::MountFlags;
 use crate::kernel::cred::{CapSet, Credentials, Gid, Uid};
 use crate::kernel::exit::release_memory;
 use crate::kernel::group::ExitStatus;
@@ -52,7 +53,7 @@ struct TaskFiles<'a>(&'a Task);
 
 impl ExecFiles for TaskFiles<'_> {
     fn open_exec(&self, path: &[u8]) -> Result<ExecFile> {
-        exec_file(crate::fs::namei::open_exec(self.0, path)?)
+        exec_file(crate::fs::exec::open_exec(self.0, path)?)
     }
 }
 
@@ -206,7 +207,7 @@ fn new_credentials(task: &Task, file: Option<&File>) -> Result<(Credentials, boo
     let mut new = (*old).clone();
     if let Some(file) = file {
         let attr = file.attr()?;
-        let honoured = !old.no_new_privs && !file.path().mount.is_nosuid();
+        let honoured = !old.no_new_privs && !file.path().mount.flags().contains(MountFlags::NOSUID);
         if honoured && attr.perm & libc::S_ISUID != 0 {
             new.euid = attr.uid;
         }

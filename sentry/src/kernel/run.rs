@@ -1,5 +1,6 @@
 //! The life of a task: guest code, trap, answer, signals, guest code again.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use runsc_platform as platform;
@@ -16,8 +17,19 @@ use crate::kernel::task::Task;
 use crate::kernel::wait::Ready;
 use crate::syscalls;
 
+/// Lets a new task run.
+pub fn start(task: Arc<Task>) {
+    let (executor, home) = (task.kernel().executor.clone(), task.home.clone());
+    executor.spawn(&home, boxed(task));
+}
+
+/// Boxed, because a task's future contains the one of clone(2), which starts others.
+fn boxed(task: Arc<Task>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(run(task))
+}
+
 /// The future of a task, from its first instruction to its end.
-pub async fn run(task: Arc<Task>) {
+async fn run(task: Arc<Task>) {
     let status = live(&task).await;
     task.set_context(None);
     exit::finish(&task, status);
@@ -166,7 +178,10 @@ fn handle_fault(task: &Task, fault: &platform::Fault) {
     let info = if is_memory {
         match task.mm().handle_fault(fault) {
             Ok(()) => return,
-            Err(info) => info,
+            Err(info) => {
+                let signal = Signal::new(info.signo).unwrap_or(Signal::SIGSEGV);
+                SigInfo::fault(signal, info.code, info.addr)
+            }
         }
     } else {
         let signal = Signal::new(fault.signal).unwrap_or(Signal::SIGSEGV);

@@ -264,6 +264,12 @@ impl Task {
         self.files().get(fd)
     }
 
+    /// Gives a file the lowest free descriptor number. EMFILE.
+    pub fn add_file(&self, file: Arc<File>, exec: crate::fs::fdtable::Exec) -> Result<i32> {
+        let limit = self.group.limits.lock().soft(libc::RLIMIT_NOFILE);
+        self.files().add(file, exec, 0, limit)
+    }
+
     pub fn fs(&self) -> Arc<FsContext> {
         self.fs.read().clone()
     }

@@ -6,8 +6,14 @@
 
 pub mod cred;
 pub mod futex;
+pub mod io;
+pub mod memory;
+pub mod open;
+pub mod path;
+pub mod poll;
 pub mod process;
 pub mod signal;
+pub mod socket;
 pub mod strace;
 pub mod system;
 pub mod table;
