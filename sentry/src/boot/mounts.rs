@@ -61,7 +61,7 @@ pub fn build(
 impl Builder<'_> {
     /// A tree of the Gofer, under an overlay in memory if asked for.
     fn gofer_tree(&self, mount: GoferMount, overlay: OverlayKind) -> Result<Arc<FileSystem>> {
-        let lower = crate::fs::gofer::mount(self.kernel, self.gofer, mount)?;
+        let lower = crate::fs::goferfs::mount(self.gofer, mount)?;
         match overlay {
             OverlayKind::None => Ok(lower),
             OverlayKind::Memory => crate::fs::overlay::mount(&self.kernel.memory, &lower),

@@ -32,7 +32,7 @@ async fn open_at(t: &Task, dirfd: i32, path: &[u8], flags: OpenFlags, mode: u32,
 /// FIFOs may have to wait for their other end; devices are looked up by number.
 async fn open_special(t: &Task, special: Special) -> Result<Arc<File>, Error> {
     match special.kind {
-        FileType::Fifo => crate::fs::pipe::open_fifo(t, special).await,
+        FileType::Fifo => crate::fs::pipe::open_fifo(t, special.path, special.flags).await,
         _ => Ok(crate::fs::dev::open(t, special)?),
     }
 }

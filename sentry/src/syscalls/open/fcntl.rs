@@ -7,6 +7,7 @@ use crate::errno::{Errno, Error, Result};
 use crate::fs::fdtable::Exec;
 use crate::fs::file::{AsyncOwner, File};
 use crate::fs::inode::{FileType, OpenFlags};
+use crate::fs::pipe::Pipe;
 use crate::fs::locks::{self, Kind, Owner, Range, Waiting};
 use crate::kernel::block::Stop;
 use crate::kernel::signal::Signal;
@@ -111,8 +112,11 @@ pub async fn fcntl(t: &Task, a: &Args) -> SysResult {
         }
         libc::F_GETLEASE => return Ok(libc::F_UNLCK as u64),
         libc::F_NOTIFY => return Err(Errno::EINVAL.into()),
-        libc::F_SETPIPE_SZ => return Ok(crate::fs::pipe::set_size(t, &file, arg)?),
-        libc::F_GETPIPE_SZ => return Ok(crate::fs::pipe::size(&file)?),
+        libc::F_SETPIPE_SZ => {
+            let pipe = Pipe::of(&file).ok_or(Errno::EBADF)?;
+            return Ok(pipe.set_capacity(t, arg)? as u64);
+        }
+        libc::F_GETPIPE_SZ => return Ok(Pipe::of(&file).ok_or(Errno::EBADF)?.capacity() as u64),
         libc::F_ADD_SEALS => crate::syscalls::pipe::add_seals(&file, arg as u32)?,
         libc::F_GET_SEALS => return Ok(crate::syscalls::pipe::get_seals(&file)?.into()),
         _ => return Err(Errno::EINVAL.into()),
