@@ -14,6 +14,7 @@ pub mod exec;
 pub mod extra;
 pub mod fdtable;
 pub mod file;
+pub mod goferfs;
 pub mod inode;
 pub mod locks;
 pub mod meta;
