@@ -22,6 +22,7 @@ pub mod mount;
 pub mod namei;
 pub mod notify;
 pub mod open;
+pub mod overlay;
 pub mod path;
 pub mod perm;
 pub mod pidfd;

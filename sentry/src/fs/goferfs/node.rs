@@ -69,12 +69,7 @@ pub struct Node {
 }
 
 impl Node {
-    fn make(
-        fs: Arc<GoferFs>,
-        at: Option<Name>,
-        attr: Attr,
-        target: Option<Vec<u8>>,
-    ) -> Arc<Node> {
+    fn make(fs: Arc<GoferFs>, at: Option<Name>, attr: Attr, target: Option<Vec<u8>>) -> Arc<Node> {
         Arc::new_cyclic(|me| Node {
             me: me.clone(),
             kind: attr.kind,
@@ -196,6 +191,16 @@ impl Node {
     /// Something may have changed the attributes.
     pub(super) fn stale(&self) {
         self.known.lock().fresh = false;
+        self.unlist();
+    }
+
+    /// Listings that show old attributes of this node are of no use any more.
+    fn unlist(&self) {
+        let names = self.names.lock();
+        for Name { parent, .. } in names.iter() {
+            let old = parent.listing.lock().take();
+            drop(old);
+        }
     }
 
     /// An entry of this directory came or went.
@@ -407,6 +412,7 @@ impl Inode for Node {
         match attr {
             Ok(attr) => {
                 self.learn(self.fs.attr(&attr)?);
+                self.unlist();
                 Ok(())
             }
             Err(e) => {
