@@ -148,3 +148,44 @@ mod tests {
         set_affinity(0, &all).unwrap();
     }
 }
+
+/// A full memory barrier on every running thread of the machine (membarrier(2),
+/// MEMBARRIER_CMD_GLOBAL). Takes milliseconds.
+pub fn membarrier_global() -> io::Result<()> {
+    // SAFETY: the call takes no pointers.
+    let r = unsafe { libc::syscall(libc::SYS_membarrier, 1, 0, 0) };
+    if r == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Fills `buf` from the host's random number generator (getrandom(2)).
+pub fn random(buf: &mut [u8]) -> io::Result<()> {
+    let mut done = 0;
+    while done < buf.len() {
+        let rest = &mut buf[done..];
+        // SAFETY: `rest` is valid for writes of its length.
+        let n = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
+        match usize::try_from(n) {
+            Ok(n) => done += n,
+            Err(_) => {
+                let e = io::Error::last_os_error();
+                if e.kind() != io::ErrorKind::Interrupted {
+                    return Err(e);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Memory of the machine in bytes (sysconf(3)).
+pub fn memory_total() -> Option<u64> {
+    // SAFETY: the call takes no pointers.
+    let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
+    // SAFETY: the call takes no pointers.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(pages).ok()?.checked_mul(u64::try_from(size).ok()?)
+}

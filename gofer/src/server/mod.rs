@@ -1,0 +1,148 @@
+//! The Gofer process: its set-up and the loop that answers requests.
+
+mod change;
+mod dir;
+#[cfg(test)]
+mod hostile_tests;
+mod lookup;
+mod mounts;
+mod path;
+mod serve;
+mod setup;
+pub(crate) mod sys;
+mod xattr;
+
+use std::{
+    os::fd::OwnedFd,
+    path::PathBuf,
+    sync::{Arc, Barrier},
+    thread::JoinHandle,
+};
+
+use mounts::{HostGuards, Mount, Mounts, Root};
+use serde::{Deserialize, Serialize};
+
+/// Whether device nodes may be opened and made through a mount.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Devices {
+    #[default]
+    Refuse,
+    Allow,
+}
+
+/// Whether mutations are carried out or refused with `EROFS`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Writes {
+    #[default]
+    Refuse,
+    Allow,
+}
+
+/// Whether the host's proc, sysfs, cgroup and similar mounts below a source stay visible.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KernelFileSystems {
+    /// They are covered with empty directories.
+    #[default]
+    Hide,
+    Keep,
+}
+
+/// One tree (or single file) of the host that the sandbox sees.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MountSource {
+    /// Absolute host path; symlinks in it are followed, once, at set-up.
+    pub source: PathBuf,
+    #[serde(default)]
+    pub writes: Writes,
+    #[serde(default)]
+    pub devices: Devices,
+    #[serde(default)]
+    pub kernel_file_systems: KernelFileSystems,
+}
+
+/// What the CLI hands to the Gofer. `mounts[i]` is `MountId(i)`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ServerConfig {
+    pub mounts: Vec<MountSource>,
+}
+
+/// Why a Gofer did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("gofer: {stage} {path}: {source}", path = path.display())]
+    Stage {
+        stage: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("gofer: {0}")]
+    Filter(#[from] runsc_platform::seccomp::Error),
+}
+
+/// Bytes of stack of a serving thread.
+const STACK_BYTES: usize = 256 * 1024;
+
+/// The whole life of a Gofer process: builds its view of the file system, gives up its
+/// privileges, then serves until the client's ends of all channels are closed.
+///
+/// The caller is the only thread of a process that is in its own mount namespace, with
+/// `CAP_SYS_ADMIN` over it, and is good for nothing else afterwards.
+///
+/// # Errors
+/// A step of the set-up failed; the process should end.
+pub fn run(config: &ServerConfig, channels: Vec<OwnedFd>) -> Result<(), Error> {
+    setup::process()?;
+    let mounts = Arc::new(setup::file_systems(config)?);
+    setup::privileges()?;
+    // All threads exist before the filter, which forbids making any, and serve after it.
+    let ready = Arc::new(Barrier::new(channels.len().saturating_add(1)));
+    let mut threads = Vec::with_capacity(channels.len());
+    for channel in channels {
+        let (mounts, ready) = (Arc::clone(&mounts), Arc::clone(&ready));
+        let thread = std::thread::Builder::new()
+            .stack_size(STACK_BYTES)
+            .spawn(move || {
+                ready.wait();
+                serve::serve(&mounts, &channel);
+            });
+        threads.push(thread.map_err(|source| Error::Stage {
+            stage: "start a thread",
+            path: PathBuf::new(),
+            source,
+        })?);
+    }
+    crate::filter::gofer().install()?;
+    ready.wait();
+    for thread in threads {
+        // A thread that panicked has closed its channel, which the client takes for our end.
+        let _ = thread.join();
+    }
+    Ok(())
+}
+
+/// A directory to serve without any set-up.
+#[derive(Debug)]
+pub struct PlainMount {
+    /// The tree's root directory (`O_PATH` will do).
+    pub root: OwnedFd,
+    pub writes: Writes,
+    pub devices: Devices,
+}
+
+/// Serves directories from threads of this process, with its privileges and its view of the file
+/// system: for tests, of the Gofer and of what speaks to it. The threads end when the client's
+/// ends of the channels are closed.
+pub fn spawn_unconfined(mounts: Vec<PlainMount>, channels: Vec<OwnedFd>) -> Vec<JoinHandle<()>> {
+    let mounts = mounts.into_iter().map(|mount| Mount {
+        root: Root::Directory(mount.root),
+        writes: mount.writes,
+        devices: mount.devices,
+        guards: HostGuards::Absent,
+    });
+    let mounts = Arc::new(Mounts(mounts.collect()));
+    let serve = |channel: OwnedFd| {
+        let mounts = Arc::clone(&mounts);
+        std::thread::spawn(move || serve::serve(&mounts, &channel))
+    };
+    channels.into_iter().map(serve).collect()
+}

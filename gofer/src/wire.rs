@@ -1,0 +1,123 @@
+//! The messages: one request frame, one reply frame, postcard-encoded.
+//!
+//! A frame is one `SOCK_SEQPACKET` packet. Requests carry no fds (the server receives without
+//! room for any, so the kernel drops them). A reply carries at most one, and says so.
+
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::{
+    Access, Attr, DirChunk, Errno, NodeKind, NodeRef, Owner, ReadDirDetail, SetAttr, StatFs,
+    SyncScope, WalkEnd, XattrMode,
+};
+
+/// `OpenHow` with its flags as bits, so that the server sees unknown ones.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct RawHow {
+    pub access: Access,
+    pub flags: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Request<'a> {
+    Walk {
+        #[serde(borrow)]
+        dir: NodeRef<'a>,
+        /// The components, joined with `/`; empty for none.
+        names: &'a [u8],
+        open: Option<RawHow>,
+    },
+    GetAttr(#[serde(borrow)] NodeRef<'a>),
+    Open {
+        node: NodeRef<'a>,
+        how: RawHow,
+    },
+    Create {
+        node: NodeRef<'a>,
+        how: RawHow,
+        mode: u32,
+        owner: Option<Owner>,
+    },
+    MkDir {
+        node: NodeRef<'a>,
+        mode: u32,
+        owner: Option<Owner>,
+    },
+    MkNod {
+        node: NodeRef<'a>,
+        kind: NodeKind,
+        mode: u32,
+        owner: Option<Owner>,
+    },
+    SymLink {
+        node: NodeRef<'a>,
+        target: &'a [u8],
+        owner: Option<Owner>,
+    },
+    Link {
+        from: NodeRef<'a>,
+        to: NodeRef<'a>,
+    },
+    Unlink(NodeRef<'a>),
+    RmDir(NodeRef<'a>),
+    Rename {
+        from: NodeRef<'a>,
+        to: NodeRef<'a>,
+        flags: u32,
+    },
+    SetAttr {
+        node: NodeRef<'a>,
+        set: SetAttr,
+    },
+    ReadLink(NodeRef<'a>),
+    ReadDir {
+        node: NodeRef<'a>,
+        cookie: u64,
+        detail: ReadDirDetail,
+    },
+    StatFs(NodeRef<'a>),
+    GetXattr {
+        node: NodeRef<'a>,
+        name: &'a [u8],
+    },
+    SetXattr {
+        node: NodeRef<'a>,
+        name: &'a [u8],
+        value: &'a [u8],
+        mode: XattrMode,
+    },
+    ListXattr(NodeRef<'a>),
+    RemoveXattr {
+        node: NodeRef<'a>,
+        name: &'a [u8],
+    },
+    Sync {
+        node: NodeRef<'a>,
+        scope: SyncScope,
+    },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    Failed(Errno),
+    Done,
+    Attr(Attr),
+    /// The frame carries the fd.
+    Opened(Attr),
+    Walk {
+        attrs: Vec<Attr>,
+        end: WalkEnd,
+        open: WalkOpen,
+    },
+    Bytes(Vec<u8>),
+    Dir(DirChunk),
+    StatFs(StatFs),
+}
+
+/// What became of the open at the end of a walk.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) enum WalkOpen {
+    NotTried,
+    /// The frame carries the fd.
+    Opened,
+    Failed(Errno),
+}

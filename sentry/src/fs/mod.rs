@@ -1,0 +1,43 @@
+//! The virtual file system: mounts, dentries, open files, descriptor tables, and below them one
+//! folder per file system.
+//!
+//! Names and rights are the VFS's ([`dentry`], [`mount`], [`walk`], [`perm`], [`change`], [`open`],
+//! [`attrs`]); a file system implements [`inode::Inode`] and [`file::FileOps`]. Everything here is
+//! synchronous and never waits for a guest.
+
+pub mod anon;
+pub mod attrs;
+pub mod change;
+pub mod context;
+pub mod dentry;
+pub mod epoll;
+pub mod eventfd;
+pub mod exec;
+pub mod extra;
+pub mod fdtable;
+pub mod file;
+pub mod hostfd;
+pub mod goferfs;
+pub mod inode;
+pub mod inotify;
+pub mod locks;
+pub mod meta;
+pub mod mount;
+pub mod namei;
+pub mod notify;
+pub mod open;
+pub mod overlay;
+pub mod path;
+pub mod perm;
+pub mod pidfd;
+pub mod tmpfs;
+pub mod pipe;
+pub mod signalfd;
+pub mod timerfd;
+pub mod tty;
+pub mod walk;
+
+pub mod dev;
+pub mod proc;
+pub mod sysfs;
+pub fn register_all(_: &std::sync::Arc<crate::kernel::Kernel>, _: &std::sync::Arc<mount::MountNamespace>) {}

@@ -1,0 +1,145 @@
+//! Kernel objects: tasks, thread groups, signals, futexes, timers, credentials, wait queues.
+//!
+//! Lock order, outermost first; a lock is only taken while holding locks above it:
+//! 1. `Tree::inner`
+//! 2. `ThreadGroup::life`, then `ThreadGroup::tasks`
+//! 3. `ThreadGroup::signals`, `Task::signals`, then the dispositions
+//! 4. memory: `Mm`'s lock, then a file's page lock, then the MemoryFile's
+//! 5. files: a description's position, then its object's lock
+//! 6. wait queues, the reactor's timers
+//!
+//! No lock is held across an await, or a copy to or from guest memory.
+
+pub mod block;
+pub mod clone;
+pub mod cred;
+pub mod current;
+pub mod exec;
+pub mod exit;
+pub mod futex;
+pub mod group;
+pub mod limits;
+pub mod run;
+pub mod signal;
+pub mod task;
+pub mod time;
+pub mod timers;
+pub mod tree;
+pub mod tty;
+pub mod wait;
+
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use runsc_platform::Platform;
+
+use crate::executor::{Executor, Reactor};
+use crate::kernel::group::{ExitStatus, ThreadGroup};
+use crate::kernel::time::MonoTime;
+use crate::mm::MemoryFile;
+
+/// What uname(2) tells besides the hostname.
+pub const UTS_SYSNAME: &str = "Linux";
+/// The version whose interface we aim at; programs compare it with features they want.
+pub const UTS_RELEASE: &str = "6.1.0-runsc-rs";
+pub const UTS_VERSION: &str = "#1 SMP PREEMPT_DYNAMIC runsc-rs";
+pub const UTS_MACHINE: &str = "x86_64";
+
+/// Names of the UTS namespace.
+#[derive(Clone, Debug)]
+pub struct Uts {
+    pub nodename: Vec<u8>,
+    pub domainname: Vec<u8>,
+}
+
+/// Told how the container's first process started and ended, or why the sandbox cannot go on. All
+/// but `started` are the end of the sandbox.
+pub trait Supervisor: Send + Sync {
+    fn started(&self);
+    fn start_failed(&self, exit_code: u8, message: &str);
+    fn exited(&self, status: ExitStatus);
+    fn fatal(&self, report: &str);
+}
+
+/// What all tasks of a sandbox share.
+pub struct Kernel {
+    pub platform: Arc<dyn Platform>,
+    pub memory: Arc<MemoryFile>,
+    pub executor: Arc<Executor>,
+    pub reactor: Arc<Reactor>,
+    pub tree: tree::Tree,
+    pub futexes: futex::FutexTable,
+    pub uts: RwLock<Uts>,
+    /// CLOCK_MONOTONIC when the sandbox came up.
+    pub started: MonoTime,
+    /// CPUs the guest is told about.
+    pub cpus: usize,
+    /// Memory the guest is told about, bytes.
+    pub memory_total: u64,
+    pub strace: Option<crate::syscalls::strace::Strace>,
+    supervisor: Box<dyn Supervisor>,
+    first: Mutex<Option<Arc<ThreadGroup>>>,
+}
+
+/// What [`Kernel::new`] is made of.
+pub struct KernelParts {
+    pub platform: Arc<dyn Platform>,
+    pub memory: Arc<MemoryFile>,
+    pub executor: Arc<Executor>,
+    pub reactor: Arc<Reactor>,
+    pub uts: Uts,
+    pub cpus: usize,
+    pub memory_total: u64,
+    pub strace: Option<crate::syscalls::strace::Strace>,
+    pub supervisor: Box<dyn Supervisor>,
+}
+
+impl Kernel {
+    pub fn new(parts: KernelParts) -> Arc<Kernel> {
+        Arc::new(Kernel {
+            platform: parts.platform,
+            memory: parts.memory,
+            executor: parts.executor,
+            reactor: parts.reactor,
+            tree: tree::Tree::default(),
+            futexes: futex::FutexTable::default(),
+            uts: RwLock::new(parts.uts),
+            started: MonoTime::now(),
+            cpus: parts.cpus,
+            memory_total: parts.memory_total,
+            strace: parts.strace,
+            supervisor: parts.supervisor,
+            first: Mutex::new(None),
+        })
+    }
+
+    /// Names the process whose end is the end of the sandbox.
+    pub fn set_first(&self, group: &Arc<ThreadGroup>) {
+        *self.first.lock() = Some(group.clone());
+    }
+
+    pub fn first(&self) -> Option<Arc<ThreadGroup>> {
+        self.first.lock().clone()
+    }
+
+    pub fn supervisor(&self) -> &dyn Supervisor {
+        &*self.supervisor
+    }
+
+    fn process_ended(&self, group: &Arc<ThreadGroup>, status: ExitStatus) {
+        let is_first = self
+            .first
+            .lock()
+            .as_ref()
+            .is_some_and(|f| Arc::ptr_eq(f, group));
+        if is_first {
+            self.supervisor.exited(status);
+        }
+    }
+
+    /// A broken invariant: the sandbox ends with a report.
+    pub fn fatal(&self, report: &str) {
+        log::error!("{report}");
+        self.supervisor.fatal(report);
+    }
+}

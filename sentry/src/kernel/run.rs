@@ -1,0 +1,228 @@
+//! The life of a task: guest code, trap, answer, signals, guest code again.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use runsc_platform as platform;
+use runsc_platform::{AddressSpace, Trap};
+
+use crate::errno::{Errno, Error, Restart};
+use crate::executor;
+use crate::kernel::current;
+use crate::kernel::exec::{Program, exec};
+use crate::kernel::exit;
+use crate::kernel::group::ExitStatus;
+use crate::kernel::signal::deliver::{Outcome, deliver};
+use crate::kernel::signal::send::force;
+use crate::kernel::signal::{SigInfo, Signal};
+use crate::kernel::task::Task;
+use crate::kernel::wait::Ready;
+use crate::syscalls;
+
+/// Lets a new task run.
+pub fn start(task: Arc<Task>) {
+    let (executor, home) = (task.kernel().executor.clone(), task.home.clone());
+    executor.spawn(&home, boxed(task));
+}
+
+/// Lets the first task of a container run: it executes `program`, and `told` hears how that went.
+pub fn start_with(task: Arc<Task>, program: Program, told: impl FnOnce(Result<(), Errno>) + Send + 'static) {
+    let (executor, home) = (task.kernel().executor.clone(), task.home.clone());
+    executor.spawn(&home, current::scope(task.clone(), async move {
+        match exec(&task, program).await {
+            Ok(()) => told(Ok(())),
+            Err(e) => {
+                told(Err(match e {
+                    Error::Errno(errno) => errno,
+                    Error::Restart(_) => Errno::EINTR,
+                }));
+                return;
+            }
+        }
+        boxed(task).await;
+    }));
+}
+
+/// Boxed, because a task's future contains the one of clone(2), which starts others.
+fn boxed(task: Arc<Task>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(current::scope(task.clone(), run(task)))
+}
+
+/// The future of a task, from its first instruction to its end.
+async fn run(task: Arc<Task>) {
+    let status = live(&task).await;
+    task.set_context(None);
+    exit::finish(&task, status);
+}
+
+/// A system call that a signal interrupted and that has not been decided about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Undecided(Restart);
+
+async fn live(task: &Arc<Task>) -> ExitStatus {
+    let mut space: Option<Arc<dyn AddressSpace>> = None;
+    let mut undecided: Option<Undecided> = None;
+    // A child may be born with something pending.
+    task.interrupt();
+    loop {
+        while task.take_interrupt() || undecided.is_some() {
+            if let Some(status) = task.group().must_exit(task.tid()) {
+                return status;
+            }
+            if task.group().is_stopped() {
+                wait_for_continue(task).await;
+                continue;
+            }
+            match deliver(task, undecided.take().map(|u| u.0)) {
+                Outcome::Resume => {}
+                Outcome::Exit(status) => {
+                    task.group().begin_exit(status);
+                    return task.group().must_exit(task.tid()).unwrap_or(status);
+                }
+                Outcome::Stop(signal) => {
+                    if let Some(report) = task.group().stop_all(signal) {
+                        task.kernel().tree.report_stopped(task.group(), report);
+                    }
+                }
+            }
+        }
+        let mm = task.mm();
+        if !space.as_ref().is_some_and(|s| Arc::ptr_eq(s, mm.space())) {
+            if let Err(e) = enter_space(task, mm.space()).await {
+                fatal(task, &e);
+                return killed();
+            }
+            space = Some(mm.space().clone());
+        }
+        if !task.enter_guest() {
+            continue;
+        }
+        match guest(task).await {
+            Ok(Trap::Syscall) => match syscall(task).await {
+                Ok(()) => {}
+                Err(restart) => undecided = Some(Undecided(restart)),
+            },
+            Ok(Trap::Fault(fault)) => handle_fault(task, &fault),
+            Ok(Trap::Interrupted) => {}
+            Err(platform::Error::Gone) => return killed(),
+            Err(platform::Error::Refused { op, source }) => {
+                // What Linux's OOM killer would do; the rest of the sandbox lives on.
+                log::warn!("process {} killed: host refused {op}: {source}", task.pid());
+                task.group().begin_exit(killed());
+            }
+            Err(e) => {
+                fatal(task, &e);
+                return killed();
+            }
+        }
+        if let Some(status) = task.take_exit() {
+            return status;
+        }
+    }
+}
+
+fn killed() -> ExitStatus {
+    ExitStatus::Signaled {
+        signal: Signal::SIGKILL,
+        core: false,
+    }
+}
+
+fn fatal(task: &Task, error: &platform::Error) {
+    task.kernel()
+        .fatal(&format!("platform {}: {error}", task.platform().name()));
+}
+
+/// Makes the task's context in its (new) address space, on the worker that has most room.
+async fn enter_space(task: &Arc<Task>, space: &Arc<dyn AddressSpace>) -> platform::Result<()> {
+    let moved = task.with_context(|_| ()).is_some();
+    task.set_kicker(None);
+    task.set_context(None);
+    // A process that has just called execve(2) is free to move; a thread has to stay.
+    if moved && task.group().task_count() == 1 {
+        executor::rebalance(&task.home).await;
+    }
+    let mut context = executor::new_context(space)?;
+    if let Some(fp) = task.start_fp.lock().take() {
+        context.get().set_fp_state(&fp)?;
+    }
+    task.set_kicker(Some(context.get().kicker()));
+    task.set_context(Some(context));
+    Ok(())
+}
+
+/// Runs guest code until the next trap.
+async fn guest(task: &Task) -> platform::Result<Trap> {
+    let mut regs = *task.regs.lock();
+    let started = task
+        .with_context(|c| c.resume(&regs))
+        .unwrap_or(Err(platform::Error::Gone));
+    let id = match started {
+        Ok(id) => id,
+        Err(e) => {
+            task.leave_guest();
+            return Err(e);
+        }
+    };
+    executor::trapped(id).await;
+    task.leave_guest();
+    let trap = task
+        .with_context(|c| c.take_trap(&mut regs))
+        .unwrap_or(Err(platform::Error::Gone))?;
+    *task.regs.lock() = regs;
+    Ok(trap)
+}
+
+/// Answers a system call. `Err`: interrupted, how to go on depends on the signal.
+async fn syscall(task: &Task) -> Result<(), Restart> {
+    let (number, args) = {
+        let regs = task.regs.lock();
+        (regs.syscall_number(), regs.syscall_args())
+    };
+    let result = syscalls::dispatch(task, number, args).await;
+    let mut regs = task.regs.lock();
+    match result {
+        Ok(value) => regs.set_return(value),
+        Err(Error::Errno(errno)) => regs.set_return(errno.to_return()),
+        Err(Error::Restart(restart)) => {
+            regs.set_return(Errno::EINTR.to_return());
+            return Err(restart);
+        }
+    }
+    Ok(())
+}
+
+fn handle_fault(task: &Task, fault: &platform::Fault) {
+    task.count_fault();
+    let is_memory = fault.signal == libc::SIGSEGV || fault.signal == libc::SIGBUS;
+    let info = if is_memory {
+        match task.mm().handle_fault(fault) {
+            Ok(()) => return,
+            Err(info) => {
+                let signal = Signal::new(info.signo).unwrap_or(Signal::SIGSEGV);
+                SigInfo::fault(signal, info.code, info.addr)
+            }
+        }
+    } else {
+        let signal = Signal::new(fault.signal).unwrap_or(Signal::SIGSEGV);
+        SigInfo::fault(signal, fault.code, fault.addr)
+    };
+    force(task, info);
+}
+
+/// A stopped task waits here until SIGCONT, or until it has to end.
+async fn wait_for_continue(task: &Task) {
+    let group = task.group();
+    let ready = || {
+        if group.is_stopped() && group.must_exit(task.tid()).is_none() {
+            Err(Errno::EAGAIN)
+        } else {
+            Ok(())
+        }
+    };
+    // Interrupted only means that a signal came in: SIGKILL ends the stop through `must_exit`.
+    let _ = task
+        .wait_on(&group.continued, Ready::all(), None, ready)
+        .await;
+    task.interrupt();
+}

@@ -1,0 +1,652 @@
+//! The MemoryFile: one sparse memfd that holds all guest memory that is not a host file.
+//!
+//! [`FileRange`] is a counted reference on pages of it. Counts are kept page-exact (as runs of
+//! equal count), so that copy-on-write can ask whether a page has one owner left. Pages nobody
+//! refers to keep their old contents for a while: a copy may overwrite them as they are, everybody
+//! else gets memory from which holes were punched. The Sentry touches guest memory through
+//! [`Window`]s of [`CHUNK`] bytes, made when first needed and few at a time.
+//!
+//! Its lock is innermost: nothing is called with it held.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use runsc_platform::memory::{MemFd, Window};
+
+use crate::errno::{Errno, Result};
+use crate::mm::types::{PAGE_SIZE, page_up};
+
+/// Bytes of one window. Address space only: pages count when touched.
+pub const CHUNK: u64 = 16 << 20;
+/// Windows kept at once.
+const MAX_WINDOWS: usize = 64;
+/// Size of the sparse file: the most that can be reserved, not used.
+const FILE_SIZE: u64 = 1 << 45;
+/// Freed memory kept with its contents, for copies to overwrite, before it goes back to the host.
+const MAX_DIRTY: u64 = 1 << 20;
+
+/// Free ranges, by place and by size.
+#[derive(Default)]
+struct FreeSet {
+    by_start: BTreeMap<u64, u64>,
+    by_len: BTreeSet<(u64, u64)>,
+    bytes: u64,
+}
+
+impl FreeSet {
+    fn remove(&mut self, start: u64, len: u64) {
+        self.by_start.remove(&start);
+        self.by_len.remove(&(len, start));
+        self.bytes -= len;
+    }
+
+    fn add(&mut self, start: u64, len: u64) {
+        self.by_start.insert(start, len);
+        self.by_len.insert((len, start));
+        self.bytes += len;
+    }
+
+    /// Adds a range, merged with its neighbours.
+    fn insert(&mut self, mut start: u64, mut len: u64) {
+        if let Some((&s, &l)) = self.by_start.range(..start).next_back()
+            && s + l == start
+        {
+            self.remove(s, l);
+            start = s;
+            len += l;
+        }
+        if let Some((&s, &l)) = self.by_start.range(start + len..).next()
+            && s == start + len
+        {
+            self.remove(s, l);
+            len += l;
+        }
+        self.add(start, len);
+    }
+
+    /// The smallest free range that fits, from its beginning.
+    fn take(&mut self, len: u64) -> Option<u64> {
+        let &(l, start) = self.by_len.range((len, 0)..).next()?;
+        self.remove(start, l);
+        if l > len {
+            self.add(start + len, l - len);
+        }
+        Some(start)
+    }
+
+    /// Exactly this range, if it is free.
+    fn take_at(&mut self, at: u64, len: u64) -> bool {
+        let Some((&s, &l)) = self.by_start.range(..=at).next_back() else {
+            return false;
+        };
+        if s + l < at + len {
+            return false;
+        }
+        self.remove(s, l);
+        if s < at {
+            self.add(s, at - s);
+        }
+        if s + l > at + len {
+            self.add(at + len, s + l - (at + len));
+        }
+        true
+    }
+}
+
+/// Pages with the same number of references.
+#[derive(Clone, Copy)]
+struct Run {
+    end: u64,
+    refs: u32,
+}
+
+struct State {
+    runs: BTreeMap<u64, Run>,
+    /// Free, reads as zeros.
+    clean: FreeSet,
+    /// Free, old contents.
+    dirty: FreeSet,
+    /// Bytes referred to.
+    reserved: u64,
+}
+
+impl State {
+    /// Makes `at` a run boundary.
+    fn split(&mut self, at: u64) {
+        if let Some((&start, run)) = self.runs.range_mut(..at).next_back()
+            && run.end > at
+            && start < at
+        {
+            let tail = *run;
+            run.end = at;
+            self.runs.insert(at, tail);
+        }
+    }
+
+    /// Joins the run that starts at `at` with the one before, if they are alike.
+    fn join(&mut self, at: u64) {
+        let Some(&right) = self.runs.get(&at) else {
+            return;
+        };
+        if let Some((_, left)) = self.runs.range_mut(..at).next_back()
+            && left.end == at
+            && left.refs == right.refs
+        {
+            left.end = right.end;
+            self.runs.remove(&at);
+        }
+    }
+
+    fn insert(&mut self, start: u64, len: u64) {
+        self.runs.insert(
+            start,
+            Run {
+                end: start + len,
+                refs: 1,
+            },
+        );
+        self.reserved += len;
+        self.join(start);
+        self.join(start + len);
+    }
+
+    fn add_ref(&mut self, start: u64, end: u64) {
+        self.split(start);
+        self.split(end);
+        let starts: Vec<u64> = self.runs.range(start..end).map(|(&s, _)| s).collect();
+        for s in &starts {
+            if let Some(run) = self.runs.get_mut(s) {
+                run.refs += 1;
+            }
+        }
+        for s in starts {
+            self.join(s);
+        }
+        self.join(end);
+    }
+
+    fn drop_ref(&mut self, start: u64, end: u64) {
+        self.split(start);
+        self.split(end);
+        let starts: Vec<(u64, Run)> = self.runs.range(start..end).map(|(&s, &r)| (s, r)).collect();
+        for &(s, run) in &starts {
+            if run.refs == 1 {
+                self.runs.remove(&s);
+                self.dirty.insert(s, run.end - s);
+                self.reserved -= run.end - s;
+            } else if let Some(run) = self.runs.get_mut(&s) {
+                run.refs -= 1;
+            }
+        }
+        for (s, _) in starts {
+            self.join(s);
+        }
+        self.join(end);
+    }
+}
+
+struct CachedWindow {
+    window: Arc<Window>,
+    /// Set on use, cleared when looking for one to give up.
+    used: AtomicBool,
+}
+
+/// All guest memory that is not a host file. One a sandbox.
+pub struct MemoryFile {
+    memfd: MemFd,
+    fd: Arc<OwnedFd>,
+    state: Mutex<State>,
+    windows: RwLock<HashMap<u64, CachedWindow>>,
+    /// Of the host, bytes: what the overcommit heuristic refuses to exceed in one mapping.
+    total_memory: u64,
+}
+
+/// Whether the memory asked for must read as zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Contents {
+    Zero,
+    /// The caller overwrites all of it before anybody else can see it.
+    Any,
+}
+
+impl MemoryFile {
+    /// # Errors
+    /// What memfd_create and ftruncate say.
+    pub fn new() -> std::io::Result<Arc<MemoryFile>> {
+        let memfd = MemFd::create(c"guest-memory")?;
+        memfd.set_len(FILE_SIZE)?;
+        let fd = Arc::new(memfd.try_clone_fd()?);
+        let mut clean = FreeSet::default();
+        clean.insert(0, FILE_SIZE);
+        let total_memory = nix::sys::sysinfo::sysinfo().map_or(u64::MAX / 2, |i| {
+            i.ram_total().saturating_add(i.swap_total())
+        });
+        Ok(Arc::new(MemoryFile {
+            memfd,
+            fd,
+            state: Mutex::new(State {
+                runs: BTreeMap::new(),
+                clean,
+                dirty: FreeSet::default(),
+                reserved: 0,
+            }),
+            windows: RwLock::new(HashMap::new()),
+            total_memory,
+        }))
+    }
+
+    /// `len` zeroed bytes (rounded up to pages), sparse until touched.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub fn allocate(self: &Arc<Self>, len: u64) -> Result<FileRange> {
+        self.allocate_near(len, None, Contents::Zero)
+    }
+
+    /// As `allocate`, at offset `near` if that is free (neighbours merge in the host's mappings).
+    pub(crate) fn allocate_near(
+        self: &Arc<Self>,
+        len: u64,
+        near: Option<u64>,
+        contents: Contents,
+    ) -> Result<FileRange> {
+        let len = page_up(len).filter(|&l| l > 0).ok_or(Errno::ENOMEM)?;
+        let mut state = self.state.lock();
+        let offset = 'found: {
+            if contents == Contents::Any {
+                if let Some(at) = near
+                    && state.dirty.take_at(at, len)
+                {
+                    break 'found at;
+                }
+                if let Some(at) = state.dirty.take(len) {
+                    break 'found at;
+                }
+            }
+            if let Some(at) = near
+                && state.clean.take_at(at, len)
+            {
+                break 'found at;
+            }
+            state.clean.take(len).ok_or(Errno::ENOMEM)?
+        };
+        state.insert(offset, len);
+        drop(state);
+        Ok(FileRange {
+            file: self.clone(),
+            offset,
+            len,
+        })
+    }
+
+    /// The descriptor, for a [`crate::mm::mappable::Backing`].
+    pub fn fd(&self) -> &Arc<OwnedFd> {
+        &self.fd
+    }
+
+    pub(crate) fn as_host_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Bytes of host memory in use.
+    pub fn used(&self) -> u64 {
+        self.memfd.allocated_bytes().unwrap_or(0)
+    }
+
+    /// Bytes referred to, touched or not.
+    pub fn reserved(&self) -> u64 {
+        self.state.lock().reserved
+    }
+
+    /// RAM and swap of the host, bytes.
+    pub fn total_memory(&self) -> u64 {
+        self.total_memory
+    }
+
+    /// Gives all freed memory back to the host now (done by itself when it becomes much).
+    pub fn trim(&self) {
+        let dirty = std::mem::take(&mut self.state.lock().dirty);
+        let mut punched = Vec::with_capacity(dirty.by_start.len());
+        for (start, len) in dirty.by_start {
+            // A range that could not be cleaned stays out of use for good.
+            if self.memfd.punch_hole(start, len).is_ok() {
+                punched.push((start, len));
+            }
+        }
+        let mut state = self.state.lock();
+        for (start, len) in punched {
+            state.clean.insert(start, len);
+        }
+    }
+
+    /// The window that holds byte `offset`: window, position in it, bytes from there to its end.
+    pub(crate) fn window(&self, offset: u64) -> Result<(Arc<Window>, usize, usize)> {
+        let chunk = offset / CHUNK;
+        let pos = (offset % CHUNK) as usize;
+        let avail = CHUNK as usize - pos;
+        if let Some(cached) = self.windows.read().get(&chunk) {
+            if !cached.used.load(Ordering::Relaxed) {
+                cached.used.store(true, Ordering::Relaxed);
+            }
+            return Ok((cached.window.clone(), pos, avail));
+        }
+        let mut windows = self.windows.write();
+        if let Some(cached) = windows.get(&chunk) {
+            return Ok((cached.window.clone(), pos, avail));
+        }
+        if windows.len() >= MAX_WINDOWS {
+            windows.retain(|_, w| w.used.swap(false, Ordering::Relaxed));
+            if windows.len() >= MAX_WINDOWS {
+                windows.clear();
+            }
+        }
+        let window = Window::map(self.as_host_fd(), chunk * CHUNK, CHUNK as usize, true)
+            .map_err(|_| Errno::ENOMEM)?;
+        let window = Arc::new(window);
+        windows.insert(
+            chunk,
+            CachedWindow {
+                window: window.clone(),
+                used: AtomicBool::new(true),
+            },
+        );
+        Ok((window, pos, avail))
+    }
+
+    /// Host memory behind a range, bytes: what is allocated there.
+    pub(crate) fn resident(&self, start: u64, end: u64) -> u64 {
+        self.extents(start, end).iter().map(|(s, e)| e - s).sum()
+    }
+
+    /// The allocated parts of a range, in order.
+    pub(crate) fn extents(&self, start: u64, end: u64) -> Vec<(u64, u64)> {
+        use nix::unistd::{Whence, lseek};
+        let mut found = Vec::new();
+        let mut at = start;
+        while at < end {
+            let Ok(data) = lseek(self.as_host_fd(), at as i64, Whence::SeekData) else {
+                break;
+            };
+            let data = data as u64;
+            if data >= end {
+                break;
+            }
+            let Ok(hole) = lseek(self.as_host_fd(), data as i64, Whence::SeekHole) else {
+                break;
+            };
+            let hole = (hole as u64).min(end);
+            found.push((data.max(start), hole));
+            at = hole;
+        }
+        found
+    }
+
+    /// Allocates what is behind a range now. A hint: failing shows when it is touched.
+    pub(crate) fn populate(&self, start: u64, len: u64) {
+        if let Err(e) = self.memfd.allocate(start, len) {
+            log::debug!("guest memory could not be allocated ahead: {e}");
+        }
+    }
+
+    fn release(&self, start: u64, len: u64) {
+        let much = {
+            let mut state = self.state.lock();
+            state.drop_ref(start, start + len);
+            state.dirty.bytes > MAX_DIRTY
+        };
+        if much {
+            self.trim();
+        }
+    }
+}
+
+/// A reference on a page range of the MemoryFile; the memory is free when the last one drops.
+pub struct FileRange {
+    file: Arc<MemoryFile>,
+    offset: u64,
+    len: u64,
+}
+
+impl FileRange {
+    /// The MemoryFile's fd, for a [`crate::mm::mappable::Backing`].
+    pub fn fd(&self) -> &Arc<OwnedFd> {
+        &self.file.fd
+    }
+
+    /// Offset in the MemoryFile, bytes.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    #[expect(clippy::len_without_is_empty, reason = "a range is never empty")]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn end(&self) -> u64 {
+        self.offset + self.len
+    }
+
+    /// A further reference on a part (bytes, page aligned, relative to this range; clamped to it).
+    pub fn share(&self, off: u64, len: u64) -> FileRange {
+        let off = off.min(self.len - PAGE_SIZE);
+        let len = len.min(self.len - off);
+        let offset = self.offset + off;
+        self.file.state.lock().add_ref(offset, offset + len);
+        FileRange {
+            file: self.file.clone(),
+            offset,
+            len,
+        }
+    }
+
+    /// Cuts the reference in two at `at` (page aligned, inside).
+    pub(crate) fn split_off(&mut self, at: u64) -> FileRange {
+        debug_assert!(at > 0 && at < self.len);
+        let tail = FileRange {
+            file: self.file.clone(),
+            offset: self.offset + at,
+            len: self.len - at,
+        };
+        self.len = at;
+        tail
+    }
+
+    /// Joins `next` to the end if it is contiguous; gives it back if not.
+    pub(crate) fn append(&mut self, next: FileRange) -> Option<FileRange> {
+        if next.offset != self.end() {
+            return Some(next);
+        }
+        self.len += next.len;
+        // The reference now belongs to this range.
+        let mut next = next;
+        next.len = 0;
+        None
+    }
+
+    /// Number of references on the page at `off`, and the part of this range around it (start,
+    /// end, relative) that has the same number.
+    pub(crate) fn owners(&self, off: u64) -> (u32, u64, u64) {
+        let at = self.offset + off;
+        let state = self.file.state.lock();
+        match state.runs.range(..=at).next_back() {
+            Some((&start, run)) if run.end > at => (
+                run.refs,
+                start.max(self.offset) - self.offset,
+                run.end.min(self.end()) - self.offset,
+            ),
+            _ => (u32::MAX, off, off + PAGE_SIZE),
+        }
+    }
+
+    /// The window to read and write byte `off` (relative to this range) through: window, position
+    /// in it, and how many bytes from there are in both.
+    ///
+    /// # Errors
+    /// ENOMEM if the host refuses a mapping; EFAULT beyond the end.
+    pub fn window(&self, off: u64) -> Result<(Arc<Window>, usize, usize)> {
+        if off >= self.len {
+            return Err(Errno::EFAULT);
+        }
+        let (window, pos, avail) = self.file.window(self.offset + off)?;
+        let left = usize::try_from(self.len - off).unwrap_or(usize::MAX);
+        Ok((window, pos, avail.min(left)))
+    }
+
+    /// Gives the memory of a part back to the host; it reads as zeros, in every mapping.
+    ///
+    /// # Errors
+    /// What fallocate says.
+    pub fn punch(&self, off: u64, len: u64) -> Result<()> {
+        let len = len.min(self.len.saturating_sub(off));
+        if len == 0 {
+            return Ok(());
+        }
+        self.file
+            .memfd
+            .punch_hole(self.offset + off, len)
+            .map_err(|_| Errno::ENOMEM)
+    }
+
+    /// Copies `len` bytes from `src` (at its offset `src_off`) to `off` of this range.
+    pub(crate) fn copy_from(
+        &self,
+        off: u64,
+        src: &FileRange,
+        src_off: u64,
+        len: u64,
+    ) -> Result<()> {
+        let mut done = 0;
+        while done < len {
+            let (from, from_pos, n) = src.window(src_off + done)?;
+            let (to, to_pos, m) = self.window(off + done)?;
+            let n = n.min(m).min((len - done) as usize);
+            from.copy_to(from_pos, &to, to_pos, n)
+                .map_err(|_| Errno::ENOMEM)?;
+            done += n as u64;
+        }
+        Ok(())
+    }
+
+    /// Clears `len` bytes from `off`.
+    pub(crate) fn zero(&self, off: u64, len: u64) -> Result<()> {
+        let mut done = 0;
+        while done < len {
+            let (to, pos, n) = self.window(off + done)?;
+            let n = n.min((len - done) as usize);
+            to.zero(pos, n).map_err(|_| Errno::ENOMEM)?;
+            done += n as u64;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for FileRange {
+    fn drop(&mut self) {
+        if self.len > 0 {
+            self.file.release(self.offset, self.len);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(range: &FileRange, byte: u8) {
+        let (w, pos, n) = range.window(0).unwrap();
+        w.write(pos, &vec![byte; n.min(range.len() as usize)])
+            .unwrap();
+    }
+
+    fn first(range: &FileRange, off: u64) -> u8 {
+        let (w, pos, _) = range.window(off).unwrap();
+        let mut b = [0];
+        w.read(pos, &mut b).unwrap();
+        b[0]
+    }
+
+    #[test]
+    fn freed_memory_comes_back_zeroed() {
+        let file = MemoryFile::new().unwrap();
+        for _ in 0..3 {
+            let ranges: Vec<FileRange> =
+                (0..40).map(|_| file.allocate(64 << 10).unwrap()).collect();
+            for r in &ranges {
+                assert_eq!(first(r, 0), 0);
+                assert_eq!(first(r, 60 << 10), 0);
+                fill(r, 0xaa);
+            }
+        }
+        file.trim();
+        assert_eq!(file.used(), 0);
+        assert_eq!(file.reserved(), 0);
+        let state = file.state.lock();
+        assert_eq!(state.clean.by_start.len(), 1);
+        assert_eq!(state.clean.bytes, FILE_SIZE);
+    }
+
+    #[test]
+    fn counts_are_page_exact() {
+        let file = MemoryFile::new().unwrap();
+        let mut a = file.allocate(10 * PAGE_SIZE).unwrap();
+        let b = a.share(2 * PAGE_SIZE, 3 * PAGE_SIZE);
+        assert_eq!(a.owners(0), (1, 0, 2 * PAGE_SIZE));
+        assert_eq!(a.owners(3 * PAGE_SIZE), (2, 2 * PAGE_SIZE, 5 * PAGE_SIZE));
+        assert_eq!(a.owners(5 * PAGE_SIZE), (1, 5 * PAGE_SIZE, 10 * PAGE_SIZE));
+        let tail = a.split_off(4 * PAGE_SIZE);
+        drop(tail);
+        assert_eq!(file.reserved(), 5 * PAGE_SIZE);
+        assert_eq!(b.owners(0), (2, 0, 2 * PAGE_SIZE));
+        assert_eq!(b.owners(2 * PAGE_SIZE), (1, 2 * PAGE_SIZE, 3 * PAGE_SIZE));
+        drop(a);
+        assert_eq!(b.owners(0), (1, 0, 3 * PAGE_SIZE));
+        drop(b);
+        assert_eq!(file.reserved(), 0);
+        assert!(file.state.lock().runs.is_empty());
+    }
+
+    #[test]
+    fn near_is_honoured_and_joined() {
+        let file = MemoryFile::new().unwrap();
+        let mut a = file.allocate(PAGE_SIZE).unwrap();
+        let b = file
+            .allocate_near(PAGE_SIZE, Some(a.offset() + PAGE_SIZE), Contents::Zero)
+            .unwrap();
+        assert_eq!(b.offset(), a.offset() + PAGE_SIZE);
+        assert!(a.append(b).is_none());
+        assert_eq!(a.len(), 2 * PAGE_SIZE);
+        assert_eq!(file.reserved(), 2 * PAGE_SIZE);
+        let far = file
+            .allocate_near(PAGE_SIZE, Some(1 << 30), Contents::Zero)
+            .unwrap();
+        assert_eq!(far.offset(), 1 << 30);
+        assert!(a.append(far).is_some());
+    }
+
+    #[test]
+    fn a_range_across_chunks_is_reached_in_pieces() {
+        let file = MemoryFile::new().unwrap();
+        let a = file.allocate(3 * CHUNK).unwrap();
+        let b = file.allocate(3 * CHUNK).unwrap();
+        let (w, pos, n) = a.window(CHUNK - 8).unwrap();
+        assert_eq!(n, 8);
+        w.write(pos, &[7; 8]).unwrap();
+        b.copy_from(4, &a, 0, 2 * CHUNK).unwrap();
+        assert_eq!(first(&b, CHUNK - 4), 7);
+        assert_eq!(first(&b, CHUNK + 4), 0);
+    }
+
+    #[test]
+    fn windows_are_bounded() {
+        let file = MemoryFile::new().unwrap();
+        let a = file.allocate(CHUNK * (MAX_WINDOWS as u64 + 8)).unwrap();
+        for i in 0..MAX_WINDOWS as u64 + 8 {
+            a.window(i * CHUNK).unwrap();
+        }
+        assert!(file.windows.read().len() <= MAX_WINDOWS);
+    }
+}
