@@ -12,6 +12,7 @@ pub mod arch;
 pub mod host;
 pub mod memory;
 pub mod seccomp;
+pub mod terminal;
 pub mod traits;
 
 pub use traits::*;

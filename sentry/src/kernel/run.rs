@@ -8,6 +8,7 @@ use runsc_platform::{AddressSpace, Trap};
 
 use crate::errno::{Errno, Error, Restart};
 use crate::executor;
+use crate::kernel::current;
 use crate::kernel::exit;
 use crate::kernel::group::ExitStatus;
 use crate::kernel::signal::deliver::{Outcome, deliver};
@@ -25,7 +26,7 @@ pub fn start(task: Arc<Task>) {
 
 /// Boxed, because a task's future contains the one of clone(2), which starts others.
 fn boxed(task: Arc<Task>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-    Box::pin(run(task))
+    Box::pin(current::scope(task.clone(), run(task)))
 }
 
 /// The future of a task, from its first instruction to its end.
