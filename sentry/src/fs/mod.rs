@@ -10,6 +10,7 @@ pub mod attrs;
 pub mod change;
 pub mod context;
 pub mod dentry;
+pub mod device;
 pub mod epoll;
 pub mod eventfd;
 pub mod dev;
