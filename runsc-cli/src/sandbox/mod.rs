@@ -280,7 +280,7 @@ impl Parts {
             fds: &fds,
             blocked_signals: 0,
         })
-        .with_context(|| format!("{name}: cannot make its namespaces"))?;
+        .with_context(|| format!("{name}: cannot make its namespaces{}", hint(part.ids)))?;
         // From here on it is killed and reaped, however this ends.
         let mut process = Process {
             name,
@@ -295,6 +295,17 @@ impl Parts {
         let released = process.child.release();
         released.with_context(|| format!("{name}: cannot be started"))?;
         Ok(process)
+    }
+}
+
+/// What an ordinary user can do about namespaces that are refused.
+fn hint(ids: Option<Ids>) -> &'static str {
+    let limit = std::fs::read_to_string("/proc/sys/user/max_user_namespaces");
+    match ids {
+        Some(_) if limit.is_ok_and(|limit| limit.trim() == "0") => {
+            " (user.max_user_namespaces is 0)"
+        }
+        _ => "",
     }
 }
 
