@@ -187,13 +187,3 @@ fn closed_stdio_stays_closed() {
     assert_eq!(count("</dev/null"), open);
     assert_eq!(count("<&-"), open - 1);
 }
-
-#[test]
-fn filters_are_listed() {
-    let output = command(&["debug", "filters"]).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        text.contains("gofer: ") && text.contains("openat2("),
-        "{text}"
-    );
-}
