@@ -39,7 +39,7 @@ const FORWARDED: [Signal; 10] = [
 /// `si_code` of a signal the kernel sent by itself: from the terminal, for these signals.
 const SI_KERNEL: i32 = 0x80;
 
-/// How long a process may take to die of something else than what the other one died of.
+/// How long a process may take to die after the other one has.
 const GRACE: Duration = Duration::from_millis(200);
 
 /// How a sandbox ended.
@@ -170,7 +170,10 @@ impl Sandbox {
                 None
             }
             Event::Fatal { report } => {
-                // A Sentry without its Gofer complains as well, but is not to blame.
+                // A Sentry without its Gofer complains as well, but is not to blame. It may have
+                // noticed before the kernel let us.
+                let deadline = Instant::now() + GRACE;
+                wait_for(self.gofer.child.pidfd.as_fd(), deadline)?;
                 if self.gofer_died_first()? {
                     return Ok(Some(Outcome::Broken(self.gofer.obituary())));
                 }
