@@ -6,6 +6,7 @@
 
 pub mod cred;
 pub mod futex;
+pub mod inotify;
 pub mod io;
 pub mod memfd;
 pub mod memory;
