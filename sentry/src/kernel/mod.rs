@@ -51,8 +51,11 @@ pub struct Uts {
     pub domainname: Vec<u8>,
 }
 
-/// Told once how the container's first process ended, or why the sandbox cannot go on.
+/// Told how the container's first process started and ended, or why the sandbox cannot go on. All
+/// but `started` are the end of the sandbox.
 pub trait Supervisor: Send + Sync {
+    fn started(&self);
+    fn start_failed(&self, exit_code: u8, message: &str);
     fn exited(&self, status: ExitStatus);
     fn fatal(&self, report: &str);
 }
@@ -116,6 +119,10 @@ impl Kernel {
 
     pub fn first(&self) -> Option<Arc<ThreadGroup>> {
         self.first.lock().clone()
+    }
+
+    pub fn supervisor(&self) -> &dyn Supervisor {
+        &*self.supervisor
     }
 
     fn process_ended(&self, group: &Arc<ThreadGroup>, status: ExitStatus) {

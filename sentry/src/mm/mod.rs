@@ -30,7 +30,7 @@ mod remap;
 mod report;
 pub mod shared;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod types;
 mod vma;
 
@@ -179,6 +179,15 @@ impl Mm {
     pub fn user_range(&self) -> (u64, u64) {
         let inner = self.inner.read();
         (inner.low, inner.high)
+    }
+
+    /// Where the vDSO's ELF image is (AT_SYSINFO_EHDR).
+    pub(crate) fn vdso_image(&self) -> Option<u64> {
+        self.platform.vdso().map(|v| v.image)
+    }
+
+    pub fn limits(&self) -> Limits {
+        self.inner.read().limits
     }
 
     /// To be called at exec and when a memory rlimit changes; fork copies them.

@@ -22,6 +22,16 @@ impl Strace {
         }
     }
 
+    /// As `--strace` asked; without a file of its own it goes to the log.
+    pub fn from_config(config: &StraceConfig, out: Option<OwnedFd>) -> Strace {
+        let out: Box<dyn Write + Send> = match out {
+            Some(fd) => Box::new(std::fs::File::from(fd)),
+            None => Box::new(ToLog),
+        };
+        let number = |name: &String| SYSCALLS.iter().find(|s| s.name == name).map(|s| u64::from(s.number));
+        Strace::new(out, config.only.iter().filter_map(number).collect())
+    }
+
     fn line(&self, text: &str) {
         let mut out = self.out.lock();
         if let Err(e) = out.write_all(text.as_bytes()) {
