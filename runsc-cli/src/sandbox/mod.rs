@@ -29,6 +29,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use nix::sys::termios::{Termios, tcgetattr};
 use runsc_gofer::server::ServerConfig;
 use runsc_platform::process::{self, Child, Inherited, Spawn};
 use runsc_sentry::{
@@ -130,6 +131,8 @@ pub fn own_stdio(inherited: &Inherited) -> Result<[Option<OwnedFd>; 3]> {
 pub struct Sandbox {
     sentry: Process,
     gofer: Process,
+    /// The terminal's settings from before, should the guest leave it in a strange state.
+    terminal: Option<Termios>,
 }
 
 /// A child and the connection to it.
@@ -145,6 +148,7 @@ struct Process {
 impl Sandbox {
     /// Starts both processes. Signals must be blocked already (see [`Signals`]).
     pub fn start(plan: Plan, observation: &Observation, mode: Mode) -> Result<Self> {
+        let terminal = tcgetattr(std::io::stdin()).ok();
         let parts = Parts::new()?;
         let (client_ends, server_ends) = runsc_gofer::client::channel_pairs(CHANNELS)?;
         let gofer = parts.gofer(plan.gofer, plan.owner, &server_ends, observation)?;
@@ -156,7 +160,11 @@ impl Sandbox {
             sentry.child.pid
         );
         process::release_code_pages().context("releasing pages")?;
-        Ok(Self { sentry, gofer })
+        Ok(Self {
+            sentry,
+            gofer,
+            terminal,
+        })
     }
 }
 

@@ -14,6 +14,7 @@ use nix::{
     sys::{
         signal::{SigSet, Signal, raise},
         signalfd::{SfdFlags, SignalFd, siginfo},
+        termios::{SetArg, tcsetattr},
         wait::{Id, WaitPidFlag, WaitStatus, waitid},
     },
 };
@@ -126,6 +127,17 @@ impl Process {
 impl Sandbox {
     /// Waits for the end of the sandbox, passing signals on. Nothing of it is left afterwards.
     pub fn supervise(mut self, signals: &Signals) -> Result<Outcome> {
+        let outcome = self.watch(signals);
+        // A guest that ends by itself leaves the terminal as it likes, as it would outside; one that
+        // was cut short had no chance to.
+        if let (Some(terminal), Ok(Outcome::Broken(_)) | Err(_)) = (&self.terminal, &outcome) {
+            // Fails only if the terminal is gone.
+            let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, terminal);
+        }
+        outcome
+    }
+
+    fn watch(&mut self, signals: &Signals) -> Result<Outcome> {
         loop {
             let [control, arrived, gofer, sentry] = wait([
                 (self.sentry.control.as_fd(), PollFlags::POLLIN),
