@@ -131,6 +131,14 @@ impl Held {
     }
 }
 
+impl Drop for Held {
+    /// A test that fails leaves nothing behind either.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 #[test]
 fn signals_are_passed_on() {
     for signal in [
