@@ -38,7 +38,7 @@ pub fn build(
         move |errno| BootError::Mount { destination, errno }
     };
     let root = b.gofer_tree(config.root.gofer_mount, config.root.overlay).map_err(at(b"/"))?;
-    let flags = if config.root.readonly { MountFlags::READONLY } else { MountFlags::empty() };
+    let flags = if config.root.readonly { MountFlags::RDONLY } else { MountFlags::empty() };
     let namespace = MountNamespace::new(Mount::new(root, b"rootfs", flags | MountFlags::RELATIME));
     crate::fs::register_all(kernel, &namespace);
     let fs = FsContext::new(namespace.clone());
@@ -61,7 +61,7 @@ pub fn build(
 impl Builder<'_> {
     /// A tree of the Gofer, under an overlay in memory if asked for.
     fn gofer_tree(&self, mount: GoferMount, overlay: OverlayKind) -> Result<Arc<FileSystem>> {
-        let lower = crate::fs::gofer::mount(self.kernel, self.gofer, mount)?;
+        let lower = crate::fs::goferfs::mount(self.gofer, mount)?;
         match overlay {
             OverlayKind::None => Ok(lower),
             OverlayKind::Memory => crate::fs::overlay::mount(&self.kernel.memory, &lower),
@@ -83,15 +83,19 @@ impl Builder<'_> {
             make_mount_point(ctx, &m.destination, is_dir)?;
         }
         let place = ctx.lookup(&Base::Cwd, &m.destination, WalkFlags::FOLLOW)?;
-        if let MountKind::Tmpfs(TmpfsOptions { copy_up: true, .. }) = &m.kind {
-            copy_up(&place, &fs)?;
-        }
         let mount = Mount::new(fs, &m.source, flags(&m.flags));
         ctx.namespace.attach(&mount, &place)
     }
 
     fn tmpfs(&self, o: &TmpfsOptions) -> Result<Arc<FileSystem>> {
-        crate::fs::tmpfs::mount(&self.kernel.memory, o)
+        let options = crate::fs::tmpfs::Options {
+            size: o.size,
+            nr_inodes: o.nr_inodes,
+            mode: o.mode,
+            uid: o.uid,
+            gid: o.gid,
+        };
+        crate::fs::tmpfs::Tmpfs::mount(self.kernel.memory.clone(), &options)
     }
 
     fn mask(&self, ctx: &Ctx, path: &[u8]) -> Result<()> {
@@ -102,7 +106,7 @@ impl Builder<'_> {
         };
         if place.dentry.is_dir() {
             let fs = self.tmpfs(&TmpfsOptions { size: Some(0), mode: Some(0o755), ..Default::default() })?;
-            return ctx.namespace.attach(&Mount::new(fs, b"tmpfs", MountFlags::READONLY), &place);
+            return ctx.namespace.attach(&Mount::new(fs, b"tmpfs", MountFlags::RDONLY), &place);
         }
         let null = ctx.lookup(&Base::Cwd, b"/dev/null", WalkFlags::FOLLOW)?;
         ctx.namespace.bind(&null, &place, false)
@@ -115,7 +119,7 @@ fn flags(c: &ConfigFlags) -> MountFlags {
         Atime::Strict => MountFlags::empty(),
         Atime::Never => MountFlags::NOATIME,
     };
-    flags.set(MountFlags::READONLY, c.readonly);
+    flags.set(MountFlags::RDONLY, c.readonly);
     flags.set(MountFlags::NOSUID, c.nosuid);
     flags.set(MountFlags::NODEV, c.nodev);
     flags.set(MountFlags::NOEXEC, c.noexec);
@@ -193,6 +197,6 @@ fn make_readonly(ctx: &Ctx, path: &[u8]) -> Result<()> {
     };
     ctx.namespace.bind(&place, &place, true)?;
     let covered = ctx.lookup(&Base::Cwd, path, WalkFlags::FOLLOW)?;
-    covered.mount.set_flags(covered.mount.flags() | MountFlags::READONLY);
+    covered.mount.set_flags(covered.mount.flags() | MountFlags::RDONLY);
     Ok(())
 }
