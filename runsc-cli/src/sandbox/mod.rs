@@ -61,6 +61,7 @@ pub struct Plan {
 pub struct Observation {
     log: Option<OwnedFd>,
     strace: Option<OwnedFd>,
+    /// Of the children.
     pub log_level: LogLevel,
     pub strace_config: StraceConfig,
 }
@@ -84,12 +85,12 @@ impl Observation {
             None => stderr()?,
         };
         let debug = global.debug || global.debug_log.is_some();
-        let log_level = if debug {
-            LogLevel::Debug
-        } else {
-            LogLevel::Warn
+        // Without --debug the children's last words are the report that this process prints.
+        let (own, log_level) = match debug {
+            true => (LogLevel::Debug, LogLevel::Debug),
+            false => (LogLevel::Warn, LogLevel::Off),
         };
-        crate::logging::init("cli", log_level.into(), log.try_clone()?);
+        crate::logging::init("cli", own.into(), log.try_clone()?);
         let enabled = global.strace || global.strace_log.is_some();
         let strace = match &global.strace_log {
             Some(path) => Some(open(path)?),
