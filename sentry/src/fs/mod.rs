@@ -10,8 +10,10 @@ pub mod attrs;
 pub mod change;
 pub mod context;
 pub mod dentry;
+pub mod device;
 pub mod epoll;
 pub mod eventfd;
+pub mod dev;
 pub mod exec;
 pub mod extra;
 pub mod fdtable;
@@ -20,6 +22,7 @@ pub mod hostfd;
 pub mod goferfs;
 pub mod inode;
 pub mod inotify;
+pub mod kernfs;
 pub mod locks;
 pub mod meta;
 pub mod mount;
@@ -37,7 +40,6 @@ pub mod timerfd;
 pub mod tty;
 pub mod walk;
 
-pub mod dev;
 pub mod proc;
 pub mod sysfs;
 pub fn register_all(_: &std::sync::Arc<crate::kernel::Kernel>, _: &std::sync::Arc<mount::MountNamespace>) {}
