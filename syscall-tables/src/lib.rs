@@ -11,8 +11,8 @@
 
 pub mod errno;
 mod lookup;
-mod signal;
 pub mod report;
+mod signal;
 pub mod strace;
 mod table;
 mod types;

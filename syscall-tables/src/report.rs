@@ -14,7 +14,11 @@ pub struct Filter {
 
 impl Default for Filter {
     fn default() -> Self {
-        Filter { arch: Arch::HOST, level: None, family: None }
+        Filter {
+            arch: Arch::HOST,
+            level: None,
+            family: None,
+        }
     }
 }
 
@@ -58,16 +62,33 @@ impl Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { full, partial, none } = self;
-        write!(f, "{} system calls: {full} full, {partial} partial, {none} none", self.total())
+        let Counts {
+            full,
+            partial,
+            none,
+        } = self;
+        write!(
+            f,
+            "{} system calls: {full} full, {partial} partial, {none} none",
+            self.total()
+        )
     }
 }
 
 /// Aligned columns for a terminal, counts at the end.
 pub fn text(filter: &Filter) -> String {
     render(filter, |out, rows| {
-        let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0).max(4);
-        writeln!(out, "{:>4}  {:<width$}  {:<8}{:<8}NOTE", "NR", "NAME", "FAMILY", "LEVEL")?;
+        let width = rows
+            .iter()
+            .map(|row| row.name.len())
+            .max()
+            .unwrap_or(0)
+            .max(4);
+        writeln!(
+            out,
+            "{:>4}  {:<width$}  {:<8}{:<8}NOTE",
+            "NR", "NAME", "FAMILY", "LEVEL"
+        )?;
         for row in rows {
             let line = format!(
                 "{:>4}  {:<width$}  {:<8}{:<8}{}",
@@ -87,17 +108,30 @@ pub fn text(filter: &Filter) -> String {
 pub fn markdown(filter: &Filter) -> String {
     render(filter, |out, rows| {
         writeln!(out, "{} ({}).\n", Counts::of(rows), filter.arch.name())?;
-        writeln!(out, "| family | full | partial | none |\n|---|---:|---:|---:|")?;
+        writeln!(
+            out,
+            "| family | full | partial | none |\n|---|---:|---:|---:|"
+        )?;
         for family in Family::ALL {
-            let of_family: Vec<&Syscall> =
-                rows.iter().copied().filter(|row| row.family == *family).collect();
+            let of_family: Vec<&Syscall> = rows
+                .iter()
+                .copied()
+                .filter(|row| row.family == *family)
+                .collect();
             let counts = Counts::of(&of_family);
             if counts.total() != 0 {
-                let Counts { full, partial, none } = counts;
+                let Counts {
+                    full,
+                    partial,
+                    none,
+                } = counts;
                 writeln!(out, "| {family} | {full} | {partial} | {none} |")?;
             }
         }
-        writeln!(out, "\n| nr | call | family | level | note |\n|---:|---|---|---|---|")?;
+        writeln!(
+            out,
+            "\n| nr | call | family | level | note |\n|---:|---|---|---|---|"
+        )?;
         for row in rows {
             writeln!(
                 out,
@@ -116,7 +150,11 @@ pub fn markdown(filter: &Filter) -> String {
 /// One object: `arch`, `counts`, and `syscalls` with everything the table says.
 pub fn json(filter: &Filter) -> String {
     render(filter, |out, rows| {
-        let Counts { full, partial, none } = Counts::of(rows);
+        let Counts {
+            full,
+            partial,
+            none,
+        } = Counts::of(rows);
         writeln!(out, "{{\n  \"arch\": \"{}\",", filter.arch.name())?;
         writeln!(
             out,
@@ -124,7 +162,9 @@ pub fn json(filter: &Filter) -> String {
         )?;
         write!(out, "  \"syscalls\": [")?;
         for (i, row) in rows.iter().enumerate() {
-            let aarch64 = row.aarch64.map_or_else(|| "null".to_owned(), |nr| nr.to_string());
+            let aarch64 = row
+                .aarch64
+                .map_or_else(|| "null".to_owned(), |nr| nr.to_string());
             write!(
                 out,
                 "{}\n    {{ \"name\": {}, \"x86_64\": {}, \"aarch64\": {aarch64}, \
@@ -138,7 +178,11 @@ pub fn json(filter: &Filter) -> String {
             )?;
             for (j, arg) in row.args.iter().enumerate() {
                 let comma = if j == 0 { "" } else { ", " };
-                write!(out, "{comma}{{ \"name\": \"{}\", \"type\": \"{:?}\" }}", arg.name, arg.ty)?;
+                write!(
+                    out,
+                    "{comma}{{ \"name\": \"{}\", \"type\": \"{:?}\" }}",
+                    arg.name, arg.ty
+                )?;
             }
             write!(out, "], \"returns\": \"{:?}\" }}", row.ret)?;
         }
@@ -157,7 +201,8 @@ fn render(
 }
 
 fn number(row: &Syscall, arch: Arch) -> String {
-    row.number(arch).map_or_else(|| "-".to_owned(), |number| number.to_string())
+    row.number(arch)
+        .map_or_else(|| "-".to_owned(), |number| number.to_string())
 }
 
 /// Names and notes are ours, printable text; quotes and backslashes are all there is to escape.

@@ -89,7 +89,12 @@ pub fn start(
             Ok(task)
         })
         .map_err(|e| failed("first process", e))?;
-    crate::fs::hostfd::take_terminal(&task);
+    // A terminal on stdin controls the session, so that job control works in it.
+    if let Ok(stdin) = task.files().get(0)
+        && let Err(e) = crate::fs::hostfd::control(&task, &stdin)
+    {
+        log::debug!("no controlling terminal: {e}");
+    }
     let program = Program { file, filename, argv: process.args.clone(), envp: process.env.clone() };
     let (name, kernel) = (name.clone(), kernel.clone());
     run::start_with(task, program, move |result| match result {

@@ -1,14 +1,7 @@
-//! Walks on behalf of a task: what system-call handlers and execve(2) call.
+//! Walks on behalf of a task: what system-call handlers call.
 
-use std::sync::Arc;
-
-use crate::errno::{Errno, Result};
-use crate::fs::file::File;
-use crate::fs::inode::{FileType, OpenFlags};
-use crate::fs::mount::MountFlags;
-use crate::fs::open::open_for_exec;
+use crate::errno::Result;
 use crate::fs::path::PathRef;
-use crate::fs::perm::{self, Access};
 use crate::fs::walk::{Base, Ctx, WalkFlags};
 use crate::kernel::task::Task;
 
@@ -35,30 +28,20 @@ pub fn lookup(t: &Task, dirfd: i32, path: &[u8], flags: WalkFlags) -> Result<Pat
     Ctx::of(t).lookup(&base(t, dirfd, path)?, path, flags)
 }
 
-/// Opens a program to run it. EACCES unless it is a regular file that may be executed.
-pub fn open_exec(t: &Task, path: &[u8]) -> Result<Arc<File>> {
-    open_exec_at(t, libc::AT_FDCWD, path, 0)
+/// The text of a symlink; of a magic link, the path it leads to (proc(5)).
+///
+/// # Errors
+/// EINVAL if it is no symlink.
+pub fn link_text(t: &Task, place: &PathRef) -> Result<Vec<u8>> {
+    use crate::fs::file::File;
+    use crate::fs::inode::MagicTarget;
+    let display = |path: &PathRef| path.display(&t.fs().root());
+    match place.inode().magic_link() {
+        Some(target) => Ok(match target? {
+            MagicTarget::Path(path) => display(&path),
+            MagicTarget::File(file) => display(File::path(&file)),
+        }),
+        None => place.inode().readlink(),
+    }
 }
 
-/// As [`open_exec`] for execveat(2), with its AT_* flags.
-pub fn open_exec_at(t: &Task, dirfd: i32, path: &[u8], flags: i32) -> Result<Arc<File>> {
-    let mut how = WalkFlags::OPEN_READ;
-    if flags & libc::AT_SYMLINK_NOFOLLOW == 0 {
-        how |= WalkFlags::FOLLOW;
-    }
-    if flags & libc::AT_EMPTY_PATH != 0 {
-        how |= WalkFlags::EMPTY;
-    }
-    let ctx = Ctx::of(t);
-    let place = ctx.lookup(&base(t, dirfd, path)?, path, how)?;
-    match place.inode().kind() {
-        FileType::Regular => {}
-        FileType::Symlink => return Err(Errno::ELOOP),
-        _ => return Err(Errno::EACCES),
-    }
-    if place.mount.flags().contains(MountFlags::NOEXEC) {
-        return Err(Errno::EACCES);
-    }
-    perm::check(place.inode(), &ctx.creds, Access::EXEC)?;
-    open_for_exec(place, OpenFlags::empty())
-}

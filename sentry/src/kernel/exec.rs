@@ -53,7 +53,7 @@ struct TaskFiles<'a>(&'a Task);
 
 impl ExecFiles for TaskFiles<'_> {
     fn open_exec(&self, path: &[u8]) -> Result<ExecFile> {
-        exec_file(crate::fs::namei::open_exec(self.0, path)?)
+        exec_file(crate::fs::exec::open_exec(self.0, path)?)
     }
 }
 

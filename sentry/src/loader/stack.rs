@@ -47,7 +47,7 @@ impl Strings {
         envp: &[Vec<u8>],
         limits: Limits,
     ) -> Result<Strings> {
-        let allowed = (limits.stack / 4).min(MAX_ARGS).max(MIN_ARGS);
+        let allowed = (limits.stack / 4).clamp(MIN_ARGS, MAX_ARGS);
         let pointers = (argv.len() + envp.len()) as u64 * 8;
         let text: usize = argv.iter().chain(envp).map(|s| s.len() + 1).sum();
         let total = pointers + (text + filename.len() + 1) as u64;

@@ -386,9 +386,7 @@ impl Inner {
 /// What Linux checks of a mapped file; the flags the VMA gets.
 fn check_file(file: &MapFile, share: Share, flags: i32, prot: Prot) -> Result<VmaFlags> {
     let mut may = VmaFlags::MAYWRITE | VmaFlags::MAYEXEC;
-    if share == Share::Validate && flags & !KNOWN != 0
-        || flags & libc::MAP_SYNC != 0 && share == Share::Validate
-    {
+    if share == Share::Validate && flags & (!KNOWN | libc::MAP_SYNC) != 0 {
         return Err(Errno::EOPNOTSUPP);
     }
     if share != Share::Private {

@@ -43,6 +43,7 @@ use runsc_platform::{AddressSpace, Platform, Prot};
 use crate::errno::Result;
 use crate::fs::file::File;
 use crate::mm::mappable::{Backing, Mappable, MappingOwner, WriteIntent};
+pub(crate) use crate::mm::memory_file::Contents;
 pub use crate::mm::memory_file::{FileRange, MemoryFile};
 use crate::mm::pages::{Batch, Held, PageMap, host_prot};
 pub use crate::mm::types::*;
@@ -80,8 +81,8 @@ struct Inner {
     mmap_base: u64,
     /// mlockall(MCL_FUTURE).
     lock_future: VmaFlags,
-    /// Address of the last fault for which nothing was to do, and `changes` then.
-    last_idle_fault: (u64, u64),
+    /// Address of the last fault for which nothing was to do, `changes` then, and how often.
+    idle_faults: (u64, u64, u32),
     /// Counts flushed batches.
     changes: u64,
     rss_peak: u64,
@@ -153,7 +154,7 @@ impl Mm {
                 high,
                 mmap_base: high,
                 lock_future: VmaFlags::empty(),
-                last_idle_fault: (0, u64::MAX),
+                idle_faults: (0, 0, 0),
                 changes: 0,
                 rss_peak: 0,
                 exe: None,

@@ -75,7 +75,12 @@ impl Default for Strace {
 
 impl Limits {
     /// More than this is allocated for nobody, whatever the options ask for.
-    const MOST: Limits = Limits { string: 1 << 16, path: 1 << 12, items: 1 << 10, line: 1 << 20 };
+    const MOST: Limits = Limits {
+        string: 1 << 16,
+        path: 1 << 12,
+        items: 1 << 10,
+        line: 1 << 20,
+    };
 
     fn bounded(self) -> Self {
         Limits {
@@ -91,7 +96,10 @@ impl Strace {
     /// Limits beyond 64 KiB a string, 4 KiB a path, 1024 elements and 1 MiB a line are lowered
     /// to these.
     pub fn new(arch: Arch, limits: Limits) -> Self {
-        Strace { arch, limits: limits.bounded() }
+        Strace {
+            arch,
+            limits: limits.bounded(),
+        }
     }
 
     /// The first part of the line: `read(3, `.

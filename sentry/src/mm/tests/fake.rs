@@ -177,7 +177,7 @@ fn guest(
     tells: Tells,
     act: impl Fn(&HostPage, u64),
 ) -> Result<usize, SignalInfo> {
-    for faults in 0..8 {
+    for faults in 0..100 {
         let page = space(mm).pages.lock().get(&page_down(addr)).cloned();
         let need = match access {
             Access::Read => Prot::READ | Prot::WRITE | Prot::EXEC,

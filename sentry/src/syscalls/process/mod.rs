@@ -133,7 +133,7 @@ pub(crate) fn read_extensible<const N: usize>(
 pub async fn execve(t: &Task, a: &Args) -> SysResult {
     let path = t.mm().read_cstr(a.u64(0), libc::PATH_MAX as usize)?;
     let (argv, envp) = (string_array(t, a.u64(1))?, string_array(t, a.u64(2))?);
-    let file = crate::fs::namei::open_exec(t, &path)?;
+    let file = crate::fs::exec::open_exec(t, &path)?;
     exec(
         t,
         Program {
@@ -155,7 +155,7 @@ pub async fn execveat(t: &Task, a: &Args) -> SysResult {
     let dirfd = a.int(0);
     let path = t.mm().read_cstr(a.u64(1), libc::PATH_MAX as usize)?;
     let (argv, envp) = (string_array(t, a.u64(2))?, string_array(t, a.u64(3))?);
-    let file = crate::fs::namei::open_exec_at(t, dirfd, &path, flags)?;
+    let file = crate::fs::exec::open_exec_at(t, dirfd, &path, flags)?;
     let filename = if path.starts_with(b"/") || dirfd == libc::AT_FDCWD {
         path
     } else {
