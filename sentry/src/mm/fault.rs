@@ -425,16 +425,13 @@ fn copy_from_fd(
     let in_memory = std::sync::Arc::ptr_eq(fd, inner.memory.fd());
     let mut done = 0;
     while done < len {
-        let (to, to_pos, n) = copy.window(done)?;
-        let n = n.min((len - done) as usize);
         if in_memory {
-            let (from, from_pos, m) = inner.memory.window(offset + done)?;
-            let n = n.min(m);
-            from.copy_to(from_pos, &to, to_pos, n)
-                .map_err(|_| Errno::EIO)?;
-            done += n as u64;
+            let (from, pos, n) = inner.memory.window(offset + done)?;
+            done += copy.put(done, &from, pos, n.min((len - done) as usize))? as u64;
             continue;
         }
+        let (to, to_pos, n) = copy.window(done)?;
+        let n = n.min((len - done) as usize);
         let got = to
             .fill_from(to_pos, n, fd.as_fd(), Some(offset + done))
             .map_err(|_| Errno::EIO)?;
