@@ -103,21 +103,23 @@ impl Held {
         Pid::from_raw(self.child.id() as i32)
     }
 
-    /// The process of that name among the command's children.
+    /// The process of that name among the command's children; names come with the start.
     fn part(&self, name: &str) -> Pid {
         let pid = self.child.id();
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-        let pids = children
-            .split_whitespace()
-            .map(|pid| pid.parse::<i32>().unwrap());
-        let is_it = |pid: &i32| {
+        let has_name = |pid: &i32| {
             fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
         };
-        Pid::from_raw(
-            pids.into_iter()
-                .find(is_it)
-                .unwrap_or_else(|| panic!("no {name}")),
-        )
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let path = format!("/proc/{pid}/task/{pid}/children");
+            let children = fs::read_to_string(path).unwrap();
+            let mut pids = children.split_whitespace().map(|pid| pid.parse().unwrap());
+            if let Some(pid) = pids.find(has_name) {
+                return Pid::from_raw(pid);
+            }
+            assert!(Instant::now() < deadline, "no {name}");
+            std::thread::yield_now();
+        }
     }
 
     /// Waits for the end of all processes: the Sentry holds stdout open, all of them stderr.

@@ -177,6 +177,9 @@ pub struct ProcessConfig {
     pub env: Vec<Vec<u8>>,
     /// Absolute.
     pub cwd: GuestPath,
+    /// The program is the container's init: signals for which it has no handler do not kill it
+    /// from inside, as for process 1 of a pid namespace.
+    pub init: bool,
     /// Make `cwd` if it does not exist (runc does).
     pub make_cwd: bool,
     pub uid: u32,

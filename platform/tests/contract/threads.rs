@@ -174,7 +174,7 @@ fn spaces_are_isolated(platform: Arc<dyn Platform>) {
 }
 
 program!(
-    spin,
+    announce_and_spin,
     "mov qword ptr [rsi], 1",
     "2: inc qword ptr [rdi]",
     "jmp 2b"
@@ -183,14 +183,12 @@ program!(
 fn dropped_while_running(platform: Arc<dyn Platform>) {
     let mut machine = Machine::new(platform);
     for _ in 0..10 {
-        let space = machine.space(spin());
-        let mut threads = Vec::new();
-        for n in 0..3 {
-            let mut thread = machine.thread(&space);
+        let space = machine.space(announce_and_spin());
+        let mut threads: Vec<Thread> = (0..3).map(|_| machine.thread(&space)).collect();
+        for (n, thread) in (0..).zip(&mut threads) {
             thread.regs.rsi = DATA + n * 64;
             thread.regs.rdi = DATA + n * 64 + 8;
             thread.context.resume(&thread.regs).unwrap();
-            threads.push(thread);
         }
         for n in 0..3 {
             await_word(&space, DATA + n * 64);
@@ -306,7 +304,7 @@ fn count_up(machine: &mut Machine) {
 
 fn dropped_on_another_thread(platform: Arc<dyn Platform>) {
     let mut machine = Machine::new(platform);
-    let space = machine.space(spin());
+    let space = machine.space(announce_and_spin());
     let mut runner = machine.thread(&space);
     runner.regs.rsi = DATA;
     runner.regs.rdi = DATA + 8;
@@ -330,6 +328,8 @@ program!(
     "mov qword ptr [rsi], 1",
     "3: cmp qword ptr [rdi], 0",
     "je 3b",
+    "rdtscp",
+    "mov ebx, ecx",
     "mov eax, 1",
     "syscall",
 );
@@ -342,34 +342,37 @@ fn computing_threads_run_in_parallel(platform: Arc<dyn Platform>) {
         return;
     }
     let mut machine = Machine::new(platform);
-    let space = machine.space(compute());
-    let mut threads: Vec<Thread> = (0..2).map(|_| machine.thread(&space)).collect();
-    let loops = 400_000_000;
-    for (n, thread) in threads.iter_mut().enumerate() {
-        thread.regs.r8 = loops;
-        thread.regs.rsi = DATA + n as u64 * 64;
-        thread.regs.rdi = DATA + (1 - n as u64) * 64;
-        thread.context.resume(&thread.regs).unwrap();
+    // The machine may be busy with other things: one of many attempts has to do.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while Instant::now() < deadline {
+        let space = machine.space(compute());
+        let mut threads: Vec<Thread> = (0..2).map(|_| machine.thread(&space)).collect();
+        for (n, thread) in threads.iter_mut().enumerate() {
+            thread.regs.r8 = 50_000_000;
+            thread.regs.rsi = DATA + n as u64 * 64;
+            thread.regs.rdi = DATA + (1 - n as u64) * 64;
+            thread.context.resume(&thread.regs).unwrap();
+        }
+        let mut cores = Vec::new();
+        for _ in 0..2 {
+            let Event::Trap(id) = machine.worker.wait(Wait::Block).unwrap() else {
+                panic!("no trap");
+            };
+            let thread = threads.iter_mut().find(|t| t.context.id() == id).unwrap();
+            thread.context.trap(&mut thread.regs).unwrap();
+            cores.push(thread.regs.rbx);
+        }
+        if cores[0] != cores[1] {
+            return;
+        }
     }
-    for _ in 0..2 {
-        assert!(matches!(
-            machine.worker.wait(Wait::Block).unwrap(),
-            Event::Trap(_)
-        ));
-    }
-    // Whether they ran at once depends on the machine's load; that they were allowed to does not.
-    let mut cores = Vec::new();
-    for thread in &mut threads {
-        thread.context.trap(&mut thread.regs).unwrap();
-        cores.push(thread.regs.rip);
-    }
-    assert_eq!(cores.len(), 2);
+    panic!("they share a core while others idle");
 }
 
 /// Fail stop: a stub that somebody kills is an error, not a hang.
 fn killed_from_outside(platform: Arc<dyn Platform>) {
     let mut machine = Machine::new(platform);
-    let space = machine.space(spin());
+    let space = machine.space(announce_and_spin());
     let mut runner = machine.thread(&space);
     runner.regs.rsi = DATA;
     runner.regs.rdi = DATA + 8;
@@ -410,7 +413,7 @@ fn busiest_child() -> Option<i32> {
 fn nothing_is_left_behind(platform: Arc<dyn Platform>) {
     {
         let mut machine = Machine::new(platform);
-        let space = machine.space(spin());
+        let space = machine.space(announce_and_spin());
         let mut threads: Vec<Thread> = (0..3).map(|_| machine.thread(&space)).collect();
         threads[0].regs.rsi = DATA;
         threads[0].regs.rdi = DATA + 8;

@@ -62,6 +62,7 @@ pub fn translate(process: &Process, root: &Path) -> Result<ProcessConfig> {
         args,
         env,
         cwd: clean(cwd),
+        init: true,
         make_cwd: true,
         uid: user.uid(),
         gid: user.gid(),

@@ -65,6 +65,7 @@ pub fn plan(
         args: args.command.into_iter().map(OsString::into_vec).collect(),
         env: environment(std::env::vars_os(), args.env)?,
         cwd: working_directory(args.cwd.as_deref())?,
+        init: false,
         make_cwd: false,
         uid: user.uid,
         gid: user.gid,

@@ -34,6 +34,7 @@ pub fn gofer() -> Result<()> {
         // Signals from a terminal are the guest's.
         setsid().context("setsid")?;
         umask(Mode::empty());
+        process::release_code_pages().context("releasing pages")?;
         runsc_gofer::server::run(&payload.server, channels)?;
         Ok(())
     };
@@ -51,6 +52,7 @@ pub fn sentry() -> Result<()> {
     die_with_parent(&control)?;
     report_panics(Arc::clone(&control));
     let life = || -> Result<()> {
+        process::release_code_pages().context("releasing pages")?;
         empty_root::enter()?;
         match payload.mode {
             SentryMode::Boot => match boot(payload.boot, fds)? {},
@@ -91,9 +93,9 @@ fn report(control: &Server, result: Result<()>) -> Result<()> {
         let text = format!("{error:#}");
         // The reader knows whose control socket it is.
         let report = text.strip_prefix("gofer: ").unwrap_or(&text).to_owned();
-        if control.send(&Event::Fatal { report }).is_ok() {
-            std::process::exit(1);
-        }
+        // If it is gone nobody is left to tell.
+        let _ = control.send(&Event::Fatal { report });
+        std::process::exit(1);
     }
     result
 }

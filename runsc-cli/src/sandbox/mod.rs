@@ -155,6 +155,7 @@ impl Sandbox {
             gofer.child.pid,
             sentry.child.pid
         );
+        process::release_code_pages().context("releasing pages")?;
         Ok(Self { sentry, gofer })
     }
 }

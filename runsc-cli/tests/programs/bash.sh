@@ -58,7 +58,7 @@ diff <(printf '1\n2\n3\n') <(printf '1\n3\n'); echo "diff $?"
 paste <(seq 1 3) <(seq 4 6) <(seq 7 9)
 seq 1 5 | tee >(sort -r > reversed) > straight
 # A process substitution is not waited for; its result is.
-until [ "$(wc -l < reversed 2>/dev/null)" = 5 ]; do sleep 0.01; done
+until [ "$(cat reversed 2> /dev/null | wc -l)" = 5 ]; do sleep 0.01; done
 cat reversed straight | tr '\n' ' '; echo
 mapfile -t lines < <(seq 10 12); echo "${#lines[@]} ${lines[1]}"
 

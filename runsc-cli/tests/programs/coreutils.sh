@@ -54,7 +54,7 @@ env -i A=1 B=2 /usr/bin/env | sort; env -u LC_ALL sh -c 'echo ${LC_ALL-unset}'; 
 nice -n 5 sh -c 'nice'; nohup true < /dev/null; stdbuf -oL echo line; status chroot /missing true
 status sh -c 'exit 42'; yes yes | head -3; tee t1 t2 <<< teed; cat t1 t2; status false; sleep 0.01; nproc > /dev/null
 date -d '1999-12-31 23:59:59' +'%s %j %A'; date -d @0 -u +%FT%TZ; basename /a/b.c .c; dirname /a/b/c; pathchk -p ok-name
-tail -f -n +1 --pid=$$ n > followed & follower=$!
+: > followed; tail -f -n +1 --pid=$$ n >> followed & follower=$!
 until [ "$(wc -l < followed)" = 30 ]; do sleep 0.01; done
 echo 31 >> n
 until [ "$(wc -l < followed)" = 31 ]; do sleep 0.01; done

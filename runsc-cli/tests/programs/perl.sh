@@ -14,7 +14,7 @@ my @pids; for my $i (1 .. 5) { my $p = fork // die; if (!$p) { exit $i } push @p
 pipe(my $r, my $w); if (!(my $p = fork)) { close $r; print $w "from child\n"; close $w; POSIX::_exit(0) } close $w; print scalar <$r>; wait;
 print `echo backtick`, $? , "\n"; system("sh", "-c", "exit 4"); print $? >> 8, "\n"; system { "sh" } "sh", "-c", 'kill -9 $$'; print $? & 127, "\n";
 open(my $p, "-|", "sort", "-r", "/etc/shells") or die; my @l = <$p>; close $p; print @l > 1 ? "sorted\n" : "none\n";
-local $SIG{ALRM} = sub { print "alarm\n" }; alarm 0.05; select undef, undef, undef, 5; print "errno ", $!{EINTR} ? "EINTR" : 0 + $!, "\n";
+local $SIG{ALRM} = sub { }; alarm 0.05, 0.05; my $slept = select undef, undef, undef, 60; print "errno ", $!{EINTR} ? "EINTR" : 0 + $!, "\n"; alarm 0;
 local $SIG{USR1} = sub { print "got $_[0]\n" }; kill USR1 => $$;
 socketpair(my $near, my $far, AF_UNIX, SOCK_STREAM, PF_UNSPEC) or die; if (!fork) { close $near; while (<$far>) { syswrite $far, uc } POSIX::_exit(0) } close $far; for (qw(one two)) { syswrite $near, "$_\n"; print scalar <$near> } close $near; wait;
 my $sock = "$ENV{PWD}/s"; socket(my $srv, AF_UNIX, SOCK_STREAM, 0); bind $srv, sockaddr_un("s") or die "bind $!"; listen $srv, 5; if (!fork) { socket(my $c, AF_UNIX, SOCK_STREAM, 0); connect $c, sockaddr_un("s") or die; syswrite $c, "hello over unix\n"; POSIX::_exit(0) } accept(my $con, $srv); print scalar <$con>; wait;

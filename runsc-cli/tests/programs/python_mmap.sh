@@ -1,7 +1,7 @@
 # python3: mmap of files and of memory, shared between processes, resized.
 # needs: /usr/bin/python3
 set -eu
-export LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONDONTWRITEBYTECODE=1
+export LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 work=$(mktemp -d) && cd "$work"
 trap 'cd /; rm -rf "$work"' EXIT
 /usr/bin/python3 - <<'PYTHON'

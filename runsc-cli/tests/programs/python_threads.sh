@@ -1,7 +1,7 @@
 # python3: threads, locks, queues, conditions, thread pools, timers, signals.
 # needs: /usr/bin/python3
 set -eu
-export LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONDONTWRITEBYTECODE=1
+export LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 work=$(mktemp -d) && cd "$work"
 trap 'cd /; rm -rf "$work"' EXIT
 /usr/bin/python3 - <<'PYTHON'
@@ -62,7 +62,9 @@ print("ids differ", len({threading.get_native_id()} | {os.getpid()}) == 1)
 
 signal.signal(signal.SIGUSR1, lambda n, f: print("signal in", threading.current_thread().name))
 t = threading.Thread(target=lambda: os.kill(os.getpid(), signal.SIGUSR1)); t.start(); t.join(); time.sleep(0)
-signal.signal(signal.SIGALRM, lambda n, f: print("alarm")); signal.setitimer(signal.ITIMER_REAL, 0.05); signal.pause()
+signal.signal(signal.SIGALRM, lambda n, f: None)
+# Repeating, in case the first one comes before pause.
+signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05); signal.pause(); print("left", signal.setitimer(signal.ITIMER_REAL, 0)[1])
 def boom(): raise ValueError("in a thread")
 threading.excepthook = lambda a: print("hook", a.exc_type.__name__, a.exc_value)
 t = threading.Thread(target=boom); t.start(); t.join()

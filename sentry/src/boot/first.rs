@@ -12,7 +12,7 @@ use crate::errno::{Errno, Result};
 use crate::executor::Home;
 use crate::fs::context::FsContext;
 use crate::fs::exec::open_first;
-use crate::fs::fdtable::{Exec, FdTable};
+use crate::fs::fdtable::{CloseOnExec, FdTable};
 use crate::fs::file::File;
 use crate::fs::mount::MountNamespace;
 use crate::fs::walk::{Base, Ctx, WalkFlags};
@@ -46,7 +46,7 @@ pub fn start(
         if let Some(fd) = fd {
             let file = crate::fs::hostfd::host_file(kernel, fd).map_err(|e| failed("stdio", e))?;
             let number = i32::try_from(number).unwrap_or(0);
-            files.set(number, file, Exec::Keep, 3).map_err(|e| failed("stdio", e))?;
+            files.set(number, file, CloseOnExec::No, 3).map_err(|e| failed("stdio", e))?;
         }
     }
     let ctx = Ctx::new(&fs, Arc::new(creds.clone()));

@@ -9,32 +9,38 @@ use crate::errno::{Errno, Result};
 use crate::fs::file::File;
 use crate::fs::inode::OpenFlags;
 use crate::fs::locks::Owner;
+use crate::kernel::task::Task;
 
 /// Most descriptors a table can ever have (/proc/sys/fs/nr_open).
 pub const NR_OPEN: u64 = 1 << 20;
 
 /// FD_CLOEXEC of a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exec {
-    Keep,
-    Close,
+pub enum CloseOnExec {
+    No,
+    Yes,
 }
 
-impl Exec {
+impl CloseOnExec {
     /// From O_CLOEXEC among open flags.
-    pub fn from_flags(flags: OpenFlags) -> Exec {
+    pub fn from_flags(flags: OpenFlags) -> CloseOnExec {
         if flags.contains(OpenFlags::CLOEXEC) {
-            Exec::Close
+            CloseOnExec::Yes
         } else {
-            Exec::Keep
+            CloseOnExec::No
         }
     }
+}
+
+/// RLIMIT_NOFILE of a task.
+pub fn nofile_limit(t: &Task) -> u64 {
+    t.group().limits.lock().soft(libc::RLIMIT_NOFILE)
 }
 
 #[derive(Clone)]
 struct Slot {
     file: Arc<File>,
-    exec: Exec,
+    cloexec: CloseOnExec,
 }
 
 #[derive(Clone, Default)]
@@ -93,19 +99,19 @@ impl FdTable {
 
     /// The file behind `fd`, O_PATH or not.
     pub fn get_any(&self, fd: i32) -> Result<Arc<File>> {
-        self.get_with_exec(fd).map(|(file, _)| file)
+        self.get_with_cloexec(fd).map(|(file, _)| file)
     }
 
-    pub fn get_with_exec(&self, fd: i32) -> Result<(Arc<File>, Exec)> {
+    pub fn get_with_cloexec(&self, fd: i32) -> Result<(Arc<File>, CloseOnExec)> {
         let fd = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
         match self.inner.lock().slots.get(fd) {
-            Some(Some(slot)) => Ok((slot.file.clone(), slot.exec)),
+            Some(Some(slot)) => Ok((slot.file.clone(), slot.cloexec)),
             _ => Err(Errno::EBADF),
         }
     }
 
     /// The lowest free number from `min` on, below `limit` (RLIMIT_NOFILE). EMFILE.
-    pub fn add(&self, file: Arc<File>, exec: Exec, min: i32, limit: u64) -> Result<i32> {
+    pub fn add(&self, file: Arc<File>, cloexec: CloseOnExec, min: i32, limit: u64) -> Result<i32> {
         let min = usize::try_from(min).map_err(|_| Errno::EINVAL)?;
         let limit = limit.min(NR_OPEN) as usize;
         let mut inner = self.inner.lock();
@@ -122,15 +128,20 @@ impl FdTable {
         if free >= inner.slots.len() {
             inner.slots.resize(free + 1, None);
         }
-        inner.slots[free] = Some(Slot { file, exec });
+        inner.slots[free] = Some(Slot { file, cloexec });
         if min <= inner.hint {
             inner.hint = free + 1;
         }
         i32::try_from(free).map_err(|_| Errno::EMFILE)
     }
 
+    /// A descriptor of `t` for `file`: the lowest free number below its RLIMIT_NOFILE. EMFILE.
+    pub fn install(&self, t: &Task, file: Arc<File>, cloexec: CloseOnExec) -> Result<i32> {
+        self.add(file, cloexec, 0, nofile_limit(t))
+    }
+
     /// dup2(2): `fd` becomes `file`; what it was is closed. EBADF if beyond `limit`.
-    pub fn set(&self, fd: i32, file: Arc<File>, exec: Exec, limit: u64) -> Result<()> {
+    pub fn set(&self, fd: i32, file: Arc<File>, cloexec: CloseOnExec, limit: u64) -> Result<()> {
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
         if index as u64 >= limit.min(NR_OPEN) {
             return Err(Errno::EBADF);
@@ -139,7 +150,7 @@ impl FdTable {
         if index >= inner.slots.len() {
             inner.slots.resize(index + 1, None);
         }
-        let old = inner.slots[index].replace(Slot { file, exec });
+        let old = inner.slots[index].replace(Slot { file, cloexec });
         drop(inner);
         if let Some(old) = old {
             // dup2 does not report errors of the implicit close.
@@ -168,11 +179,11 @@ impl FdTable {
         file.ops().flush(file)
     }
 
-    pub fn set_exec(&self, fd: i32, exec: Exec) -> Result<()> {
+    pub fn set_cloexec(&self, fd: i32, cloexec: CloseOnExec) -> Result<()> {
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
         match self.inner.lock().slots.get_mut(index) {
             Some(Some(slot)) => {
-                slot.exec = exec;
+                slot.cloexec = cloexec;
                 Ok(())
             }
             _ => Err(Errno::EBADF),
@@ -187,16 +198,16 @@ impl FdTable {
     }
 
     /// close_range(2) with CLOSE_RANGE_CLOEXEC.
-    pub fn set_exec_range(&self, first: u32, last: u32) {
+    pub fn set_cloexec_range(&self, first: u32, last: u32) {
         let mut inner = self.inner.lock();
         for slot in inner.range(first, last).iter_mut().flatten() {
-            slot.exec = Exec::Close;
+            slot.cloexec = CloseOnExec::Yes;
         }
     }
 
     /// execve(2).
     pub fn close_on_exec(&self) {
-        for file in self.take_range(0, u32::MAX, |slot| slot.exec == Exec::Close) {
+        for file in self.take_range(0, u32::MAX, |slot| slot.cloexec == CloseOnExec::Yes) {
             let _ = self.closed(&file);
         }
     }
