@@ -24,7 +24,7 @@ pub mod io;
 mod lock;
 mod map;
 pub mod mappable;
-mod memory_file;
+pub(crate) mod memory_file;
 mod pages;
 mod remap;
 mod report;
