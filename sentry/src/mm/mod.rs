@@ -85,6 +85,7 @@ struct Inner {
     /// Counts flushed batches.
     changes: u64,
     rss_peak: u64,
+    hot: fork::HotGroups,
     exe: Option<Arc<File>>,
     dumpable: u32,
 }
@@ -156,6 +157,7 @@ impl Mm {
                 idle_faults: (0, 0, 0),
                 changes: 0,
                 rss_peak: 0,
+                hot: fork::HotGroups::default(),
                 exe: None,
                 dumpable: 1,
             }),
