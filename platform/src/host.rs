@@ -180,3 +180,12 @@ pub fn random(buf: &mut [u8]) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Memory of the machine in bytes (sysconf(3)).
+pub fn memory_total() -> Option<u64> {
+    // SAFETY: the call takes no pointers.
+    let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
+    // SAFETY: the call takes no pointers.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(pages).ok()?.checked_mul(u64::try_from(size).ok()?)
+}

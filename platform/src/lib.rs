@@ -15,6 +15,7 @@ pub mod memory;
 pub mod process;
 pub mod seccomp;
 pub mod ptrace;
+pub mod terminal;
 pub mod traits;
 
 pub use traits::*;

@@ -62,6 +62,7 @@ pub fn plan(
         gid: user.gid,
     };
     let process = ProcessConfig {
+        init: false,
         args: args.command.into_iter().map(OsString::into_vec).collect(),
         env: environment(std::env::vars_os(), args.env)?,
         cwd: working_directory(args.cwd.as_deref())?,

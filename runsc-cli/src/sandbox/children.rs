@@ -55,7 +55,7 @@ pub fn sentry() -> Result<()> {
         process::release_code_pages().context("releasing pages")?;
         empty_root::enter()?;
         match payload.mode {
-            SentryMode::Boot => match boot(payload.boot, fds)? {},
+            SentryMode::Boot => match runsc_sentry::boot::run(payload.boot, fds)? {},
             mode => {
                 let stdout = fds.stdio[1].take().context("no stdout")?;
                 surroundings::report(&stdout)?;
@@ -113,13 +113,4 @@ fn die_with_parent(control: &Server) -> Result<()> {
         bail!("the process that started this one is gone");
     }
     Ok(())
-}
-
-/// Placeholder for `runsc_sentry::boot::run`.
-fn boot(
-    config: runsc_sentry::config::BootConfig,
-    fds: runsc_sentry::config::BootFds,
-) -> Result<std::convert::Infallible> {
-    drop((config, fds));
-    bail!("this build has no kernel")
 }

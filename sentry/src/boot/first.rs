@@ -12,7 +12,7 @@ use crate::errno::{Errno, Result};
 use crate::executor::Home;
 use crate::fs::context::FsContext;
 use crate::fs::exec::open_first;
-use crate::fs::fdtable::{CloseOnExec, FdTable};
+use crate::fs::fdtable::{Exec, FdTable};
 use crate::fs::file::File;
 use crate::fs::mount::MountNamespace;
 use crate::fs::walk::{Base, Ctx, WalkFlags};
@@ -46,7 +46,7 @@ pub fn start(
         if let Some(fd) = fd {
             let file = crate::fs::hostfd::host_file(kernel, fd).map_err(|e| failed("stdio", e))?;
             let number = i32::try_from(number).unwrap_or(0);
-            files.set(number, file, CloseOnExec::No, 3).map_err(|e| failed("stdio", e))?;
+            files.set(number, file, Exec::Keep, 3).map_err(|e| failed("stdio", e))?;
         }
     }
     let ctx = Ctx::new(&fs, Arc::new(creds.clone()));
@@ -89,7 +89,12 @@ pub fn start(
             Ok(task)
         })
         .map_err(|e| failed("first process", e))?;
-    crate::fs::hostfd::take_terminal(&task);
+    // A terminal on stdin controls the session, so that job control works in it.
+    if let Ok(stdin) = task.files().get(0)
+        && let Err(e) = crate::fs::hostfd::control(&task, &stdin)
+    {
+        log::debug!("no controlling terminal: {e}");
+    }
     let program = Program { file, filename, argv: process.args.clone(), envp: process.env.clone() };
     let (name, kernel) = (name.clone(), kernel.clone());
     run::start_with(task, program, move |result| match result {

@@ -49,7 +49,7 @@ pub const PLATFORMS: &[&str] = &["ptrace"];
 
 fn make_platform(name: Option<&str>) -> Result<Arc<dyn Platform>, BootError> {
     match name.unwrap_or(PLATFORMS[0]) {
-        "ptrace" => match runsc_platform::ptrace::Ptrace::new() {
+        "ptrace" => match runsc_platform::ptrace::PtracePlatform::new() {
             Ok(platform) => Ok(Arc::new(platform)),
             Err(source) => Err(BootError::Platform { name: "ptrace".into(), source }),
         },
@@ -76,7 +76,7 @@ pub fn run(config: BootConfig, fds: BootFds) -> Result<Infallible, BootError> {
     let memory = MemoryFile::new().map_err(host("memory file"))?;
     let executor = Executor::new(platform.clone(), cpus.clamp(1, MAX_WORKERS));
     let reactor = Reactor::new().map_err(|e| host("reactor")(std::io::Error::from_raw_os_error(e.raw())))?;
-    let strace = config.strace.enabled.then(|| Strace::from_config(&config.strace, fds.strace));
+    let strace = config.strace.enabled.then(|| Strace::new(&config.strace, fds.strace));
     let kernel = Kernel::new(KernelParts {
         platform,
         memory,

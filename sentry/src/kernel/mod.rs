@@ -13,6 +13,7 @@
 pub mod block;
 pub mod clone;
 pub mod cred;
+pub mod current;
 pub mod exec;
 pub mod exit;
 pub mod futex;

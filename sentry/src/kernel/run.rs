@@ -8,6 +8,7 @@ use runsc_platform::{AddressSpace, Trap};
 
 use crate::errno::{Errno, Error, Restart};
 use crate::executor;
+use crate::kernel::current;
 use crate::kernel::exec::{Program, exec};
 use crate::kernel::exit;
 use crate::kernel::group::ExitStatus;
@@ -27,7 +28,7 @@ pub fn start(task: Arc<Task>) {
 /// Lets the first task of a container run: it executes `program`, and `told` hears how that went.
 pub fn start_with(task: Arc<Task>, program: Program, told: impl FnOnce(Result<(), Errno>) + Send + 'static) {
     let (executor, home) = (task.kernel().executor.clone(), task.home.clone());
-    executor.spawn(&home, async move {
+    executor.spawn(&home, current::scope(task.clone(), async move {
         match exec(&task, program).await {
             Ok(()) => told(Ok(())),
             Err(e) => {
@@ -39,12 +40,12 @@ pub fn start_with(task: Arc<Task>, program: Program, told: impl FnOnce(Result<()
             }
         }
         boxed(task).await;
-    });
+    }));
 }
 
 /// Boxed, because a task's future contains the one of clone(2), which starts others.
 fn boxed(task: Arc<Task>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-    Box::pin(run(task))
+    Box::pin(current::scope(task.clone(), run(task)))
 }
 
 /// The future of a task, from its first instruction to its end.

@@ -265,7 +265,7 @@ impl Task {
     }
 
     /// Gives a file the lowest free descriptor number. EMFILE.
-    pub fn add_file(&self, file: Arc<File>, exec: crate::fs::fdtable::CloseOnExec) -> Result<i32> {
+    pub fn add_file(&self, file: Arc<File>, exec: crate::fs::fdtable::Exec) -> Result<i32> {
         let limit = self.group.limits.lock().soft(libc::RLIMIT_NOFILE);
         self.files().add(file, exec, 0, limit)
     }

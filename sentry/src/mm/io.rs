@@ -262,6 +262,43 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// As [`take`](Self::take), but the bytes stay: a second look gives the same (unless the guest
+    /// changes them). [`skip`](Self::skip) what was used.
+    pub fn peek(&mut self, dst: &mut [u8]) -> Result<usize> {
+        match &mut self.0 {
+            SourceKind::User(c) => {
+                let place = (c.index, c.within);
+                let result = c.run_memory(dst.len(), |mem, addr, n, done| {
+                    mem.copy_in(addr, &mut dst[done..done + n])
+                });
+                (c.index, c.within) = place;
+                result
+            }
+            SourceKind::Kernel { buf, done } => {
+                let n = dst.len().min(buf.len() - *done);
+                dst[..n].copy_from_slice(&buf[*done..*done + n]);
+                Ok(n)
+            }
+        }
+    }
+
+    /// Passes over up to `len` bytes.
+    pub fn skip(&mut self, len: usize) {
+        match &mut self.0 {
+            SourceKind::User(c) => {
+                let mut left = len;
+                while let Some((_, n)) = c.piece(left) {
+                    c.within += n;
+                    left -= n;
+                    if left == 0 {
+                        break;
+                    }
+                }
+            }
+            SourceKind::Kernel { buf, done } => *done += len.min(buf.len() - *done),
+        }
+    }
+
     /// Takes up to `len` bytes into `dst` at `off`.
     pub fn take_window(&mut self, dst: &Window, off: usize, len: usize) -> Result<usize> {
         match &mut self.0 {

@@ -43,6 +43,7 @@ use runsc_platform::{AddressSpace, Platform, Prot};
 use crate::errno::Result;
 use crate::fs::file::File;
 use crate::mm::mappable::{Backing, Mappable, MappingOwner, WriteIntent};
+pub(crate) use crate::mm::memory_file::Contents;
 pub use crate::mm::memory_file::{FileRange, MemoryFile};
 use crate::mm::pages::{Batch, Held, PageMap, host_prot};
 pub use crate::mm::types::*;

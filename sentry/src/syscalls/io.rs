@@ -485,7 +485,7 @@ pub async fn ioctl(t: &Task, a: &Args) -> SysResult {
     const FIOQSIZE: u32 = 0x5460;
     let (fd, cmd, arg) = (a.int(0), a.uint(1), a.u64(2));
     let file = t.file(fd)?;
-    use crate::fs::fdtable::CloseOnExec;
+    use crate::fs::fdtable::Exec;
     let mm = t.mm();
     let switch = |flag: OpenFlags| -> Result<()> {
         let on: i32 = mm.read_obj(arg)?;
@@ -495,8 +495,8 @@ pub async fn ioctl(t: &Task, a: &Args) -> SysResult {
         Ok(())
     };
     match cmd {
-        c if c == libc::FIOCLEX as u32 => t.files().set_exec(fd, CloseOnExec::Yes)?,
-        c if c == libc::FIONCLEX as u32 => t.files().set_exec(fd, CloseOnExec::No)?,
+        c if c == libc::FIOCLEX as u32 => t.files().set_exec(fd, Exec::Close)?,
+        c if c == libc::FIONCLEX as u32 => t.files().set_exec(fd, Exec::Keep)?,
         c if c == libc::FIONBIO as u32 => switch(OpenFlags::NONBLOCK)?,
         FIOASYNC => switch(OpenFlags::ASYNC)?,
         FIOQSIZE if matches!(file.inode().kind(), FileType::Regular | FileType::Dir | FileType::Symlink) => {

@@ -7,7 +7,7 @@ pub use fcntl::*;
 use std::sync::Arc;
 
 use crate::errno::{Errno, Error, Result};
-use crate::fs::fdtable::CloseOnExec;
+use crate::fs::fdtable::Exec;
 use crate::fs::file::File;
 use crate::fs::inode::{FileType, OpenFlags};
 use crate::fs::namei::base;
@@ -26,13 +26,13 @@ async fn open_at(t: &Task, dirfd: i32, path: &[u8], flags: OpenFlags, mode: u32,
         Opened::File(file) => file,
         Opened::Special(special) => open_special(t, special).await?,
     };
-    Ok(t.add_file(file, CloseOnExec::from_flags(flags))? as u64)
+    Ok(t.add_file(file, Exec::from_flags(flags))? as u64)
 }
 
 /// FIFOs may have to wait for their other end; devices are looked up by number.
 async fn open_special(t: &Task, special: Special) -> Result<Arc<File>, Error> {
     match special.kind {
-        FileType::Fifo => crate::fs::pipe::open_fifo(t, special).await,
+        FileType::Fifo => crate::fs::pipe::open_fifo(t, special.path, special.flags).await,
         _ => Ok(crate::fs::dev::open(t, special)?),
     }
 }
@@ -125,13 +125,13 @@ fn nofile(t: &Task) -> u64 {
 
 pub async fn dup(t: &Task, a: &Args) -> SysResult {
     let file = t.files().get_any(a.int(0))?;
-    Ok(t.add_file(file, CloseOnExec::No)? as u64)
+    Ok(t.add_file(file, Exec::Keep)? as u64)
 }
 
 pub async fn dup2(t: &Task, a: &Args) -> SysResult {
     let file = t.files().get_any(a.int(0))?;
     if a.int(0) != a.int(1) {
-        t.files().set(a.int(1), file, CloseOnExec::No, nofile(t))?;
+        t.files().set(a.int(1), file, Exec::Keep, nofile(t))?;
     }
     Ok(a.int(1) as u64)
 }
@@ -141,7 +141,7 @@ pub async fn dup3(t: &Task, a: &Args) -> SysResult {
         return Err(Errno::EINVAL.into());
     }
     let file = t.files().get_any(a.int(0))?;
-    let exec = CloseOnExec::from_flags(OpenFlags::from_bits_truncate(a.int(2)));
+    let exec = Exec::from_flags(OpenFlags::from_bits_truncate(a.int(2)));
     t.files().set(a.int(1), file, exec, nofile(t))?;
     Ok(a.int(1) as u64)
 }

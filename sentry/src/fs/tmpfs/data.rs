@@ -152,9 +152,6 @@ pub struct Data {
     owners: Mutex<Vec<Weak<dyn MappingOwner>>>,
 }
 
-
-
-
 impl Data {
     pub fn new(space: Arc<Space>) -> Arc<Data> {
         Self::make(space, None, 0)
@@ -330,7 +327,7 @@ impl Data {
                 let range = Arc::new(self.space.memory.allocate_near(
                     chunk_len,
                     near,
-                    crate::mm::memory_file::Contents::Zero,
+                    crate::mm::Contents::Zero,
                 )?);
                 let words = (chunk_len / PAGE_SIZE).div_ceil(64) as usize;
                 state.chunks.insert(
@@ -562,10 +559,7 @@ impl Data {
     fn punch(&self, offset: u64, end: u64) -> Result<()> {
         {
             let mut state = self.state.lock();
-            if state
-                .seals
-                .intersects(Seals::WRITE | Seals::FUTURE_WRITE)
-            {
+            if state.seals.intersects(Seals::WRITE | Seals::FUTURE_WRITE) {
                 return Err(Errno::EPERM);
             }
             let covered = page_up(state.size).unwrap_or(MAX_SIZE);
@@ -704,10 +698,7 @@ impl Mappable for Data {
     }
 
     fn check_shared_write(&self) -> Result<()> {
-        if self
-            .seals()
-            .intersects(Seals::WRITE | Seals::FUTURE_WRITE)
-        {
+        if self.seals().intersects(Seals::WRITE | Seals::FUTURE_WRITE) {
             return Err(Errno::EPERM);
         }
         Ok(())

@@ -230,11 +230,17 @@ impl Inode for Node {
         if !is_special(kind) {
             return Err(Errno::EINVAL);
         }
-        self.add(name, Node::make(&self.fs, new, 1, Body::Special(kind, rdev))?)
+        self.add(
+            name,
+            Node::make(&self.fs, new, 1, Body::Special(kind, rdev))?,
+        )
     }
 
     fn symlink(&self, name: &[u8], new: &NewNode, target: &[u8]) -> Result<Arc<dyn Inode>> {
-        self.add(name, Node::make(&self.fs, new, 1, Body::Symlink(target.into()))?)
+        self.add(
+            name,
+            Node::make(&self.fs, new, 1, Body::Symlink(target.into()))?,
+        )
     }
 
     fn link(&self, name: &[u8], target: &Arc<dyn Inode>) -> Result<()> {
@@ -368,12 +374,22 @@ impl Drop for Node {
             return;
         };
         let mut left: Vec<Arc<Node>> = Vec::new();
-        left.extend(std::mem::take(entries.get_mut()).by_pos.into_values().map(|(_, n)| n));
+        left.extend(
+            std::mem::take(entries.get_mut())
+                .by_pos
+                .into_values()
+                .map(|(_, n)| n),
+        );
         while let Some(node) = left.pop() {
             if let Some(mut node) = Arc::into_inner(node)
                 && let Body::Dir(entries) = &mut node.body
             {
-                left.extend(std::mem::take(entries.get_mut()).by_pos.into_values().map(|(_, n)| n));
+                left.extend(
+                    std::mem::take(entries.get_mut())
+                        .by_pos
+                        .into_values()
+                        .map(|(_, n)| n),
+                );
             }
         }
     }

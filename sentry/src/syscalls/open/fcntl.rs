@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::nofile;
 use crate::errno::{Errno, Error, Result};
-use crate::fs::fdtable::CloseOnExec;
+use crate::fs::fdtable::Exec;
 use crate::fs::file::{AsyncOwner, File};
 use crate::fs::inode::{FileType, OpenFlags};
+use crate::fs::pipe::Pipe;
 use crate::fs::locks::{self, Kind, Owner, Range, Waiting};
 use crate::kernel::block::Stop;
 use crate::kernel::signal::Signal;
@@ -21,6 +22,8 @@ const SETTABLE: OpenFlags = OpenFlags::APPEND
     .union(OpenFlags::DIRECT)
     .union(OpenFlags::NOATIME);
 
+const F_OWNER_PID: i32 = 1;
+const F_OWNER_PGRP: i32 = 2;
 const F_SETSIG: i32 = 10;
 const F_GETSIG: i32 = 11;
 const F_SETOWN_EX: i32 = 15;
@@ -33,16 +36,16 @@ pub async fn fcntl(t: &Task, a: &Args) -> SysResult {
     let (file, exec) = files.get_with_exec(fd)?;
     match cmd {
         libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => {
-            let exec = if cmd == libc::F_DUPFD { CloseOnExec::No } else { CloseOnExec::Yes };
+            let exec = if cmd == libc::F_DUPFD { Exec::Keep } else { Exec::Close };
             if arg >= nofile(t) {
                 return Err(Errno::EINVAL.into());
             }
             return Ok(files.add(file, exec, arg as i32, nofile(t))? as u64);
         }
-        libc::F_GETFD => return Ok(u64::from(exec == CloseOnExec::Yes)),
+        libc::F_GETFD => return Ok(u64::from(exec == Exec::Close)),
         libc::F_SETFD => {
             let close = arg & libc::FD_CLOEXEC as u64 != 0;
-            files.set_exec(fd, if close { CloseOnExec::Yes } else { CloseOnExec::No })?;
+            files.set_exec(fd, if close { Exec::Close } else { Exec::Keep })?;
             return Ok(0);
         }
         // Every 64-bit program's files are large.
@@ -74,13 +77,13 @@ pub async fn fcntl(t: &Task, a: &Args) -> SysResult {
         }
         libc::F_SETOWN => {
             let id = arg as i32;
-            let kind = if id < 0 { libc::F_OWNER_PGRP } else { libc::F_OWNER_PID };
+            let kind = if id < 0 { F_OWNER_PGRP } else { F_OWNER_PID };
             let mut owner = file.owner.lock();
             *owner = AsyncOwner { kind, id: id.checked_abs().ok_or(Errno::EINVAL)?, ..*owner };
         }
         libc::F_GETOWN => {
             let owner = *file.owner.lock();
-            let id = if owner.kind == libc::F_OWNER_PGRP { -owner.id } else { owner.id };
+            let id = if owner.kind == F_OWNER_PGRP { -owner.id } else { owner.id };
             return Ok(i64::from(id) as u64);
         }
         F_SETOWN_EX => {
@@ -109,8 +112,11 @@ pub async fn fcntl(t: &Task, a: &Args) -> SysResult {
         }
         libc::F_GETLEASE => return Ok(libc::F_UNLCK as u64),
         libc::F_NOTIFY => return Err(Errno::EINVAL.into()),
-        libc::F_SETPIPE_SZ => return Ok(crate::fs::pipe::set_size(t, &file, arg)?),
-        libc::F_GETPIPE_SZ => return Ok(crate::fs::pipe::size(&file)?),
+        libc::F_SETPIPE_SZ => {
+            let pipe = Pipe::of(&file).ok_or(Errno::EBADF)?;
+            return Ok(pipe.set_capacity(t, arg)? as u64);
+        }
+        libc::F_GETPIPE_SZ => return Ok(Pipe::of(&file).ok_or(Errno::EBADF)?.capacity() as u64),
         libc::F_ADD_SEALS => crate::syscalls::pipe::add_seals(&file, arg as u32)?,
         libc::F_GET_SEALS => return Ok(crate::syscalls::pipe::get_seals(&file)?.into()),
         _ => return Err(Errno::EINVAL.into()),

@@ -94,7 +94,7 @@ pub async fn lsetxattr(t: &Task, a: &Args) -> SysResult {
 }
 
 pub async fn fsetxattr(t: &Task, a: &Args) -> SysResult {
-    set(t, Target::File(&file(t, a)?), a)
+    set(t, Target::File(&*file(t, a)?), a)
 }
 
 pub async fn getxattr(t: &Task, a: &Args) -> SysResult {
@@ -106,7 +106,7 @@ pub async fn lgetxattr(t: &Task, a: &Args) -> SysResult {
 }
 
 pub async fn fgetxattr(t: &Task, a: &Args) -> SysResult {
-    get(t, Target::File(&file(t, a)?), a)
+    get(t, Target::File(&*file(t, a)?), a)
 }
 
 pub async fn listxattr(t: &Task, a: &Args) -> SysResult {
@@ -118,7 +118,7 @@ pub async fn llistxattr(t: &Task, a: &Args) -> SysResult {
 }
 
 pub async fn flistxattr(t: &Task, a: &Args) -> SysResult {
-    list(t, Target::File(&file(t, a)?), a)
+    list(t, Target::File(&*file(t, a)?), a)
 }
 
 pub async fn removexattr(t: &Task, a: &Args) -> SysResult {
@@ -130,5 +130,5 @@ pub async fn lremovexattr(t: &Task, a: &Args) -> SysResult {
 }
 
 pub async fn fremovexattr(t: &Task, a: &Args) -> SysResult {
-    remove(t, Target::File(&file(t, a)?), a)
+    remove(t, Target::File(&*file(t, a)?), a)
 }

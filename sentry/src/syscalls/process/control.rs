@@ -315,7 +315,7 @@ pub async fn pidfd_getfd(t: &Task, a: &Args) -> SysResult {
         return Err(Errno::EPERM.into());
     }
     let file = task.try_files()?.get(a.int(1))?;
-    Ok(t.add_file(file, crate::fs::fdtable::CloseOnExec::Yes)? as u64)
+    Ok(t.add_file(file, crate::fs::fdtable::Exec::Close)? as u64)
 }
 
 /// ptrace(2), "Ptrace access mode checking", PTRACE_MODE_ATTACH_REALCREDS.

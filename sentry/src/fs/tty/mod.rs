@@ -1,0 +1,3 @@
+//! Terminals: job control for any of them ([`job`]), the line discipline and pseudo-terminals.
+
+pub mod job;

@@ -1,0 +1,1 @@
+//! Sockets inside the sandbox.
