@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use runsc_platform::arch::{FpState, Registers};
+use runsc_platform::arch::Registers;
 use runsc_platform::memory::{MemFd, Window, install_fault_handler};
 use runsc_platform::ptrace::{PtracePlatform, host_call_count};
 use runsc_platform::*;
@@ -132,6 +132,17 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         }
         Ok(())
     })?;
-    let _ = FpState::initial();
+    let mut idle = Vec::new();
+    for _ in 0..100 {
+        let space = bench.space();
+        let mut other = bench.worker.new_context(&space)?;
+        let mut regs = Registers::start(CODE, 0);
+        bench.trip(&mut other, &mut regs)?;
+        idle.push(other);
+    }
+    row("null call beside 100 idle address spaces", 2000, || {
+        regs.rax = 39;
+        bench.trip(&mut context, &mut regs)
+    })?;
     Ok(())
 }

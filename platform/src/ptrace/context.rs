@@ -77,15 +77,22 @@ impl Context for PtraceContext {
 
     fn resume(&mut self, regs: &Registers) -> Result<()> {
         self.at_rest()?;
-        self.carry_out_pending()?;
         let (regs, fault) = regs::sanitise(regs);
+        let stop = loop {
+            self.carry_out_pending()?;
+            if let Some(fault) = fault {
+                break Some(Stop::Fault(fault));
+            }
+            if !self.kick.start() {
+                break Some(Stop::Interrupted);
+            }
+            if !self.space.has_pending() {
+                break None;
+            }
+            self.kick.not_started();
+        };
         let tid = self.thread.tid;
         let mut local = self.thread.local.lock();
-        let stop = match fault {
-            Some(fault) => Some(Stop::Fault(fault)),
-            None if !self.kick.start() => Some(Stop::Interrupted),
-            None => None,
-        };
         if let Some(stop) = stop {
             local.stopped_before(stop, &regs);
             self.core.report(self.id);
@@ -103,9 +110,7 @@ impl Context for PtraceContext {
         .map_err(|source| lost("PTRACE_SETREGS", tid, source))?;
         sys::restart(PTRACE_SYSEMU, tid).map_err(|source| lost("PTRACE_SYSEMU", tid, source))?;
         local.phase = Phase::Running;
-        if local.spread {
-            local.resumed = Some(std::time::Instant::now());
-        }
+        self.core.cores.resumed(&mut local);
         self.core.running.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

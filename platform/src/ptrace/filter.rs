@@ -145,3 +145,120 @@ fn call(number: i64, body: &[Insn]) -> Vec<Insn> {
     code.extend_from_slice(body);
     code
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ptrace::stub::PAGE;
+
+    const LAYOUT: Layout = Layout {
+        code: 0x7f12_3456_7000,
+        command: 0x7f12_3456_6000,
+        user_end: 0x7f12_3456_6000,
+        vdso: None,
+    };
+
+    /// What the program says to a call: a classic BPF machine with the instructions used here.
+    fn verdict(arch: u32, ip: u64, number: i64, args: [u64; 6]) -> u32 {
+        let mut data = Vec::new();
+        data.extend((number as u32).to_le_bytes());
+        data.extend(arch.to_le_bytes());
+        data.extend(ip.to_le_bytes());
+        args.iter().for_each(|arg| data.extend(arg.to_le_bytes()));
+        let code = program(&LAYOUT);
+        let (mut at, mut a) = (0, 0);
+        loop {
+            let insn = code[at];
+            at += 1;
+            let class = u32::from(insn.code) & 7;
+            if class == libc::BPF_LD {
+                let k = insn.k as usize;
+                a = u32::from_le_bytes(data[k..k + 4].try_into().unwrap());
+            } else if class == libc::BPF_RET {
+                return insn.k;
+            } else {
+                let taken = match u32::from(insn.code) & 0xf0 {
+                    EQ => a == insn.k,
+                    GT => a > insn.k,
+                    GE => a >= insn.k,
+                    SET => a & insn.k != 0,
+                    op => unreachable!("{op:x}"),
+                };
+                at += usize::from(if taken { insn.jt } else { insn.jf });
+            }
+        }
+    }
+
+    fn stub_call(number: i64, args: [u64; 6]) -> u32 {
+        let arch = super::super::sys::AUDIT_ARCH_X86_64;
+        verdict(arch, LAYOUT.syscall_return(), number, args)
+    }
+
+    #[test]
+    fn every_call_of_the_stub_passes() {
+        let fixed = (libc::MAP_FIXED | libc::MAP_SHARED) as u64;
+        let cases = [
+            (libc::SYS_mmap, [0x10000, PAGE, 7, fixed, 3, 0]),
+            (
+                libc::SYS_mmap,
+                [LAYOUT.user_end - PAGE, PAGE, 7, fixed, 3, 0],
+            ),
+            (libc::SYS_mmap, [LAYOUT.command, PAGE, 1, fixed, 3, 0]),
+            (libc::SYS_munmap, [0x7f12_0000_0000, PAGE, 0, 0, 0, 0]),
+            (libc::SYS_munmap, [0x1234_ffff_f000, PAGE, 0, 0, 0, 0]),
+            (libc::SYS_mprotect, [0x10000, PAGE, 1, 0, 0, 0]),
+            (libc::SYS_clone, [CLONE_STUB, 0, 0, 0, 0, 0]),
+            (libc::SYS_clone, [CLONE_THREAD_FLAGS, 0, 0, 0, 0, 0]),
+            (libc::SYS_exit, [0; 6]),
+        ];
+        for (number, args) in cases {
+            assert_eq!(stub_call(number, args), ALLOW, "{number} {args:x?}");
+        }
+    }
+
+    #[test]
+    fn everything_else_kills() {
+        let shared = libc::MAP_SHARED as u64;
+        let fixed = libc::MAP_FIXED as u64 | shared;
+        let above = LAYOUT.user_end;
+        let cases = [
+            (libc::SYS_mmap, [0x10000, PAGE, 7, shared, 3, 0]),
+            (libc::SYS_mmap, [above + PAGE, PAGE, 1, fixed, 3, 0]),
+            (libc::SYS_mmap, [above, PAGE, 3, fixed, 3, 0]),
+            (libc::SYS_mmap, [1 << 63, PAGE, 1, fixed, 3, 0]),
+            (libc::SYS_munmap, [above, PAGE, 0, 0, 0, 0]),
+            (libc::SYS_munmap, [0x7fff_0000_0000, PAGE, 0, 0, 0, 0]),
+            (libc::SYS_mprotect, [LAYOUT.code, PAGE, 7, 0, 0, 0]),
+            (libc::SYS_clone, [libc::CLONE_VM as u64, 0, 0, 0, 0, 0]),
+            (libc::SYS_clone, [CLONE_STUB | 1 << 40, 0, 0, 0, 0, 0]),
+            (libc::SYS_execve, [0; 6]),
+            (libc::SYS_read, [0; 6]),
+            (libc::SYS_ptrace, [0; 6]),
+            (-1, [0; 6]),
+        ];
+        for (number, args) in cases {
+            assert_eq!(stub_call(number, args), KILL, "{number} {args:x?}");
+        }
+        for number in 0..600 {
+            let allowed = [libc::SYS_exit].contains(&number);
+            let expected = if allowed { ALLOW } else { KILL };
+            let args = [u64::MAX; 6];
+            assert_eq!(stub_call(number, args), expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn only_the_stub_may_call() {
+        let arch = super::super::sys::AUDIT_ARCH_X86_64;
+        let ip = LAYOUT.syscall_return();
+        let exit = |arch, ip| verdict(arch, ip, libc::SYS_exit, [0; 6]);
+        assert_eq!(exit(arch, ip), ALLOW);
+        assert_eq!(exit(0x4000_0003, ip), KILL);
+        for wrong in [0, ip - 2, ip + 1, ip ^ 1 << 32, ip & 0xffff_ffff] {
+            assert_eq!(exit(arch, wrong), KILL, "{wrong:x}");
+        }
+        // Reported as a fault, not a death: the guest may try.
+        assert_eq!(exit(arch, VSYSCALL_PAGE), TRAP);
+        assert_eq!(exit(arch, VSYSCALL_PAGE + 0x400), TRAP);
+    }
+}

@@ -46,13 +46,24 @@ impl Kick {
     /// About to run guest code. False: it was kicked while at rest and must not; the kick is used
     /// up.
     pub fn start(&self) -> bool {
+        // Sequentially consistent with the queue of changes, see `SpaceCore::has_pending`.
         let moved = self
             .state
-            .compare_exchange(REST, RUNNING, Ordering::AcqRel, Ordering::Acquire);
+            .compare_exchange(REST, RUNNING, Ordering::SeqCst, Ordering::Acquire);
         if moved.is_err() {
             self.state.store(REST, Ordering::Release);
         }
         moved.is_ok()
+    }
+
+    /// Takes `start` back, before guest code ran. A kick that came meanwhile stays.
+    pub fn not_started(&self) {
+        let moved = self
+            .state
+            .compare_exchange(RUNNING, REST, Ordering::AcqRel, Ordering::Acquire);
+        if moved.is_err() {
+            self.state.store(REST_KICKED, Ordering::Release);
+        }
     }
 
     /// It trapped for another reason, which serves as the kick too.
@@ -76,7 +87,7 @@ impl Kick {
     pub fn kick_if_running(&self) {
         if self
             .state
-            .compare_exchange(RUNNING, RUN_KICKED, Ordering::AcqRel, Ordering::Acquire)
+            .compare_exchange(RUNNING, RUN_KICKED, Ordering::SeqCst, Ordering::SeqCst)
             .is_ok()
         {
             self.signal();

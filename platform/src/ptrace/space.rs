@@ -84,7 +84,7 @@ impl AddressSpace for Space {
         } else {
             queue.push_back(new);
         }
-        self.core.pending.store(true, Ordering::Release);
+        self.core.pending.store(true, Ordering::SeqCst);
     }
 
     fn shoot_down(&self) {
@@ -112,12 +112,15 @@ impl SpaceCore {
         drop(dropped);
     }
 
+    /// Whether something is queued. A context that asks after having marked itself running either
+    /// learns of a change here, or is seen running by the `shoot_down` that follows the change.
     pub fn has_pending(&self) -> bool {
-        self.pending.load(Ordering::Acquire)
+        self.pending.load(Ordering::SeqCst)
     }
 
     /// Carries out what is queued, on the stopped thread `tid`, whose registers are the stub's
-    /// afterwards. A change the host refuses is dropped; those after it stay queued.
+    /// afterwards. A change the host refuses is dropped and its range unmapped; those after it stay
+    /// queued.
     pub fn flush(&self, memory: &StubMemory, slot: u64, tid: i32) -> Result<()> {
         let mut ops = {
             let mut queue = self.queue.lock();
@@ -141,19 +144,20 @@ impl SpaceCore {
             return Ok(());
         };
         let rest = ops.split_off((done + 1).min(ops.len()));
-        let Some(failed) = ops.pop_back() else {
+        let Some(mut failed) = ops.pop_back() else {
             return Ok(());
         };
+        let error = refused(&failed.op, source);
         self.put_back(rest);
-        // A refused mapping must not leave the old one behind: its memory may be reused.
-        if let HostOp::Map { addr, len, .. } | HostOp::Unmap { addr, len } = failed.op {
-            let unmap = command(&HostOp::Unmap { addr, len });
-            command::single(&memory.layout, tid, &unmap)?.map_err(|source| Error::Host {
-                what: "unmapping after a refused change",
-                source,
-            })?;
+        // What was there must not stay: its memory may be reused, or be meant to be written no more.
+        let (addr, len) = range(&failed.op);
+        let unmap = HostOp::Unmap { addr, len };
+        if command::single(&memory.layout, tid, &command(&unmap))?.is_err() {
+            // Nor even that: nothing of this address space runs any more until it goes.
+            failed.op = unmap;
+            self.put_back(VecDeque::from([failed]));
         }
-        Err(refused(&failed.op, source))
+        Err(error)
     }
 
     /// Puts changes in front of those queued meanwhile.

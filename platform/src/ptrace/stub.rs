@@ -121,17 +121,18 @@ pub(super) struct StubMemory {
     pub layout: Layout,
     pub commands: MemFd,
     pub window: Window,
+    /// Slot 0 belongs to the templates, one at a time.
     slots: Mutex<Slots>,
+    template: Mutex<()>,
 }
 
-#[derive(Default)]
 struct Slots {
     used: u64,
     free: Vec<u64>,
 }
 
 /// Most stubs that can exist at once, one command page each (sparse).
-const MAX_SLOTS: u64 = 1 << 17;
+const MAX_SLOTS: u64 = 1 << 15;
 
 impl StubMemory {
     pub fn new() -> Result<StubMemory> {
@@ -157,7 +158,11 @@ impl StubMemory {
             },
             commands,
             window,
-            slots: Mutex::default(),
+            slots: Mutex::new(Slots {
+                used: 1,
+                free: Vec::new(),
+            }),
+            template: Mutex::new(()),
         })
     }
 
@@ -168,8 +173,8 @@ impl StubMemory {
             return Ok(slot);
         }
         if slots.used == MAX_SLOTS {
-            return Err(Error::Host {
-                what: "too many address spaces",
+            return Err(Error::Refused {
+                op: "one more address space".to_owned(),
                 source: io::Error::from_raw_os_error(libc::EAGAIN),
             });
         }
@@ -280,6 +285,18 @@ impl Template {
         run("naming the stub", libc::SYS_prctl, args)?;
         let args = [libc::PR_SET_NO_NEW_PRIVS as u64, 1, 0, 0, 0, 0];
         run("no_new_privs of the stub", libc::SYS_prctl, args)?;
+        // Struct __user_cap_header_struct, version 3, and its two data: none.
+        static CAP_HEADER: [u32; 2] = [0x2008_0522, 0];
+        static NO_CAPS: [u32; 6] = [0; 6];
+        let args = [
+            CAP_HEADER.as_ptr() as u64,
+            NO_CAPS.as_ptr() as u64,
+            0,
+            0,
+            0,
+            0,
+        ];
+        run("dropping the stub's capabilities", libc::SYS_capset, args)?;
         let mut from = 0;
         for (start, end) in layout.kept().into_iter().chain([(TASK_SIZE, TASK_SIZE)]) {
             if start > from {
@@ -338,7 +355,10 @@ impl Template {
 /// stopped too.
 pub(super) fn spawn(layout: &Layout, tid: i32, clone: &Command) -> Result<i32> {
     let host = |what| move |source| Error::Host { what, source };
-    let child = command::single(layout, tid, clone)?.map_err(host("clone"))? as i32;
+    let child = command::single(layout, tid, clone)?.map_err(|source| Error::Refused {
+        op: "one more guest thread".to_owned(),
+        source,
+    })? as i32;
     let status = sys::wait_one(child).map_err(host("wait4"))?;
     match status.stopped() {
         Some(_) => Ok(child),
@@ -353,8 +373,8 @@ fn install_filter(memory: &StubMemory, pid: i32) -> Result<()> {
     };
     let layout = &memory.layout;
     let program = filter::program(layout);
-    // struct sock_fprog, then the instructions, in the template's command page: slot 0 until the
-    // first stub takes it.
+    let _alone = memory.template.lock();
+    // struct sock_fprog, then the instructions, in the template's command page.
     let mut page = Vec::with_capacity(PAGE as usize);
     page.extend((program.len() as u64).to_le_bytes());
     page.extend((layout.command + 16).to_le_bytes());

@@ -58,8 +58,12 @@ pub(super) struct Local {
     pub fp_initial: bool,
     /// Not bound to the worker's core.
     pub spread: bool,
-    /// When it was last resumed, if `spread`; and how many short runs it has had since.
-    pub resumed: Option<std::time::Instant>,
+    /// Runs bound to the worker's core, and is counted so.
+    pub bound_run: bool,
+    /// The worker's count of resumes when it was last resumed.
+    pub resumed: u64,
+    /// When that was, if `spread`; and how many short runs it has had since.
+    pub resumed_at: Option<std::time::Instant>,
     pub short_runs: u32,
 }
 
@@ -79,7 +83,9 @@ impl Thread {
                 untouched: false,
                 fp_initial,
                 spread: false,
-                resumed: None,
+                bound_run: false,
+                resumed: 0,
+                resumed_at: None,
                 short_runs: 0,
             }),
         })

@@ -9,7 +9,7 @@
 use std::arch::global_asm;
 use std::io;
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 use super::sys::{self, Status};
 use crate::WorkerWaker;
@@ -75,7 +75,17 @@ global_asm!(
     ".popsection",
 );
 
-extern "C" fn on_wake(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+extern "C" fn on_wake(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: the kernel hands a SA_SIGINFO handler a valid siginfo.
+    let info = unsafe { &*info };
+    if info.si_code == libc::SI_TIMER {
+        // SAFETY: a timer's siginfo carries a value.
+        let value = unsafe { info.si_value() };
+        let fired = value.sival_ptr.cast::<AtomicBool>();
+        // SAFETY: all timers with this signal are made by `cores`, with such a static. No other
+        // process can send this code.
+        unsafe { &*fired }.store(true, Ordering::Release);
+    }
     // SAFETY: the kernel hands a SA_SIGINFO handler a valid ucontext of this thread.
     let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
     let rip = &mut registers[libc::REG_RIP as usize];

@@ -12,7 +12,7 @@ use super::context::PtraceContext;
 use super::cores::Cores;
 use super::kick::{KICK_SIGNAL, Kick};
 use super::space::{Home, Process, Space, SpaceCore};
-use super::stub::{self, CLONE_THREAD_FLAGS, PAGE, StubMemory, Template};
+use super::stub::{self, CLONE_THREAD_FLAGS, StubMemory, Template};
 use super::sys::{self, PTRACE_SYSEMU, Status};
 use super::thread::{Phase, Stop, Thread, exception};
 use super::waker::{Slept, Waker};
@@ -185,15 +185,12 @@ impl WorkerCore {
     }
 
     fn sleep(&self) -> Result<Slept> {
-        self.cores.before_sleep(self);
-        let slept = self.waker.sleep().map_err(|source| Error::Host {
+        // A signal comes back here by way of the caller's loop.
+        self.cores.look(self);
+        self.waker.sleep().map_err(|source| Error::Host {
             what: "wait4",
             source,
-        });
-        if matches!(slept, Ok(Slept::Signal)) {
-            self.cores.after_signal(self);
-        }
-        slept
+        })
     }
 
     /// Threads that run guest code now.
@@ -219,6 +216,7 @@ impl WorkerCore {
             Phase::Running => {}
             Phase::Leaving => {
                 self.running.fetch_sub(1, Ordering::Relaxed);
+                self.cores.ran(&mut local);
                 local.phase = Phase::Rest;
                 let home = local.home.upgrade();
                 drop(local);
@@ -259,8 +257,9 @@ impl WorkerCore {
         self.running.fetch_sub(1, Ordering::Relaxed);
         kick.trapped();
         local.stopped(stop);
+        self.cores.ran(&mut local);
         if local.spread {
-            self.cores.ran(&thread, &mut local);
+            self.cores.trapped(&thread, &mut local);
         }
         Ok(Some(id))
     }
@@ -304,11 +303,14 @@ impl WorkerCore {
         }
         let carrier = process.threads.first().cloned().ok_or(Error::Gone)?;
         drop(home);
-        // All of them run: stop one. What other stops come in meanwhile is reported later.
+        // All of them run: stop one. What it stops with is reported later.
         let kick = carrier.local.lock().context.as_ref().map(|c| c.1.clone());
-        let kick = kick.ok_or(Error::Gone)?;
-        kick.kick_if_running();
-        while carrier.local.lock().phase == Phase::Running {
+        if let Some(kick) = kick {
+            kick.kick_if_running();
+        }
+        // One without a context was told to stop when that was dropped.
+        let runs = |phase| matches!(phase, Phase::Running | Phase::Leaving);
+        while runs(carrier.local.lock().phase) {
             let tid = carrier.tid;
             let status = sys::wait_one(tid).map_err(|source| lost("wait4", tid, source))?;
             if let Some(id) = self.stopped(tid, status)? {
@@ -446,7 +448,6 @@ impl WorkerCore {
         if let [leader] = &process.threads[..]
             && leader.tid == thread.tid
             && leader.local.lock().phase == Phase::Rest
-            && !leader.local.lock().spread
             && self.pool.lock().len() < MAX_POOL
         {
             let layout = &self.memory().layout;
@@ -455,11 +456,9 @@ impl WorkerCore {
                 number: libc::SYS_munmap,
                 args: [start, layout.user_end - start, 0, 0, 0, 0],
             };
-            let page = (process.slot * PAGE) as usize;
-            if command::single(layout, leader.tid, &unmap)?.is_ok()
-                && self.memory().window.zero(page, PAGE as usize).is_ok()
-            {
+            if command::single(layout, leader.tid, &unmap)?.is_ok() {
                 let mut local = leader.local.lock();
+                self.cores.take_back(leader, &mut local);
                 local.phase = Phase::Parked;
                 local.context = None;
                 self.pool.lock().push((leader.clone(), process.slot));
@@ -485,6 +484,7 @@ impl WorkerCore {
         threads.sort_by_key(|thread| thread.tid == tgid);
         for thread in threads {
             let mut local = thread.local.lock();
+            self.cores.ran(&mut local);
             if matches!(
                 local.phase,
                 Phase::Running | Phase::Leaving | Phase::Exiting

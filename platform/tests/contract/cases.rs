@@ -29,6 +29,7 @@ pub const CASES: &[Case] = &[
     ),
     ("private_mappings_copy", private_mappings_copy),
     ("refused_changes", refused_changes),
+    ("too_many_mappings", too_many_mappings),
     (
         "retired_memory_outlives_its_mapping",
         retired_memory_outlives_its_mapping,
@@ -445,6 +446,47 @@ fn refused_changes(platform: Arc<dyn Platform>) {
         thread.regs.rdi = addr;
         assert_eq!(machine.run_to_syscall(&mut thread), 3);
     }
+}
+
+/// A guest that maps more than the host takes is refused, and nothing else suffers.
+fn too_many_mappings(platform: Arc<dyn Platform>) {
+    let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count").unwrap();
+    let limit: u64 = limit.trim().parse().unwrap();
+    if limit > 1_000_000 {
+        println!("  !!! SKIPPED: vm.max_map_count is {limit}");
+        return;
+    }
+    let mut machine = Machine::new(platform);
+    let space = machine.space(touch_loop());
+    let mut thread = machine.thread(&space);
+    // Every other page of the file, so that no two are one.
+    for n in 0..limit + 10 {
+        space.map_from(HOLE + n * PAGE, PAGE, Prot::READ, (n % 7) * 2 * PAGE);
+    }
+    let error = thread.context.resume(&thread.regs).unwrap_err();
+    assert!(matches!(error, Error::Refused { .. }), "{error}");
+    // A change that splits a mapping cannot be made any more; it is not forgotten.
+    let dropped = Arc::new(AtomicBool::new(false));
+    let op = HostOp::Unmap {
+        addr: DATA + PAGE,
+        len: PAGE,
+    };
+    let mut refused = 0;
+    while thread.context.flush().is_err() {
+        refused += 1;
+        assert!(refused < 1000);
+    }
+    space.space.queue(op, Some(Arc::new(Flag(dropped.clone()))));
+    for _ in 0..3 {
+        let error = thread.context.resume(&thread.regs).unwrap_err();
+        assert!(matches!(error, Error::Refused { .. }), "{error}");
+        assert!(!dropped.load(Ordering::SeqCst));
+    }
+    // Other guests go on, and the memory is free once this one is gone.
+    let (_space, _thread, trap) = machine.once(call_twice());
+    assert_eq!(trap, Trap::Syscall);
+    drop(thread);
+    assert!(dropped.load(Ordering::SeqCst));
 }
 
 struct Flag(Arc<AtomicBool>);

@@ -105,15 +105,9 @@ impl Machine {
 
     /// Waits for a trap of this thread; other events are a failure.
     pub fn trap(&mut self, thread: &mut Thread) -> Trap {
-        loop {
-            match self.worker.wait(Wait::Block).unwrap() {
-                Event::Trap(id) => {
-                    assert_eq!(id, thread.context.id());
-                    return thread.context.trap(&mut thread.regs).unwrap();
-                }
-                other => panic!("{other:?} instead of a trap"),
-            }
-        }
+        let event = self.worker.wait(Wait::Block).unwrap();
+        assert_eq!(event, Event::Trap(thread.context.id()));
+        thread.context.trap(&mut thread.regs).unwrap()
     }
 
     /// Runs a thread to its next trap.

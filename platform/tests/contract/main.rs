@@ -7,6 +7,14 @@
 //!
 //! `cargo test --test contract -- WORD` runs the cases whose name contains WORD.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::undocumented_unsafe_blocks,
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "a test program, but not one of the built-in harness that the lints know"
+)]
+
 mod cases;
 mod guest;
 mod threads;
@@ -29,7 +37,18 @@ type Maker = (
 
 const PLATFORMS: &[Maker] = &[("ptrace", || Ok(Arc::new(PtracePlatform::new()?)))];
 
+/// Argument that makes this program a Sentry to be killed.
+pub const SPIN: &str = "spin-for-ever";
+
 fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    if let [_, mode, name] = &args[..]
+        && mode == SPIN
+    {
+        install_fault_handler().unwrap();
+        let maker = PLATFORMS.iter().find(|maker| maker.0 == name).unwrap();
+        return threads::spin_for_ever(maker.1().unwrap());
+    }
     let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
     install_fault_handler().unwrap();
     let confined = confined(|| run_all("as a Sentry runs", filter.as_deref()));

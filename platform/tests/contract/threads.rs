@@ -15,6 +15,7 @@ pub const CASES: &[Case] = &[
         "mapping_changes_reach_running_threads",
         mapping_changes_reach_running_threads,
     ),
+    ("changes_race_with_resumes", changes_race_with_resumes),
     ("new_thread_while_all_run", new_thread_while_all_run),
     ("spaces_are_isolated", spaces_are_isolated),
     ("dropped_while_running", dropped_while_running),
@@ -29,6 +30,8 @@ pub const CASES: &[Case] = &[
     ),
     ("killed_from_outside", killed_from_outside),
     ("nothing_is_left_behind", nothing_is_left_behind),
+    ("guests_die_with_the_sentry", guests_die_with_the_sentry),
+    ("only_guest_memory_is_mapped", only_guest_memory_is_mapped),
 ];
 
 program!(
@@ -110,6 +113,52 @@ fn mapping_changes_reach_running_threads(platform: Arc<dyn Platform>) {
         panic!("still mapped");
     };
     assert_eq!(fault.addr, DATA + PAGE);
+}
+
+/// A change queued by another thread at any moment of a resume takes effect. Lost, it would hang.
+fn changes_race_with_resumes(platform: Arc<dyn Platform>) {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    const ROUNDS: u64 = 2000;
+    let mut machine = Machine::new(platform);
+    let space = machine.space(announce_and_spin());
+    let mut thread = machine.thread(&space);
+    let round = Arc::new(AtomicU64::new(0));
+    let (seen, target) = (round.clone(), space.space.clone());
+    let other = std::thread::spawn(move || {
+        for n in 1..=ROUNDS {
+            while seen.load(Ordering::SeqCst) < n {
+                std::thread::yield_now();
+            }
+            for _ in 0..n % 300 {
+                std::hint::spin_loop();
+            }
+            let op = HostOp::Unmap {
+                addr: HOLE,
+                len: PAGE,
+            };
+            target.queue(op, None);
+            target.shoot_down();
+        }
+    });
+    for n in 1..=ROUNDS {
+        space.map(HOLE, PAGE, Prot::READ | Prot::WRITE);
+        thread.context.flush().unwrap();
+        thread.regs = Registers::start(CODE, 0);
+        thread.regs.rsi = HOLE;
+        thread.regs.rdi = HOLE + 8;
+        round.store(n, Ordering::SeqCst);
+        loop {
+            match machine.run(&mut thread) {
+                Trap::Interrupted => {}
+                Trap::Fault(fault) => {
+                    assert_eq!(fault.addr & !(PAGE - 1), HOLE);
+                    break;
+                }
+                trap => panic!("{trap:?}"),
+            }
+        }
+    }
+    other.join().unwrap();
 }
 
 fn new_thread_while_all_run(platform: Arc<dyn Platform>) {
@@ -431,4 +480,85 @@ fn nothing_is_left_behind(platform: Arc<dyn Platform>) {
     assert_eq!(rc, -1);
     let errno = std::io::Error::last_os_error().raw_os_error();
     assert_eq!(errno, Some(libc::ECHILD));
+}
+
+/// Runs a guest that spins, tells the pids that hold it on standard output, and waits for ever.
+pub fn spin_for_ever(platform: Arc<dyn Platform>) {
+    let mut machine = Machine::new(platform);
+    let space = machine.space(announce_and_spin());
+    let mut runner = machine.thread(&space);
+    runner.regs.rsi = DATA;
+    runner.regs.rdi = DATA + 8;
+    runner.context.resume(&runner.regs).unwrap();
+    await_word(&space, DATA);
+    let pids = children().unwrap_or_default();
+    println!(
+        "{}",
+        pids.iter().map(|pid| format!("{pid} ")).collect::<String>()
+    );
+    let event = machine.worker.wait(Wait::Block);
+    panic!("{event:?}");
+}
+
+/// SIGKILL to the Sentry ends all guest code at once.
+fn guests_die_with_the_sentry(platform: Arc<dyn Platform>) {
+    use std::io::{BufRead, BufReader};
+    let mut sentry = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([crate::SPIN, platform.name()])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(sentry.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let pids: Vec<i32> = line
+        .split_whitespace()
+        .map(|pid| pid.parse().unwrap())
+        .collect();
+    sentry.kill().unwrap();
+    sentry.wait().unwrap();
+    let alive = |pid: &i32| match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        // A zombie that its new parent has not reaped yet runs nothing.
+        Ok(stat) => !stat.contains(") Z ") && stat.contains("runsc-stub"),
+        Err(_) => false,
+    };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while pids.iter().any(alive) {
+        assert!(Instant::now() < deadline, "stubs outlive the Sentry");
+        std::thread::yield_now();
+    }
+}
+
+/// What the host shows of an address space: the guest's mappings below the end of its range, and
+/// above that nothing that can be written or that belongs to the Sentry.
+fn only_guest_memory_is_mapped(platform: Arc<dyn Platform>) {
+    let (_, end) = platform.user_range();
+    let mut machine = Machine::new(platform);
+    let (_space, _thread, _) = machine.once(store_and_call());
+    for pid in children().unwrap_or_default() {
+        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+        for line in maps.lines() {
+            let start = u64::from_str_radix(line.split('-').next().unwrap(), 16).unwrap();
+            let name = line.split_whitespace().nth(5).unwrap_or("");
+            if start < end {
+                assert!(name.starts_with("/memfd:guest"), "{line}");
+                continue;
+            }
+            assert_ne!(
+                line.split_whitespace().nth(1).unwrap().as_bytes()[1],
+                b'w',
+                "{line}"
+            );
+            let known = [
+                "",
+                "/memfd:runsc-commands",
+                "[vdso]",
+                "[vvar]",
+                "[vvar_vclock]",
+                "[vsyscall]",
+            ];
+            assert!(known.contains(&name), "{line}");
+        }
+    }
 }

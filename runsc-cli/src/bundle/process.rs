@@ -59,7 +59,6 @@ pub fn translate(process: &Process, root: &Path) -> Result<ProcessConfig> {
         env.push([b"HOME=", home::of(user.uid(), root).as_slice()].concat());
     }
     Ok(ProcessConfig {
-        init: true,
         args,
         env,
         cwd: clean(cwd),

@@ -6,6 +6,7 @@
 
 use std::{
     ffi::OsString,
+    io::IsTerminal,
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::Path,
     process::ExitCode,
@@ -62,7 +63,6 @@ pub fn plan(
         gid: user.gid,
     };
     let process = ProcessConfig {
-        init: false,
         args: args.command.into_iter().map(OsString::into_vec).collect(),
         env: environment(std::env::vars_os(), args.env)?,
         cwd: working_directory(args.cwd.as_deref())?,
@@ -74,7 +74,8 @@ pub fn plan(
         umask: environment::current_umask(),
         capabilities: capabilities(user.uid),
         rlimits: environment::rlimits()?,
-        terminal: false,
+        // As for any command that a shell starts.
+        terminal: std::io::stdin().is_terminal(),
         no_new_privileges: false,
         oom_score_adj: None,
         ignored_signals: inherited.ignored_signals,

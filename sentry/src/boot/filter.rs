@@ -98,6 +98,7 @@ const RUNTIME: &[Rule] = &[
     rule!(SYS_tgkill, [ArgCheck::eq(2, libc::SIGABRT as u32)], "abort after a broken invariant"),
     rule!(SYS_restart_syscall, "host calls that a stop interrupted"),
     rule!(SYS_membarrier, [ArgCheck::eq(0, 1)], "membarrier(2) of guests"),
+    rule!(SYS_sysinfo, "the default size of a tmpfs, /proc/meminfo"),
     rule!(SYS_exit, "a thread ends"),
     rule!(SYS_exit_group, "the sandbox ends"),
 ];

@@ -12,9 +12,10 @@ use crate::config::{
 use crate::errno::{Errno, Result};
 use crate::fs::change::Make;
 use crate::fs::context::FsContext;
-use crate::fs::goferfs::Trust;
+use crate::fs::goferfs::{GoferFs, Trust};
 use crate::fs::inode::{Dev, FileType};
 use crate::fs::mount::{FileSystem, Mount, MountFlags, MountNamespace};
+use crate::fs::overlay::OverlayFs;
 use crate::fs::walk::{Base, Ctx, WalkFlags};
 use crate::kernel::Kernel;
 use crate::kernel::cred::Credentials;
@@ -47,7 +48,7 @@ pub fn build(
     let fs = FsContext::new(namespace.clone());
     let ctx = Ctx::new(&fs, Arc::new(Credentials::root()));
     for mount in &config.mounts {
-        b.mount(&ctx, mount).map_err(at(&mount.destination))?;
+        if let Err(e) = b.mount(&ctx, mount) { if e == Errno::ENODEV { continue; } return Err(at(&mount.destination)(e)); }
     }
     for node in &config.nodes {
         make_node(&ctx, node).map_err(at(&node.path))?;
@@ -64,14 +65,13 @@ pub fn build(
 impl Builder<'_> {
     /// A tree of the Gofer, under an overlay in memory if asked for.
     fn gofer_tree(&self, mount: GoferMount, overlay: OverlayKind) -> Result<Arc<FileSystem>> {
-        let trust = match overlay {
-            OverlayKind::None => Trust::Shared,
-            OverlayKind::Memory => Trust::Exclusive,
-        };
-        let lower = crate::fs::goferfs::GoferFs::mount(self.gofer.clone(), MountId(mount), trust)?;
+        let (client, id) = (self.gofer.clone(), MountId(mount));
         match overlay {
-            OverlayKind::None => Ok(lower),
-            OverlayKind::Memory => Ok(lower),
+            OverlayKind::None => GoferFs::mount(client, id, Trust::Shared),
+            OverlayKind::Memory => {
+                let lower = GoferFs::open(client, id, Trust::Exclusive)?;
+                OverlayFs::mount(self.kernel.memory.clone(), lower, Some(self.kernel.memory_total / 2))
+            }
         }
     }
 

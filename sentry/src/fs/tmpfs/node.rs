@@ -285,8 +285,10 @@ impl Inode for Node {
     fn rename(
         &self,
         name: &[u8],
+        _moved: &Arc<dyn Inode>,
         new_dir: &Arc<dyn Inode>,
         new_name: &[u8],
+        _replaced: Option<&Arc<dyn Inode>>,
         exchange: Exchange,
     ) -> Result<()> {
         let new_dir = node(new_dir)?;
