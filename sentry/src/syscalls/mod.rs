@@ -7,6 +7,7 @@
 pub mod cred;
 pub mod futex;
 pub mod io;
+pub mod memfd;
 pub mod memory;
 pub mod open;
 pub mod path;

@@ -117,8 +117,8 @@ pub async fn fcntl(t: &Task, a: &Args) -> SysResult {
             return Ok(pipe.set_capacity(t, arg)? as u64);
         }
         libc::F_GETPIPE_SZ => return Ok(Pipe::of(&file).ok_or(Errno::EBADF)?.capacity() as u64),
-        libc::F_ADD_SEALS => crate::syscalls::pipe::add_seals(&file, arg as u32)?,
-        libc::F_GET_SEALS => return Ok(crate::syscalls::pipe::get_seals(&file)?.into()),
+        libc::F_ADD_SEALS => crate::syscalls::memfd::add_seals(&file, arg as u32)?,
+        libc::F_GET_SEALS => return Ok(crate::syscalls::memfd::get_seals(&file)?.into()),
         _ => return Err(Errno::EINVAL.into()),
     }
     Ok(0)
