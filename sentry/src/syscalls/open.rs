@@ -33,7 +33,11 @@ pub(super) fn path_at(t: &Task, addr: u64) -> Result<Vec<u8>> {
 }
 
 /// The file behind a place that is no regular file or directory.
-pub(super) async fn open_special(t: &Task, ctx: &Ctx, special: Special) -> Result<Arc<File>, Error> {
+pub(super) async fn open_special(
+    t: &Task,
+    ctx: &Ctx,
+    special: Special,
+) -> Result<Arc<File>, Error> {
     match special.kind {
         FileType::Fifo => pipe::open_fifo(t, special.path, special.flags).await,
         kind => {
@@ -67,8 +71,7 @@ pub async fn open(t: &Task, a: &Args) -> SysResult {
 
 pub async fn creat(t: &Task, a: &Args) -> SysResult {
     let path = path_at(t, a.u64(0))?;
-    let flags =
-        OpenFlags::CREAT | OpenFlags::WRONLY | OpenFlags::TRUNC | OpenFlags::LARGEFILE;
+    let flags = OpenFlags::CREAT | OpenFlags::WRONLY | OpenFlags::TRUNC | OpenFlags::LARGEFILE;
     open_file(t, &Base::Cwd, &path, flags, a.uint(1), WalkFlags::empty()).await
 }
 
@@ -124,8 +127,7 @@ pub async fn openat2(t: &Task, a: &Args) -> SysResult {
     if mode & !0o7777 != 0 || (mode != 0 && !creates) {
         return Err(Errno::EINVAL.into());
     }
-    let allowed =
-        OpenFlags::PATH | OpenFlags::DIRECTORY | OpenFlags::NOFOLLOW | OpenFlags::CLOEXEC;
+    let allowed = OpenFlags::PATH | OpenFlags::DIRECTORY | OpenFlags::NOFOLLOW | OpenFlags::CLOEXEC;
     if flags.contains(OpenFlags::PATH) && !(flags - allowed).is_empty() {
         return Err(Errno::EINVAL.into());
     }
@@ -225,7 +227,8 @@ fn make_pipe(t: &Task, fds: u64, flags: i32) -> SysResult {
 
 pub async fn memfd_create(t: &Task, a: &Args) -> SysResult {
     let flags = a.uint(1);
-    let known = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | libc::MFD_NOEXEC_SEAL | libc::MFD_EXEC;
+    let known =
+        libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | libc::MFD_NOEXEC_SEAL | libc::MFD_EXEC;
     if flags & !known != 0
         || flags & (libc::MFD_EXEC | libc::MFD_NOEXEC_SEAL)
             == libc::MFD_EXEC | libc::MFD_NOEXEC_SEAL
@@ -317,7 +320,10 @@ fn lock_range(file: &File, lock: &Flock) -> Result<Range> {
 /// F_GETLK, F_SETLK, F_SETLKW and their OFD twins.
 async fn record_lock(t: &Task, file: &Arc<File>, cmd: i32, addr: u64) -> SysResult {
     let mut lock: Flock = t.mm().read_obj(addr)?;
-    let ofd = matches!(cmd, libc::F_OFD_GETLK | libc::F_OFD_SETLK | libc::F_OFD_SETLKW);
+    let ofd = matches!(
+        cmd,
+        libc::F_OFD_GETLK | libc::F_OFD_SETLK | libc::F_OFD_SETLKW
+    );
     if ofd && lock.pid != 0 {
         return Err(Errno::EINVAL.into());
     }

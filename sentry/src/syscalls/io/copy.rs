@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use super::super::{Args, SysResult};
-use super::{MAX_RW, READ, iovec, read_segments, readable, when_ready, write_from, write_segments};
 use super::{At, writable};
+use super::{MAX_RW, READ, iovec, read_segments, readable, when_ready, write_from, write_segments};
 use crate::errno::{Errno, Error, Result};
 use crate::fs::file::{File, Positioned};
 use crate::fs::inode::{FileType, OpenFlags};
@@ -73,7 +73,8 @@ impl End {
         match &mut self.at {
             Some(at) => at.value -= n as u64,
             None if self.file.ops().positioned() == Positioned::Yes => {
-                self.file.with_position(|pos| *pos = pos.saturating_sub(n as u64));
+                self.file
+                    .with_position(|pos| *pos = pos.saturating_sub(n as u64));
             }
             None => {}
         }
@@ -221,7 +222,10 @@ pub async fn splice(t: &Task, a: &Args) -> SysResult {
     }
     let (input, output) = (t.file(a.int(0))?, t.file(a.int(2))?);
     let (from_pipe, to_pipe) = (Pipe::of(&input), Pipe::of(&output));
-    for (pipe, addr, file) in [(&from_pipe, a.u64(1), &input), (&to_pipe, a.u64(3), &output)] {
+    for (pipe, addr, file) in [
+        (&from_pipe, a.u64(1), &input),
+        (&to_pipe, a.u64(3), &output),
+    ] {
         if addr != 0 && (pipe.is_some() || file.ops().positioned() == Positioned::Stream) {
             return Err(Errno::ESPIPE.into());
         }

@@ -164,7 +164,7 @@ fn within_file_limit(t: &Task, file: &File, segments: &mut [Segment], at: At) ->
 
 impl Task {
     /// Sends the task a signal from the kernel.
-    fn raise(&self, signal: i32) {
+    pub(in crate::syscalls) fn raise(&self, signal: i32) {
         if let Some(signal) = Signal::new(signal) {
             crate::kernel::signal::send::send_to_task(self, SigInfo::kernel(signal));
         }
@@ -180,7 +180,11 @@ async fn write_segments(t: &Task, file: &File, mut segments: Vec<Segment>, at: A
 }
 
 /// Writes all of `source` where the file is a stream that waits, else what goes at once.
-pub(super) async fn write_from(t: &Task, file: &File, source: &mut Source<'_>) -> Result<usize, Error> {
+pub(super) async fn write_from(
+    t: &Task,
+    file: &File,
+    source: &mut Source<'_>,
+) -> Result<usize, Error> {
     write_source(t, file, source, At::Position).await
 }
 
