@@ -24,16 +24,18 @@ fn act(mm: &Arc<Mm>, file: &Arc<TestFile>, seed: &mut u64) {
     let at = BASE + page * PAGE_SIZE;
     let bytes = len * PAGE_SIZE;
     match random(seed, 12) {
-        0 => drop(mm.mmap(anon(at, len, RW, fixed))),
+        0 => {
+            let _ = mm.mmap(anon(at, len, RW, fixed));
+        }
         1 => {
             let mut req = of_file(file, len, RW, fixed);
             req.addr = at;
-            drop(mm.mmap(req));
+            let _ = mm.mmap(req);
         }
         2 => {
             let mut req = of_file(file, len, RW, libc::MAP_SHARED | libc::MAP_FIXED);
             req.addr = at;
-            drop(mm.mmap(req));
+            let _ = mm.mmap(req);
         }
         3 => drop(mm.munmap(at, bytes)),
         4 => drop(mm.mprotect(at, bytes, RO)),
