@@ -5,14 +5,16 @@
 
 use crate::case::Case;
 
+mod attrs;
 mod open;
+mod paths;
 
 /// Every case, family by family.
 pub fn all() -> impl Iterator<Item = &'static Case> {
     FAMILIES.iter().flat_map(|family| family.iter())
 }
 
-static FAMILIES: &[&[Case]] = &[open::CASES];
+static FAMILIES: &[&[Case]] = &[open::CASES, paths::CASES, attrs::CASES];
 
 #[cfg(test)]
 mod tests {
