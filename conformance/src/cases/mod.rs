@@ -6,15 +6,27 @@
 use crate::case::Case;
 
 mod attrs;
+mod events;
+mod io;
+mod locks;
 mod open;
 mod paths;
+mod pipes;
 
 /// Every case, family by family.
 pub fn all() -> impl Iterator<Item = &'static Case> {
     FAMILIES.iter().flat_map(|family| family.iter())
 }
 
-static FAMILIES: &[&[Case]] = &[open::CASES, paths::CASES, attrs::CASES];
+static FAMILIES: &[&[Case]] = &[
+    attrs::CASES,
+    events::CASES,
+    io::CASES,
+    locks::CASES,
+    open::CASES,
+    paths::CASES,
+    pipes::CASES,
+];
 
 #[cfg(test)]
 mod tests {
