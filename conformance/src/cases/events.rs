@@ -649,8 +649,10 @@ pub static CASES: &[Case] = &[
         "select(2)",
         "EBADF, EINVAL for nfds and for the timeout",
         || {
+            let (closed, _w) = pipe_pair()?;
+            ok!(close(closed));
             let mut reads = zeroed::<fd_set>();
-            unsafe { FD_SET(700, &mut reads) };
+            unsafe { FD_SET(closed, &mut reads) };
             let mut zero = zeroed::<timeval>();
             err!(
                 EBADF,
