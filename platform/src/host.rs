@@ -191,3 +191,13 @@ mod tests {
         set_affinity(0, &all).unwrap();
     }
 }
+
+/// Keeps malloc(3) to one arena: the C library trims further ones after reading a file of /proc,
+/// which a filter may forbid. To be called while the process has one thread.
+pub fn single_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: sets a number in the allocator.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}

@@ -2,7 +2,12 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args as ClapArgs, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use runsc_sentry::boot::PLATFORMS;
+use runsc_syscall_tables::{Arch, Family, Level};
 
 /// Runs Linux programs nobody trusts on a kernel of their own.
 #[derive(Debug, Parser)]
@@ -21,7 +26,7 @@ pub struct GlobalArgs {
     #[arg(long, global = true, value_name = "DIR")]
     pub root: Option<PathBuf>,
     /// How guest code is run [default: the fastest that works here]
-    #[arg(long, global = true, value_name = "NAME", value_parser = ["ptrace"])]
+    #[arg(long, global = true, value_name = "NAME", value_parser = PossibleValuesParser::new(PLATFORMS))]
     pub platform: Option<String>,
     /// Print the guest's system calls to stderr
     #[arg(long, global = true)]
@@ -111,8 +116,14 @@ pub struct SyscallsArgs {
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
     /// Only calls of this level of support
-    #[arg(long)]
-    pub level: Option<String>,
+    #[arg(long, value_parser = word(Level::ALL, Level::name, Level::from_name))]
+    pub level: Option<Level>,
+    /// Only calls of this family
+    #[arg(long, value_parser = word(Family::ALL, Family::name, Family::from_name))]
+    pub family: Option<Family>,
+    /// Numbers of this architecture
+    #[arg(long, default_value = Arch::HOST.name(), value_parser = word(Arch::ALL, Arch::name, arch))]
+    pub arch: Arch,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -133,4 +144,18 @@ pub enum DebugCommand {
         #[arg(long)]
         hold: bool,
     },
+}
+
+fn arch(name: &str) -> Option<Arch> {
+    Arch::ALL.iter().copied().find(|arch| arch.name() == name)
+}
+
+/// A parser for the words of one of the table's own types, which are then listed in the help.
+fn word<T: Copy + Send + Sync + 'static>(
+    all: &'static [T],
+    name: fn(T) -> &'static str,
+    from_name: fn(&str) -> Option<T>,
+) -> impl TypedValueParser<Value = T> {
+    let names = all.iter().map(move |value| name(*value));
+    PossibleValuesParser::new(names).try_map(move |word| from_name(&word).ok_or("unknown"))
 }

@@ -6,6 +6,7 @@
 
 use std::{
     ffi::OsString,
+    io::IsTerminal,
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::Path,
     process::ExitCode,
@@ -73,7 +74,8 @@ pub fn plan(
         umask: environment::current_umask(),
         capabilities: capabilities(user.uid),
         rlimits: environment::rlimits()?,
-        terminal: false,
+        // As for any command that a shell starts.
+        terminal: std::io::stdin().is_terminal(),
         no_new_privileges: false,
         oom_score_adj: None,
         ignored_signals: inherited.ignored_signals,

@@ -22,13 +22,20 @@ use std::{
     ffi::CString,
     fs::{File, OpenOptions},
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::{ffi::OsStringExt, fs::OpenOptionsExt},
     },
     path::Path,
 };
 
 use anyhow::{Context, Result};
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    sys::{
+        stat::{Mode as Permissions, SFlag, fstat},
+        termios::{Termios, tcgetattr},
+    },
+};
 use runsc_gofer::server::ServerConfig;
 use runsc_platform::process::{self, Child, Inherited, Spawn};
 use runsc_sentry::{
@@ -60,6 +67,7 @@ pub struct Plan {
 pub struct Observation {
     log: Option<OwnedFd>,
     strace: Option<OwnedFd>,
+    /// Of the children.
     pub log_level: LogLevel,
     pub strace_config: StraceConfig,
 }
@@ -83,12 +91,12 @@ impl Observation {
             None => stderr()?,
         };
         let debug = global.debug || global.debug_log.is_some();
-        let log_level = if debug {
-            LogLevel::Debug
-        } else {
-            LogLevel::Warn
+        // Without --debug the children's last words are the report that this process prints.
+        let (own, log_level) = match debug {
+            true => (LogLevel::Debug, LogLevel::Debug),
+            false => (LogLevel::Warn, LogLevel::Off),
         };
-        crate::logging::init("cli", log_level.into(), log.try_clone()?);
+        crate::logging::init("cli", own.into(), log.try_clone()?);
         let enabled = global.strace || global.strace_log.is_some();
         let strace = match &global.strace_log {
             Some(path) => Some(open(path)?),
@@ -112,9 +120,11 @@ impl Observation {
 pub fn own_stdio(inherited: &Inherited) -> Result<[Option<OwnedFd>; 3]> {
     let open = |fd: BorrowedFd<'_>, closed: bool| -> Result<Option<OwnedFd>> {
         if closed {
-            Ok(None)
-        } else {
-            Ok(Some(fd.try_clone_to_owned()?))
+            return Ok(None);
+        }
+        match reopen(fd) {
+            Some(own) => Ok(Some(own)),
+            None => Ok(Some(fd.try_clone_to_owned()?)),
         }
     };
     let [stdin, stdout, stderr] = inherited.closed_stdio;
@@ -125,11 +135,28 @@ pub fn own_stdio(inherited: &Inherited) -> Result<[Option<OwnedFd>; 3]> {
     ])
 }
 
+/// A pipe or terminal once more, as an open file description of our own that does not block. The
+/// Sentry must not block on them, and those we were given are shared with others, whom
+/// O_NONBLOCK would surprise. `None` for anything else, and where the caller may not open it.
+fn reopen(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let kind = SFlag::from_bits_truncate(fstat(fd).ok()?.st_mode) & SFlag::S_IFMT;
+    let is_terminal = kind == SFlag::S_IFCHR && tcgetattr(fd).is_ok();
+    if kind != SFlag::S_IFIFO && !is_terminal {
+        return None;
+    }
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL).ok()?);
+    let flags = (flags & OFlag::O_ACCMODE) | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    nix::fcntl::open(path.as_str(), flags, Permissions::empty()).ok()
+}
+
 /// A running sandbox.
 #[derive(Debug)]
 pub struct Sandbox {
     sentry: Process,
     gofer: Process,
+    /// The terminal's settings from before, should the guest leave it in a strange state.
+    terminal: Option<Termios>,
 }
 
 /// A child and the connection to it.
@@ -145,6 +172,7 @@ struct Process {
 impl Sandbox {
     /// Starts both processes. Signals must be blocked already (see [`Signals`]).
     pub fn start(plan: Plan, observation: &Observation, mode: Mode) -> Result<Self> {
+        let terminal = tcgetattr(std::io::stdin()).ok();
         let parts = Parts::new()?;
         let (client_ends, server_ends) = runsc_gofer::client::channel_pairs(CHANNELS)?;
         let gofer = parts.gofer(plan.gofer, plan.owner, &server_ends, observation)?;
@@ -156,7 +184,11 @@ impl Sandbox {
             sentry.child.pid
         );
         process::release_code_pages().context("releasing pages")?;
-        Ok(Self { sentry, gofer })
+        Ok(Self {
+            sentry,
+            gofer,
+            terminal,
+        })
     }
 }
 
@@ -280,7 +312,7 @@ impl Parts {
             fds: &fds,
             blocked_signals: 0,
         })
-        .with_context(|| format!("{name}: cannot make its namespaces"))?;
+        .with_context(|| format!("{name}: cannot make its namespaces{}", hint(part.ids)))?;
         // From here on it is killed and reaped, however this ends.
         let mut process = Process {
             name,
@@ -295,6 +327,17 @@ impl Parts {
         let released = process.child.release();
         released.with_context(|| format!("{name}: cannot be started"))?;
         Ok(process)
+    }
+}
+
+/// What an ordinary user can do about namespaces that are refused.
+fn hint(ids: Option<Ids>) -> &'static str {
+    let limit = std::fs::read_to_string("/proc/sys/user/max_user_namespaces");
+    match ids {
+        Some(_) if limit.is_ok_and(|limit| limit.trim() == "0") => {
+            " (user.max_user_namespaces is 0)"
+        }
+        _ => "",
     }
 }
 

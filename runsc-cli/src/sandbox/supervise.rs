@@ -14,6 +14,7 @@ use nix::{
     sys::{
         signal::{SigSet, Signal, raise},
         signalfd::{SfdFlags, SignalFd, siginfo},
+        termios::{SetArg, tcsetattr},
         wait::{Id, WaitPidFlag, WaitStatus, waitid},
     },
 };
@@ -39,7 +40,7 @@ const FORWARDED: [Signal; 10] = [
 /// `si_code` of a signal the kernel sent by itself: from the terminal, for these signals.
 const SI_KERNEL: i32 = 0x80;
 
-/// How long a process may take to die of something else than what the other one died of.
+/// How long a process may take to die after the other one has.
 const GRACE: Duration = Duration::from_millis(200);
 
 /// How a sandbox ended.
@@ -126,6 +127,17 @@ impl Process {
 impl Sandbox {
     /// Waits for the end of the sandbox, passing signals on. Nothing of it is left afterwards.
     pub fn supervise(mut self, signals: &Signals) -> Result<Outcome> {
+        let outcome = self.watch(signals);
+        // A guest that ends by itself leaves the terminal as it likes, as it would outside; one that
+        // was cut short had no chance to.
+        if let (Some(terminal), Ok(Outcome::Broken(_)) | Err(_)) = (&self.terminal, &outcome) {
+            // Fails only if the terminal is gone.
+            let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, terminal);
+        }
+        outcome
+    }
+
+    fn watch(&mut self, signals: &Signals) -> Result<Outcome> {
         loop {
             let [control, arrived, gofer, sentry] = wait([
                 (self.sentry.control.as_fd(), PollFlags::POLLIN),
@@ -170,7 +182,10 @@ impl Sandbox {
                 None
             }
             Event::Fatal { report } => {
-                // A Sentry without its Gofer complains as well, but is not to blame.
+                // A Sentry without its Gofer complains as well, but is not to blame. It may have
+                // noticed before the kernel let us.
+                let deadline = Instant::now() + GRACE;
+                wait_for(self.gofer.child.pidfd.as_fd(), deadline)?;
                 if self.gofer_died_first()? {
                     return Ok(Some(Outcome::Broken(self.gofer.obituary())));
                 }

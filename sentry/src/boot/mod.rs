@@ -67,6 +67,7 @@ const THREAD_STACK: usize = 512 * 1024;
 /// # Errors
 /// The sandbox could not start. Later failures go over the control socket.
 pub fn run(config: BootConfig, fds: BootFds) -> Result<Infallible, BootError> {
+    runsc_platform::host::single_heap();
     install_fault_handler().map_err(host("fault handler"))?;
     runsc_platform::host::raise_open_files_limit().map_err(host("open files limit"))?;
     let cpus = runsc_platform::host::affinity().map_or(1, |cores| cores.len());

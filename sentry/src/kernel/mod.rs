@@ -36,6 +36,7 @@ use runsc_platform::Platform;
 use crate::executor::{Executor, Reactor};
 use crate::kernel::group::{ExitStatus, ThreadGroup};
 use crate::kernel::time::MonoTime;
+use crate::fs::tmpfs::{Options as TmpfsOptions, Tmpfs};
 use crate::mm::MemoryFile;
 
 /// What uname(2) tells besides the hostname.
@@ -65,6 +66,8 @@ pub trait Supervisor: Send + Sync {
 pub struct Kernel {
     pub platform: Arc<dyn Platform>,
     pub memory: Arc<MemoryFile>,
+    /// Holds the files of memfd_create(2).
+    pub memfds: Arc<Tmpfs>,
     pub executor: Arc<Executor>,
     pub reactor: Arc<Reactor>,
     pub tree: tree::Tree,
@@ -98,6 +101,7 @@ impl Kernel {
     pub fn new(parts: KernelParts) -> Arc<Kernel> {
         Arc::new(Kernel {
             platform: parts.platform,
+            memfds: Tmpfs::new(parts.memory.clone(), &TmpfsOptions { size: Some(parts.memory_total / 2), ..Default::default() }),
             memory: parts.memory,
             executor: parts.executor,
             reactor: parts.reactor,
