@@ -112,6 +112,49 @@ pub fn vdso_bytes() -> Option<Vec<u8>> {
     Some(image.to_vec())
 }
 
+/// A full memory barrier on every running thread of the machine (membarrier(2),
+/// MEMBARRIER_CMD_GLOBAL). Takes milliseconds.
+pub fn membarrier_global() -> io::Result<()> {
+    // SAFETY: the call takes no pointers.
+    let r = unsafe { libc::syscall(libc::SYS_membarrier, 1, 0, 0) };
+    if r == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Fills `buf` from the host's random number generator (getrandom(2)).
+pub fn random(buf: &mut [u8]) -> io::Result<()> {
+    let mut done = 0;
+    while done < buf.len() {
+        let rest = &mut buf[done..];
+        // SAFETY: `rest` is valid for writes of its length.
+        let n = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
+        match usize::try_from(n) {
+            Ok(n) => done += n,
+            Err(_) => {
+                let e = io::Error::last_os_error();
+                if e.kind() != io::ErrorKind::Interrupted {
+                    return Err(e);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Memory of the machine in bytes (sysconf(3)).
+pub fn memory_total() -> Option<u64> {
+    // SAFETY: the call takes no pointers.
+    let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
+    // SAFETY: the call takes no pointers.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(pages)
+        .ok()?
+        .checked_mul(u64::try_from(size).ok()?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,34 +192,12 @@ mod tests {
     }
 }
 
-/// A full memory barrier on every running thread of the machine (membarrier(2),
-/// MEMBARRIER_CMD_GLOBAL). Takes milliseconds.
-pub fn membarrier_global() -> io::Result<()> {
-    // SAFETY: the call takes no pointers.
-    let r = unsafe { libc::syscall(libc::SYS_membarrier, 1, 0, 0) };
-    if r == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
+/// Keeps malloc(3) to one arena: the C library trims further ones after reading a file of /proc,
+/// which a filter may forbid. To be called while the process has one thread.
+pub fn single_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: sets a number in the allocator.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
     }
-}
-
-/// Fills `buf` from the host's random number generator (getrandom(2)).
-pub fn random(buf: &mut [u8]) -> io::Result<()> {
-    let mut done = 0;
-    while done < buf.len() {
-        let rest = &mut buf[done..];
-        // SAFETY: `rest` is valid for writes of its length.
-        let n = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
-        match usize::try_from(n) {
-            Ok(n) => done += n,
-            Err(_) => {
-                let e = io::Error::last_os_error();
-                if e.kind() != io::ErrorKind::Interrupted {
-                    return Err(e);
-                }
-            }
-        }
-    }
-    Ok(())
 }

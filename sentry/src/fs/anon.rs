@@ -153,6 +153,18 @@ pub fn unlinked_file(
     File::new(ops, PathRef::new(mount, dentry), flags)
 }
 
+/// As [`unlinked_file`]; the caller has counted it with `InodeExtra::get_write`.
+pub(in crate::fs) fn unlinked_writer(
+    inode: Arc<dyn Inode>,
+    name: &[u8],
+    ops: Arc<dyn FileOps>,
+    flags: OpenFlags,
+) -> Arc<File> {
+    let mount = mounts()[2].clone();
+    let dentry = Dentry::unlinked(inode, name, None);
+    File::new_writer(ops, PathRef::new(mount, dentry), flags)
+}
+
 /// Operations over `inode` outside of any tree, for one file system that uses another.
 pub fn internal_file(inode: Arc<dyn Inode>, flags: OpenFlags) -> Result<Arc<File>> {
     let ops = inode.clone().open(flags)?;

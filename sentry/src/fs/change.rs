@@ -343,9 +343,14 @@ impl Ctx {
             // Nothing may be made in a directory that is about to be replaced.
             let replaced = target.as_ref().filter(|t| t.is_dir() && !exchange);
             let _replaced = replaced.map(|t| t.lock_dir());
-            old_dir
-                .inode()
-                .rename(&old_name, new_dir.inode(), &new_name, how)?;
+            old_dir.inode().rename(
+                &old_name,
+                child.inode(),
+                new_dir.inode(),
+                &new_name,
+                target.as_ref().map(|t| t.inode()),
+                how,
+            )?;
             match &target {
                 Some(target) if exchange => old_dir.exchange_children(&child, new_dir, target),
                 _ => old_dir.move_child(&child, new_dir, &new_name),

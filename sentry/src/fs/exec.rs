@@ -6,7 +6,8 @@ use crate::errno::{Errno, Result};
 use crate::fs::file::File;
 use crate::fs::inode::{FileType, OpenFlags};
 use crate::fs::mount::MountFlags;
-use crate::fs::open::open_plain;
+use crate::fs::namei;
+use crate::fs::open::open_for_exec;
 use crate::fs::path::PathRef;
 use crate::fs::perm::{self, Access};
 use crate::fs::walk::{Base, Ctx, WalkFlags};
@@ -22,12 +23,8 @@ pub fn open_exec(t: &Task, path: &[u8]) -> Result<Arc<File>> {
 
 /// As [`open_exec`] for execveat(2): `flags` are AT_EMPTY_PATH and AT_SYMLINK_NOFOLLOW.
 pub fn open_exec_at(t: &Task, dirfd: i32, path: &[u8], flags: i32) -> Result<Arc<File>> {
-    let ctx = Ctx::new(&t.fs(), t.creds());
-    let base = if dirfd == libc::AT_FDCWD || path.first() == Some(&b'/') {
-        Base::Cwd
-    } else {
-        Base::At(t.files().get_any(dirfd)?.path().clone())
-    };
+    let ctx = Ctx::of(t);
+    let base = namei::base(t, dirfd, path)?;
     let mut how = WalkFlags::OPEN_READ;
     if flags & libc::AT_SYMLINK_NOFOLLOW == 0 {
         how |= WalkFlags::FOLLOW;
@@ -56,5 +53,5 @@ fn open_place(ctx: &Ctx, place: PathRef) -> Result<Arc<File>> {
         return Err(Errno::EACCES);
     }
     perm::check(place.inode(), &ctx.creds, Access::EXEC)?;
-    open_plain(place, OpenFlags::empty())
+    open_for_exec(place, OpenFlags::empty())
 }

@@ -46,6 +46,11 @@ pub trait FileOps: Any + Send + Sync {
         Err(Errno::EINVAL)
     }
 
+    /// tee(2): copies what the next read would give, without taking it. Only pipes can.
+    fn peek(&self, _file: &File, _dst: &mut [u8]) -> Result<usize> {
+        Err(Errno::EINVAL)
+    }
+
     /// lseek(2) for what only the file knows: its end, SEEK_DATA and SEEK_HOLE. Regular files and
     /// directories have a usable default from `attr`.
     fn seek(&self, file: &File, whence: Seek, offset: i64, current: u64) -> Result<u64> {
@@ -58,6 +63,7 @@ pub trait FileOps: Any + Send + Sync {
     }
 
     /// Emits entries from position `pos` (0 at the start) until `emit` says no (false) or the end.
+    /// Without `.` and `..`: the VFS adds them and shifts positions by two.
     fn readdir(
         &self,
         _file: &File,
@@ -174,10 +180,17 @@ pub struct File {
     pos: Mutex<u64>,
     /// Unique while the sandbox lives; identifies the owner of OFD and flock locks.
     id: u64,
-    /// Counted among the writers of the inode.
-    counted: bool,
+    count: Count,
     /// F_SETOWN, F_SETSIG: who gets SIGIO.
     pub owner: Mutex<AsyncOwner>,
+}
+
+/// How the description counts in [`crate::fs::extra::InodeExtra`] while it is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Count {
+    No,
+    Writer,
+    Program,
 }
 
 /// F_SETOWN, F_SETOWN_EX and F_SETSIG of fcntl(2).
@@ -193,7 +206,7 @@ pub struct AsyncOwner {
 
 impl File {
     pub fn new(ops: Arc<dyn FileOps>, path: PathRef, flags: OpenFlags) -> Arc<File> {
-        Self::make(ops, path, flags, false)
+        Self::make(ops, path, flags, Count::No)
     }
 
     /// A description that the caller has counted with `InodeExtra::get_write`.
@@ -202,10 +215,19 @@ impl File {
         path: PathRef,
         flags: OpenFlags,
     ) -> Arc<File> {
-        Self::make(ops, path, flags, true)
+        Self::make(ops, path, flags, Count::Writer)
     }
 
-    fn make(ops: Arc<dyn FileOps>, path: PathRef, flags: OpenFlags, counted: bool) -> Arc<File> {
+    /// A description that the caller has counted with `InodeExtra::deny_write`.
+    pub(in crate::fs) fn new_program(
+        ops: Arc<dyn FileOps>,
+        path: PathRef,
+        flags: OpenFlags,
+    ) -> Arc<File> {
+        Self::make(ops, path, flags, Count::Program)
+    }
+
+    fn make(ops: Arc<dyn FileOps>, path: PathRef, flags: OpenFlags, count: Count) -> Arc<File> {
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         let keep = !(OpenFlags::CREAT
             | OpenFlags::EXCL
@@ -218,7 +240,7 @@ impl File {
             flags: AtomicI32::new((flags & keep).bits()),
             pos: Mutex::new(0),
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            counted,
+            count,
             owner: Mutex::default(),
         })
     }
@@ -393,8 +415,10 @@ impl Drop for File {
             locks.flock_release(self.id);
             locks.release(crate::fs::locks::Owner::Description(self.id));
         }
-        if self.counted {
-            self.inode().extra().put_write();
+        match self.count {
+            Count::No => {}
+            Count::Writer => self.inode().extra().put_write(),
+            Count::Program => self.inode().extra().allow_write(),
         }
         let event = if flags.writable() {
             Events::CLOSE_WRITE

@@ -287,14 +287,16 @@ pub trait Inode: Any + Send + Sync {
         Err(Errno::EPERM)
     }
 
-    /// Moves `name` of this directory to `new_name` of `new_dir` (same file system), replacing what
-    /// was there; with `exchange` swaps the two. The VFS has checked types, loops and emptiness is
-    /// checked here (ENOTEMPTY).
+    /// Moves `name` of this directory, which is `moved`, to `new_name` of `new_dir` (same file
+    /// system) in place of `replaced`; with `exchange` swaps the two. The VFS has checked types,
+    /// loops and rights; emptiness is checked here (ENOTEMPTY).
     fn rename(
         &self,
         _name: &[u8],
+        _moved: &Arc<dyn Inode>,
         _new_dir: &Arc<dyn Inode>,
         _new_name: &[u8],
+        _replaced: Option<&Arc<dyn Inode>>,
         _exchange: Exchange,
     ) -> Result<()> {
         Err(Errno::EPERM)

@@ -280,6 +280,19 @@ pub fn open_plain(place: PathRef, flags: OpenFlags) -> Result<Arc<File>> {
     })
 }
 
+/// Opens a program: nobody may write it while this description lives. ETXTBSY.
+pub fn open_for_exec(place: PathRef, flags: OpenFlags) -> Result<Arc<File>> {
+    let inode = place.inode().clone();
+    inode.extra().deny_write()?;
+    match inode.clone().open(flags) {
+        Ok(ops) => Ok(File::new_program(ops, place, flags)),
+        Err(e) => {
+            inode.extra().allow_write();
+            Err(e)
+        }
+    }
+}
+
 enum Made {
     New(Opened),
     There(Arc<Dentry>),

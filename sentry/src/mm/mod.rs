@@ -24,13 +24,13 @@ pub mod io;
 mod lock;
 mod map;
 pub mod mappable;
-mod memory_file;
+pub(crate) mod memory_file;
 mod pages;
 mod remap;
 mod report;
 pub mod shared;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod types;
 mod vma;
 
@@ -43,6 +43,7 @@ use runsc_platform::{AddressSpace, Platform, Prot};
 use crate::errno::Result;
 use crate::fs::file::File;
 use crate::mm::mappable::{Backing, Mappable, MappingOwner, WriteIntent};
+pub(crate) use crate::mm::memory_file::Contents;
 pub use crate::mm::memory_file::{FileRange, MemoryFile};
 use crate::mm::pages::{Batch, Held, PageMap, host_prot};
 pub use crate::mm::types::*;
@@ -80,11 +81,12 @@ struct Inner {
     mmap_base: u64,
     /// mlockall(MCL_FUTURE).
     lock_future: VmaFlags,
-    /// Address of the last fault for which nothing was to do, and `changes` then.
-    last_idle_fault: (u64, u64),
+    /// Address of the last fault for which nothing was to do, `changes` then, and how often.
+    idle_faults: (u64, u64, u32),
     /// Counts flushed batches.
     changes: u64,
     rss_peak: u64,
+    hot: fork::HotGroups,
     exe: Option<Arc<File>>,
     dumpable: u32,
 }
@@ -153,9 +155,10 @@ impl Mm {
                 high,
                 mmap_base: high,
                 lock_future: VmaFlags::empty(),
-                last_idle_fault: (0, u64::MAX),
+                idle_faults: (0, 0, 0),
                 changes: 0,
                 rss_peak: 0,
+                hot: fork::HotGroups::default(),
                 exe: None,
                 dumpable: 1,
             }),
@@ -179,6 +182,15 @@ impl Mm {
     pub fn user_range(&self) -> (u64, u64) {
         let inner = self.inner.read();
         (inner.low, inner.high)
+    }
+
+    /// Where the vDSO's ELF image is (AT_SYSINFO_EHDR).
+    pub(crate) fn vdso_image(&self) -> Option<u64> {
+        self.platform.vdso().map(|v| v.image)
+    }
+
+    pub fn limits(&self) -> Limits {
+        self.inner.read().limits
     }
 
     /// To be called at exec and when a memory rlimit changes; fork copies them.

@@ -83,8 +83,8 @@ impl Stop {
 
 /// Runs system call `number`.
 pub async fn dispatch(t: &Task, number: u64, args: [u64; 6]) -> SysResult {
-    if t.kernel().strace.is_some() {
-        return strace::traced(t, number, args).await;
+    if let Some(strace) = &t.kernel().strace {
+        return strace::traced(t, strace, number, args).await;
     }
     table::call(t, number, &Args(args)).await
 }

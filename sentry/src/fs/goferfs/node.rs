@@ -1,0 +1,735 @@
+//! Inodes of a Gofer tree.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use runsc_gofer::protocol::{
+    self, Access, NodeKind, NodeRef, OpenHow, Owner, ReadDirDetail, RenameFlags, SyncScope,
+    WalkEnd, XattrMode,
+};
+
+use super::file::{DirFile, HostFile};
+use super::{GoferFs, Trust, errno};
+use crate::errno::{Errno, Result};
+use crate::fs::extra::InodeExtra;
+use crate::fs::file::FileOps;
+use crate::fs::inode::{
+    Attr, Chain, Dev, Exchange, FileType, Inode, LookupHint, NewNode, OpenFlags, SetAttr, SetTime,
+    StatFs, XattrFlags,
+};
+
+/// A name of a node.
+#[derive(Clone)]
+struct Name {
+    parent: Arc<Node>,
+    name: Box<[u8]>,
+}
+
+struct Known {
+    attr: Attr,
+    /// Nothing has happened since that could have changed it.
+    fresh: bool,
+    /// Of a symlink.
+    target: Option<Box<[u8]>>,
+}
+
+/// An entry of a listing.
+pub(super) struct Entry {
+    pub name: Vec<u8>,
+    pub ino: u64,
+    pub kind: Option<FileType>,
+    known: Option<(protocol::Attr, Option<Vec<u8>>)>,
+}
+
+/// All entries of a directory at one moment.
+pub(super) struct Listing {
+    pub entries: Vec<Entry>,
+    by_name: HashMap<Vec<u8>, usize>,
+}
+
+/// A file of a Gofer tree.
+pub struct Node {
+    pub(super) fs: Arc<GoferFs>,
+    me: Weak<Node>,
+    kind: FileType,
+    /// Empty for the root and when the last name is gone.
+    names: Mutex<Vec<Name>>,
+    is_root: bool,
+    known: Mutex<Known>,
+    /// A host fd that may be used again, and whether it can write.
+    open: Mutex<Option<(Access, Weak<OwnedFd>)>>,
+    /// Of an exclusive tree, until the directory changes.
+    listing: Mutex<Option<Arc<Listing>>>,
+    /// Orders appends.
+    pub(super) append: Mutex<()>,
+    extra: InodeExtra,
+}
+
+impl Node {
+    fn make(fs: Arc<GoferFs>, at: Option<Name>, attr: Attr, target: Option<Vec<u8>>) -> Arc<Node> {
+        Arc::new_cyclic(|me| Node {
+            me: me.clone(),
+            kind: attr.kind,
+            is_root: at.is_none(),
+            names: Mutex::new(at.into_iter().collect()),
+            known: Mutex::new(Known {
+                attr,
+                fresh: true,
+                target: target.map(Vec::into_boxed_slice),
+            }),
+            open: Mutex::new(None),
+            listing: Mutex::new(None),
+            append: Mutex::new(()),
+            extra: InodeExtra::default(),
+            fs,
+        })
+    }
+
+    pub(super) fn root(fs: Arc<GoferFs>, attr: &protocol::Attr) -> Result<Arc<Node>> {
+        let attr = fs.attr(attr)?;
+        Ok(Self::make(fs, None, attr, None))
+    }
+
+    /// The node for `name` of `parent`, which the Gofer has just described.
+    fn child(
+        parent: &Arc<Node>,
+        name: &[u8],
+        attr: &protocol::Attr,
+        target: Option<Vec<u8>>,
+    ) -> Result<Arc<Node>> {
+        let fs = &parent.fs;
+        let attr = fs.attr(attr)?;
+        let at = Name {
+            parent: parent.clone(),
+            name: name.into(),
+        };
+        if attr.nlink < 2 || attr.kind == FileType::Dir {
+            return Ok(Self::make(fs.clone(), Some(at), attr, target));
+        }
+        let mut links = fs.links.lock();
+        let key = (attr.dev, attr.ino);
+        if let Some(node) = links.get(&key).and_then(Weak::upgrade)
+            && node.kind == attr.kind
+        {
+            node.add_name(at);
+            node.learn(attr);
+            return Ok(node);
+        }
+        if links.len() > 4096 {
+            links.retain(|_, n| n.strong_count() > 0);
+        }
+        let node = Self::make(fs.clone(), Some(at), attr, target);
+        links.insert(key, Arc::downgrade(&node));
+        Ok(node)
+    }
+
+    fn add_name(&self, new: Name) {
+        let mut names = self.names.lock();
+        let known = |n: &Name| Arc::ptr_eq(&n.parent, &new.parent) && n.name == new.name;
+        if !names.iter().any(known) {
+            names.push(new);
+        }
+    }
+
+    fn drop_name(&self, parent: &Node, name: &[u8]) {
+        let mut names = self.names.lock();
+        let i = names
+            .iter()
+            .position(|n| std::ptr::eq(&*n.parent, parent) && &*n.name == name);
+        let dropped = i.map(|i| names.swap_remove(i));
+        drop(names);
+        drop(dropped);
+        self.stale();
+    }
+
+    /// The path below the tree's root. ESTALE when the last name is gone.
+    pub(super) fn path(&self) -> Result<Vec<u8>> {
+        let mut names = Vec::new();
+        let mut at = self.name()?;
+        while let Some(Name { parent, name }) = at {
+            names.push(name);
+            at = parent.name()?;
+        }
+        names.reverse();
+        Ok(names.join(&b'/'))
+    }
+
+    fn name(&self) -> Result<Option<Name>> {
+        match self.names.lock().first() {
+            Some(name) => Ok(Some(name.clone())),
+            None if self.is_root => Ok(None),
+            None => Err(Errno::ESTALE),
+        }
+    }
+
+    fn child_path(&self, name: &[u8]) -> Result<Vec<u8>> {
+        let mut path = self.path()?;
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        Ok(path)
+    }
+
+    fn node_ref<'a>(&self, path: &'a [u8]) -> NodeRef<'a> {
+        NodeRef::new(self.fs.mount, path)
+    }
+
+    pub(super) fn has_name(&self) -> bool {
+        self.is_root || !self.names.lock().is_empty()
+    }
+
+    fn learn(&self, attr: Attr) {
+        let mut known = self.known.lock();
+        known.attr = attr;
+        known.fresh = true;
+    }
+
+    /// Something may have changed the attributes.
+    pub(super) fn stale(&self) {
+        self.known.lock().fresh = false;
+        self.unlist();
+    }
+
+    /// Listings that show old attributes of this node are of no use any more.
+    fn unlist(&self) {
+        let names = self.names.lock();
+        for Name { parent, .. } in names.iter() {
+            let old = parent.listing.lock().take();
+            drop(old);
+        }
+    }
+
+    /// An entry of this directory came or went.
+    fn entries_changed(&self) {
+        let old = self.listing.lock().take();
+        drop(old);
+        self.stale();
+    }
+
+    /// Attributes, asked of `fd` if they are not known.
+    pub(super) fn attr_by(&self, fd: &OwnedFd) -> Result<Attr> {
+        let old = {
+            let known = self.known.lock();
+            if known.fresh && self.fs.trust == Trust::Exclusive {
+                return Ok(known.attr);
+            }
+            known.attr
+        };
+        let attr = self.fs.attr_of_fd(fd, &old)?;
+        self.learn(attr);
+        Ok(attr)
+    }
+
+    pub(super) fn known(&self) -> Attr {
+        self.known.lock().attr
+    }
+
+    fn reuse(&self, access: Access) -> Option<Arc<OwnedFd>> {
+        let slot = self.open.lock();
+        let (has, fd) = slot.as_ref()?;
+        let fits = access == *has || *has == Access::ReadWrite || access == Access::Read;
+        // What was opened for writing only cannot be read.
+        let fits = fits && !(access == Access::Read && *has == Access::Write);
+        fd.upgrade().filter(|_| fits)
+    }
+
+    fn keep_open(&self, access: Access, fd: OwnedFd) -> Arc<OwnedFd> {
+        let fd = Arc::new(fd);
+        *self.open.lock() = Some((access, Arc::downgrade(&fd)));
+        self.fs.keep(&fd);
+        fd
+    }
+
+    pub(super) fn listing(&self, detail: ReadDirDetail) -> Result<Arc<Listing>> {
+        if let Some(listing) = &*self.listing.lock() {
+            return Ok(listing.clone());
+        }
+        let path = self.path()?;
+        let found = self.fs.client.readdir_all(self.node_ref(&path), detail);
+        let mut listing = Listing {
+            entries: Vec::new(),
+            by_name: HashMap::new(),
+        };
+        for entry in found.map_err(errno)? {
+            let kind = match entry.attr {
+                Some(attr) => FileType::from_mode(attr.mode),
+                None => FileType::from_mode(u32::from(entry.file_type) << 12)
+                    .filter(|k| *k != FileType::Anonymous),
+            };
+            listing
+                .by_name
+                .insert(entry.name.clone(), listing.entries.len());
+            listing.entries.push(Entry {
+                name: entry.name,
+                ino: entry.ino,
+                kind,
+                known: entry.attr.map(|attr| (attr, entry.target)),
+            });
+        }
+        let listing = Arc::new(listing);
+        if self.fs.trust == Trust::Exclusive {
+            *self.listing.lock() = Some(listing.clone());
+        }
+        Ok(listing)
+    }
+
+    /// What the listing, if there is one, says of `name`.
+    fn listed(self: &Arc<Self>, name: &[u8]) -> Option<Result<Arc<Node>>> {
+        let listing = self.listing.lock().clone()?;
+        let Some(&i) = listing.by_name.get(name) else {
+            return Some(Err(Errno::ENOENT));
+        };
+        let (attr, target) = listing.entries.get(i)?.known.as_ref()?;
+        Some(Node::child(self, name, attr, target.clone()))
+    }
+
+    fn walk(self: &Arc<Self>, names: &[&[u8]], hint: LookupHint) -> Result<Chain> {
+        let open = (hint == LookupHint::OpenRead).then(OpenHow::read);
+        let path = self.path()?;
+        let walk = self.fs.client.walk(self.node_ref(&path), names, open);
+        let walk = walk.map_err(errno)?;
+        let mut chain = Chain {
+            found: Vec::with_capacity(walk.attrs.len()),
+            missing: matches!(walk.end, WalkEnd::Missing),
+        };
+        if let (WalkEnd::Failed(e), true) = (&walk.end, walk.attrs.is_empty()) {
+            return Err(Errno::from_raw(e.raw()));
+        }
+        let count = walk.attrs.len();
+        let mut target = match walk.end {
+            WalkEnd::Symlink(target) => Some(target),
+            _ => None,
+        };
+        let mut parent = self.clone();
+        for (i, (attr, name)) in walk.attrs.iter().zip(names).enumerate() {
+            let target = target.take_if(|_| i + 1 == count);
+            let child = Node::child(&parent, name, attr, target)?;
+            chain.found.push(child.clone());
+            parent = child;
+        }
+        if let Some(Ok(fd)) = walk.opened {
+            parent.keep_open(Access::Read, fd);
+        }
+        Ok(chain)
+    }
+
+    fn set(&self, change: &SetAttr) -> protocol::SetAttr {
+        let time = |t: Option<SetTime>| match t {
+            None => protocol::SetTime::Omit,
+            Some(SetTime::Now) => protocol::SetTime::Now,
+            Some(SetTime::At(t)) => protocol::SetTime::To(protocol::Timestamp {
+                sec: t.sec,
+                nsec: t.nsec,
+            }),
+        };
+        protocol::SetAttr {
+            mode: change.perm,
+            uid: change.uid.map(|u| u.0),
+            gid: change.gid.map(|g| g.0),
+            size: change.size,
+            atime: time(change.atime),
+            mtime: time(change.mtime),
+        }
+    }
+
+    fn made(
+        self: &Arc<Self>,
+        name: &[u8],
+        attr: &protocol::Attr,
+        target: Option<Vec<u8>>,
+    ) -> Result<Arc<Node>> {
+        self.entries_changed();
+        Node::child(self, name, attr, target)
+    }
+
+    /// `&self` as the Arc it lives in.
+    fn arc(&self) -> Result<Arc<Node>> {
+        self.me.upgrade().ok_or(Errno::ESTALE)
+    }
+}
+
+fn owner(node: &NewNode) -> Option<Owner> {
+    Some(Owner {
+        uid: node.uid.0,
+        gid: node.gid.0,
+    })
+}
+
+fn node(inode: &Arc<dyn Inode>) -> Result<Arc<Node>> {
+    let any: Arc<dyn Any + Send + Sync> = inode.clone();
+    any.downcast().map_err(|_| Errno::EXDEV)
+}
+
+impl Inode for Node {
+    fn attr(&self) -> Result<Attr> {
+        {
+            let known = self.known.lock();
+            if known.fresh && self.fs.trust == Trust::Exclusive {
+                return Ok(known.attr);
+            }
+        }
+        let open = self.open.lock().as_ref().and_then(|(_, fd)| fd.upgrade());
+        if let Some(fd) = open {
+            return self.attr_by(&fd);
+        }
+        if !self.has_name() {
+            let mut attr = self.known();
+            attr.nlink = 0;
+            return Ok(attr);
+        }
+        let path = self.path()?;
+        let attr = self.fs.client.getattr(self.node_ref(&path));
+        let attr = self.fs.attr(&attr.map_err(errno)?)?;
+        if attr.kind != self.kind {
+            return Err(Errno::ESTALE);
+        }
+        self.learn(attr);
+        Ok(attr)
+    }
+
+    fn kind(&self) -> FileType {
+        self.kind
+    }
+
+    fn set_attr(&self, change: &SetAttr) -> Result<()> {
+        if !self.has_name() {
+            // Nobody but us can still see it; what the open fd cannot change is kept here.
+            let mut known = self.known.lock();
+            known.attr.perm = change.perm.unwrap_or(known.attr.perm);
+            known.attr.uid = change.uid.unwrap_or(known.attr.uid);
+            known.attr.gid = change.gid.unwrap_or(known.attr.gid);
+            return Ok(());
+        }
+        let path = self.path()?;
+        let attr = self
+            .fs
+            .client
+            .setattr(self.node_ref(&path), &self.set(change));
+        match attr {
+            Ok(attr) => {
+                self.learn(self.fs.attr(&attr)?);
+                self.unlist();
+                Ok(())
+            }
+            Err(e) => {
+                self.stale();
+                Err(errno(e))
+            }
+        }
+    }
+
+    fn open(self: Arc<Self>, flags: OpenFlags) -> Result<Arc<dyn FileOps>> {
+        match self.kind {
+            FileType::Dir => return Ok(Arc::new(DirFile::new(self))),
+            FileType::Regular => {}
+            _ => return Err(Errno::ENXIO),
+        }
+        let access = match (flags.readable(), flags.writable()) {
+            (_, false) => Access::Read,
+            (false, true) => Access::Write,
+            (true, true) => Access::ReadWrite,
+        };
+        if let Some(fd) = self.reuse(access) {
+            return Ok(Arc::new(HostFile::new(self, fd)));
+        }
+        let mut host = protocol::OpenFlags::empty();
+        if flags.contains(OpenFlags::DSYNC) {
+            host |= protocol::OpenFlags::DSYNC;
+        }
+        if flags.contains(OpenFlags::SYNC) {
+            host |= protocol::OpenFlags::SYNC;
+        }
+        let path = self.path()?;
+        let how = OpenHow::new(access, host);
+        let opened = self.fs.client.open(self.node_ref(&path), how);
+        let (fd, attr) = opened.map_err(errno)?;
+        self.learn(self.fs.attr(&attr)?);
+        let fd = if host.is_empty() {
+            self.keep_open(access, fd)
+        } else {
+            Arc::new(fd)
+        };
+        Ok(Arc::new(HostFile::new(self, fd)))
+    }
+
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        let chain = self.lookup_chain(&[name], LookupHint::None)?;
+        chain.found.into_iter().next().ok_or(Errno::ENOENT)
+    }
+
+    fn lookup_chain(&self, names: &[&[u8]], hint: LookupHint) -> Result<Chain> {
+        let this = self.arc()?;
+        let Some((first, rest)) = names.split_first() else {
+            return Ok(Chain::default());
+        };
+        match this.listed(first) {
+            None => this.walk(names, hint),
+            Some(Err(Errno::ENOENT)) => Ok(Chain {
+                found: Vec::new(),
+                missing: true,
+            }),
+            Some(Err(e)) => Err(e),
+            Some(Ok(child)) => {
+                let mut chain = Chain {
+                    found: vec![child.clone()],
+                    missing: false,
+                };
+                if child.kind == FileType::Dir
+                    && !rest.is_empty()
+                    && let Ok(below) = child.walk(rest, hint)
+                {
+                    chain.found.extend(below.found);
+                    chain.missing = below.missing;
+                }
+                Ok(chain)
+            }
+        }
+    }
+
+    fn create(&self, name: &[u8], new: &NewNode) -> Result<Arc<dyn Inode>> {
+        let this = self.arc()?;
+        let path = self.child_path(name)?;
+        let how = OpenHow::new(Access::ReadWrite, protocol::OpenFlags::empty());
+        let made = self
+            .fs
+            .client
+            .create(self.node_ref(&path), how, new.perm, owner(new));
+        let (fd, attr) = made.map_err(errno)?;
+        let child = this.made(name, &attr, None)?;
+        child.keep_open(Access::ReadWrite, fd);
+        Ok(child)
+    }
+
+    fn mkdir(&self, name: &[u8], new: &NewNode) -> Result<Arc<dyn Inode>> {
+        let path = self.child_path(name)?;
+        let made = self
+            .fs
+            .client
+            .mkdir(self.node_ref(&path), new.perm, owner(new));
+        Ok(self.arc()?.made(name, &made.map_err(errno)?, None)?)
+    }
+
+    fn mknod(
+        &self,
+        name: &[u8],
+        new: &NewNode,
+        kind: FileType,
+        rdev: Dev,
+    ) -> Result<Arc<dyn Inode>> {
+        let Dev { major, minor } = rdev;
+        let kind = match kind {
+            FileType::Regular => NodeKind::Regular,
+            FileType::Fifo => NodeKind::Fifo,
+            FileType::Socket => NodeKind::Socket,
+            FileType::Char => NodeKind::Char { major, minor },
+            FileType::Block => NodeKind::Block { major, minor },
+            _ => return Err(Errno::EINVAL),
+        };
+        let path = self.child_path(name)?;
+        let made = self
+            .fs
+            .client
+            .mknod(self.node_ref(&path), kind, new.perm, owner(new));
+        Ok(self.arc()?.made(name, &made.map_err(errno)?, None)?)
+    }
+
+    fn symlink(&self, name: &[u8], new: &NewNode, target: &[u8]) -> Result<Arc<dyn Inode>> {
+        let path = self.child_path(name)?;
+        let made = self
+            .fs
+            .client
+            .symlink(self.node_ref(&path), target, owner(new));
+        let made = made.map_err(errno)?;
+        Ok(self.arc()?.made(name, &made, Some(target.to_vec()))?)
+    }
+
+    fn link(&self, name: &[u8], target: &Arc<dyn Inode>) -> Result<()> {
+        let target = node(target)?;
+        let (from, to) = (target.path()?, self.child_path(name)?);
+        let attr = self
+            .fs
+            .client
+            .link(self.node_ref(&from), self.node_ref(&to));
+        let attr = self.fs.attr(&attr.map_err(errno)?)?;
+        self.entries_changed();
+        target.add_name(Name {
+            parent: self.arc()?,
+            name: name.into(),
+        });
+        let key = (attr.dev, attr.ino);
+        self.fs.links.lock().insert(key, Arc::downgrade(&target));
+        target.learn(attr);
+        Ok(())
+    }
+
+    fn unlink(&self, name: &[u8], child: &Arc<dyn Inode>) -> Result<()> {
+        let path = self.child_path(name)?;
+        let done = self.fs.client.unlink(self.node_ref(&path));
+        done.map_err(errno)?;
+        self.entries_changed();
+        node(child)?.drop_name(self, name);
+        Ok(())
+    }
+
+    fn rmdir(&self, name: &[u8], child: &Arc<dyn Inode>) -> Result<()> {
+        let path = self.child_path(name)?;
+        let done = self.fs.client.rmdir(self.node_ref(&path));
+        done.map_err(errno)?;
+        self.entries_changed();
+        node(child)?.drop_name(self, name);
+        Ok(())
+    }
+
+    fn rename(
+        &self,
+        name: &[u8],
+        moved: &Arc<dyn Inode>,
+        new_dir: &Arc<dyn Inode>,
+        new_name: &[u8],
+        replaced: Option<&Arc<dyn Inode>>,
+        exchange: Exchange,
+    ) -> Result<()> {
+        let new_dir = node(new_dir)?;
+        let (from, to) = (self.child_path(name)?, new_dir.child_path(new_name)?);
+        let flags = match exchange {
+            Exchange::Yes => RenameFlags::EXCHANGE,
+            Exchange::No => RenameFlags::empty(),
+        };
+        let done = self
+            .fs
+            .client
+            .rename(self.node_ref(&from), self.node_ref(&to), flags);
+        done.map_err(errno)?;
+        self.entries_changed();
+        new_dir.entries_changed();
+        let here = Name {
+            parent: self.arc()?,
+            name: name.into(),
+        };
+        let there = Name {
+            parent: new_dir.clone(),
+            name: new_name.into(),
+        };
+        if let Some(replaced) = replaced {
+            let replaced = node(replaced)?;
+            if exchange == Exchange::Yes {
+                replaced.add_name(here);
+            }
+            replaced.drop_name(&new_dir, new_name);
+        }
+        let moved = node(moved)?;
+        moved.add_name(there);
+        moved.drop_name(self, name);
+        Ok(())
+    }
+
+    fn readlink(&self) -> Result<Vec<u8>> {
+        if self.kind != FileType::Symlink {
+            return Err(Errno::EINVAL);
+        }
+        if self.fs.trust == Trust::Exclusive
+            && let Some(target) = &self.known.lock().target
+        {
+            return Ok(target.to_vec());
+        }
+        let path = self.path()?;
+        let target = self.fs.client.readlink(self.node_ref(&path));
+        let target = target.map_err(errno)?;
+        self.known.lock().target = Some(target.clone().into());
+        Ok(target)
+    }
+
+    fn statfs(&self) -> Result<StatFs> {
+        let path = self.path()?;
+        let statfs = self.fs.client.statfs(self.node_ref(&path));
+        let statfs = statfs.map_err(errno)?;
+        Ok(StatFs {
+            magic: statfs.magic,
+            block_size: statfs.block_size,
+            blocks: statfs.blocks,
+            blocks_free: statfs.blocks_free,
+            blocks_avail: statfs.blocks_available,
+            files: statfs.files,
+            files_free: statfs.files_free,
+            fsid: self.fs.dev.encode(),
+            name_max: statfs.name_max,
+        })
+    }
+
+    fn sync_fs(&self) -> Result<()> {
+        let root = NodeRef::root(self.fs.mount);
+        let done = self.fs.client.sync(root, SyncScope::FileSystem);
+        done.map_err(errno)
+    }
+
+    fn get_xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
+        let path = self.path()?;
+        let value = self.fs.client.getxattr(self.node_ref(&path), name);
+        value.map_err(errno)
+    }
+
+    fn set_xattr(&self, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<()> {
+        let mode = if flags.contains(XattrFlags::CREATE) {
+            XattrMode::Create
+        } else if flags.contains(XattrFlags::REPLACE) {
+            XattrMode::Replace
+        } else {
+            XattrMode::Any
+        };
+        let path = self.path()?;
+        let done = self
+            .fs
+            .client
+            .setxattr(self.node_ref(&path), name, value, mode);
+        self.stale();
+        done.map_err(errno)
+    }
+
+    fn list_xattr(&self) -> Result<Vec<Vec<u8>>> {
+        let path = self.path()?;
+        let names = self.fs.client.listxattr(self.node_ref(&path));
+        let names = names.map_err(errno)?;
+        let names = names.split(|b| *b == 0).filter(|n| !n.is_empty());
+        Ok(names.map(<[u8]>::to_vec).collect())
+    }
+
+    fn remove_xattr(&self, name: &[u8]) -> Result<()> {
+        let path = self.path()?;
+        let done = self.fs.client.removexattr(self.node_ref(&path), name);
+        self.stale();
+        done.map_err(errno)
+    }
+
+    fn extra(&self) -> &InodeExtra {
+        &self.extra
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl Node {
+    /// fsync(2) of a directory, which only the Gofer has open.
+    pub(super) fn sync_node(&self) -> Result<()> {
+        let path = self.path()?;
+        let done = self.fs.client.sync(self.node_ref(&path), SyncScope::Node);
+        done.map_err(errno)
+    }
+}
+
+impl Drop for Node {
+    /// Parents are let go one by one: the guest decides how deep it gets.
+    fn drop(&mut self) {
+        let mut left: Vec<Name> = std::mem::take(self.names.get_mut());
+        while let Some(name) = left.pop() {
+            if let Some(mut parent) = Arc::into_inner(name.parent) {
+                left.append(parent.names.get_mut());
+            }
+        }
+    }
+}
