@@ -8,6 +8,8 @@
 pub mod address;
 mod file;
 pub mod message;
+#[cfg(test)]
+mod tests;
 mod transfer;
 
 use std::collections::VecDeque;
