@@ -180,3 +180,22 @@ pub fn random(buf: &mut [u8]) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Memory of the machine in bytes (sysconf(3)).
+pub fn memory_total() -> Option<u64> {
+    // SAFETY: the call takes no pointers.
+    let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
+    // SAFETY: the call takes no pointers.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(pages).ok()?.checked_mul(u64::try_from(size).ok()?)
+}
+
+/// Keeps malloc(3) to one arena: the C library trims further ones after reading a file of /proc,
+/// which a filter may forbid. To be called while the process has one thread.
+pub fn single_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: sets a number in the allocator.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}

@@ -9,9 +9,12 @@
 //! maps what it is told to and reports why guest code stopped.
 
 pub mod arch;
+pub mod auxv;
 pub mod host;
 pub mod memory;
+pub mod process;
 pub mod seccomp;
+pub mod ptrace;
 pub mod terminal;
 pub mod traits;
 

@@ -79,7 +79,10 @@ pub struct Fault {
     pub code: i32,
     /// si_addr.
     pub addr: u64,
-    /// What was tried, where the platform can tell.
+    /// What was tried, where the platform can tell. ptrace cannot tell reading from writing; a write
+    /// to a page mapped without WRITE shows as SEGV_ACCERR, so answer SEGV_MAPERR as a read and
+    /// wait for the second fault. `Execute` is only reported with SEGV_MAPERR; SEGV_ACCERR with
+    /// `addr == rip` on a page without EXEC is one too.
     pub access: Option<Access>,
 }
 
@@ -109,7 +112,7 @@ pub enum Wait {
     Block,
 }
 
-/// Errors of a platform. All but `Gone` are fatal for the sandbox.
+/// Errors of a platform. All but `Gone` and `Refused` are fatal for the sandbox.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The guest's address space or thread died outside our control. Fail stop.
@@ -120,7 +123,10 @@ pub enum Error {
         what: &'static str,
         source: std::io::Error,
     },
-    /// A queued [`HostOp`] was refused by the host (out of memory, too many mappings).
+    /// The host has no more of something: memory, mappings, threads. A guest can provoke it. A
+    /// refused [`HostOp`] leaves its range unmapped and is done with, those queued after it stay
+    /// queued; if not even the unmapping is possible, it is refused again each time, until the
+    /// address space is dropped. From [`Worker::new_context`]: no thread or process could be made.
     #[error("the host refused {op}: {source}")]
     Refused { op: String, source: std::io::Error },
     /// The address space is being torn down: the thread group was killed.
@@ -172,7 +178,9 @@ pub trait AddressSpace: Send + Sync {
     /// [`AddressSpace::shoot_down`]. Changes are carried out in the order queued.
     fn queue(&self, op: HostOp, retired: Option<Retired>);
 
-    /// Makes every context that runs guest code stop soon, so that queued changes take effect.
+    /// Makes every context that runs guest code stop soon, so that queued changes take effect. It
+    /// reports [`Trap::Interrupted`]; resuming it carries the changes out. Not needed if another
+    /// context of this address space is at rest: its `flush` acts on all.
     fn shoot_down(&self);
 
     /// For platforms and tests that need the concrete type.
@@ -182,9 +190,13 @@ pub trait AddressSpace: Send + Sync {
 /// What one Sentry worker thread holds of the platform. Not `Send`: made and used on its thread.
 pub trait Worker {
     /// A new guest thread in `space`. Its FP state is the initial one (see [`FpState::initial`]).
+    /// All contexts of one address space may have to be made by one worker (ptrace); may make a
+    /// running one of them report [`Trap::Interrupted`]. `Gone` after the last context of the
+    /// address space was dropped; `Refused` if the host has no thread left.
     fn new_context(&mut self, space: &Arc<dyn AddressSpace>) -> Result<Box<dyn Context>>;
 
-    /// Waits for a trap of any of this worker's contexts, or for a wake.
+    /// Waits for a trap of any of this worker's contexts, or for a wake. Sleeping costs nothing; a
+    /// poll costs a host call only if something runs.
     fn wait(&mut self, mode: Wait) -> Result<Event>;
 }
 
@@ -196,6 +208,10 @@ pub trait WorkerWaker: Send + Sync {
 }
 
 /// One guest thread.
+///
+/// Dropping it ends the thread, wherever it is. When the last one of an address space is dropped on
+/// its worker thread, the guest's memory is out of its reach before the drop returns, and what is
+/// queued is forgotten; dropped elsewhere, both happen when the worker waits next.
 pub trait Context: Send {
     fn id(&self) -> ContextId;
 

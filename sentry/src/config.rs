@@ -177,6 +177,9 @@ pub struct ProcessConfig {
     pub env: Vec<Vec<u8>>,
     /// Absolute.
     pub cwd: GuestPath,
+    /// The program is the container's init: signals for which it has no handler do not kill it
+    /// from inside, as for process 1 of a pid namespace.
+    pub init: bool,
     /// Make `cwd` if it does not exist (runc does).
     pub make_cwd: bool,
     pub uid: u32,
@@ -191,6 +194,10 @@ pub struct ProcessConfig {
     pub terminal: bool,
     pub no_new_privileges: bool,
     pub oom_score_adj: Option<i32>,
+    /// Signals ignored and signals blocked at the start, as execve(2) hands them on; signal n is
+    /// bit n - 1.
+    pub ignored_signals: u64,
+    pub blocked_signals: u64,
 }
 
 /// Sets of capabilities(7), bit n for capability number n.

@@ -6,6 +6,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod boot;
 pub mod config;
 pub mod control;
 pub mod errno;

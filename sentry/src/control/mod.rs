@@ -56,8 +56,8 @@ pub enum Event {
     },
     /// The first process is dead and so is the container. Nothing follows.
     Exited(ExitStatus),
-    /// The foreground group was stopped from its terminal (SIGTSTP and the like): the command line
-    /// stops itself and, once continued, sends SIGCONT.
+    /// The first process was stopped (SIGTSTP and the like): the command line stops itself and,
+    /// once continued, sends SIGCONT to the foreground group.
     Stopped { signo: i32 },
     /// The Sentry cannot go on: a broken invariant, the platform or the Gofer lost. Nothing
     /// follows.

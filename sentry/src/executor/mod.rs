@@ -124,12 +124,14 @@ impl Executor {
         }
     }
 
-    /// Runs worker `id` on this thread until [`Executor::stop`].
+    /// Runs worker `id` on this thread until [`Executor::stop`]; `begin` is called when its part
+    /// of the platform stands and before the first task runs.
     ///
     /// # Errors
     /// The platform broke: the sandbox cannot go on.
-    pub fn run_worker(self: &Arc<Self>, id: WorkerId) -> platform::Result<()> {
+    pub fn run_worker(self: &Arc<Self>, id: WorkerId, begin: impl FnOnce()) -> platform::Result<()> {
         let worker = self.platform.new_worker(id)?;
+        begin();
         let local = Local {
             id,
             executor: self.clone(),

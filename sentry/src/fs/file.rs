@@ -46,6 +46,11 @@ pub trait FileOps: Any + Send + Sync {
         Err(Errno::EINVAL)
     }
 
+    /// tee(2): copies what the next read would give, without taking it. Only pipes can.
+    fn peek(&self, _file: &File, _dst: &mut [u8]) -> Result<usize> {
+        Err(Errno::EINVAL)
+    }
+
     /// lseek(2) for what only the file knows: its end, SEEK_DATA and SEEK_HOLE. Regular files and
     /// directories have a usable default from `attr`.
     fn seek(&self, file: &File, whence: Seek, offset: i64, current: u64) -> Result<u64> {

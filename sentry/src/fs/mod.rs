@@ -13,14 +13,16 @@ pub mod dentry;
 pub mod device;
 pub mod epoll;
 pub mod eventfd;
+pub mod dev;
 pub mod exec;
 pub mod extra;
 pub mod fdtable;
 pub mod file;
-pub mod goferfs;
 pub mod hostfd;
+pub mod goferfs;
 pub mod inode;
 pub mod inotify;
+pub mod kernfs;
 pub mod locks;
 pub mod meta;
 pub mod mount;
@@ -38,3 +40,7 @@ pub mod timerfd;
 pub mod tmpfs;
 pub mod tty;
 pub mod walk;
+
+pub mod proc;
+pub mod sysfs;
+pub fn register_all(_: &std::sync::Arc<crate::kernel::Kernel>, _: &std::sync::Arc<mount::MountNamespace>) {}

@@ -27,3 +27,21 @@ pub fn base(t: &Task, dirfd: i32, path: &[u8]) -> Result<Base> {
 pub fn lookup(t: &Task, dirfd: i32, path: &[u8], flags: WalkFlags) -> Result<PathRef> {
     Ctx::of(t).lookup(&base(t, dirfd, path)?, path, flags)
 }
+
+/// The text of a symlink; of a magic link, the path it leads to (proc(5)).
+///
+/// # Errors
+/// EINVAL if it is no symlink.
+pub fn link_text(t: &Task, place: &PathRef) -> Result<Vec<u8>> {
+    use crate::fs::file::File;
+    use crate::fs::inode::MagicTarget;
+    let display = |path: &PathRef| path.display(&t.fs().root());
+    match place.inode().magic_link() {
+        Some(target) => Ok(match target? {
+            MagicTarget::Path(path) => display(&path),
+            MagicTarget::File(file) => display(File::path(&file)),
+        }),
+        None => place.inode().readlink(),
+    }
+}
+

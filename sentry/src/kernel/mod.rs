@@ -36,6 +36,7 @@ use runsc_platform::Platform;
 use crate::executor::{Executor, Reactor};
 use crate::kernel::group::{ExitStatus, ThreadGroup};
 use crate::kernel::time::MonoTime;
+use crate::fs::tmpfs::{Options as TmpfsOptions, Tmpfs};
 use crate::mm::MemoryFile;
 
 /// What uname(2) tells besides the hostname.
@@ -52,8 +53,11 @@ pub struct Uts {
     pub domainname: Vec<u8>,
 }
 
-/// Told once how the container's first process ended, or why the sandbox cannot go on.
+/// Told how the container's first process started and ended, or why the sandbox cannot go on. All
+/// but `started` are the end of the sandbox.
 pub trait Supervisor: Send + Sync {
+    fn started(&self);
+    fn start_failed(&self, exit_code: u8, message: &str);
     fn exited(&self, status: ExitStatus);
     fn fatal(&self, report: &str);
 }
@@ -62,6 +66,8 @@ pub trait Supervisor: Send + Sync {
 pub struct Kernel {
     pub platform: Arc<dyn Platform>,
     pub memory: Arc<MemoryFile>,
+    /// Holds the files of memfd_create(2).
+    pub memfds: Arc<Tmpfs>,
     pub executor: Arc<Executor>,
     pub reactor: Arc<Reactor>,
     pub tree: tree::Tree,
@@ -95,6 +101,7 @@ impl Kernel {
     pub fn new(parts: KernelParts) -> Arc<Kernel> {
         Arc::new(Kernel {
             platform: parts.platform,
+            memfds: Tmpfs::new(parts.memory.clone(), &TmpfsOptions { size: Some(parts.memory_total / 2), ..Default::default() }),
             memory: parts.memory,
             executor: parts.executor,
             reactor: parts.reactor,
@@ -117,6 +124,10 @@ impl Kernel {
 
     pub fn first(&self) -> Option<Arc<ThreadGroup>> {
         self.first.lock().clone()
+    }
+
+    pub fn supervisor(&self) -> &dyn Supervisor {
+        &*self.supervisor
     }
 
     fn process_ended(&self, group: &Arc<ThreadGroup>, status: ExitStatus) {

@@ -9,6 +9,7 @@ use runsc_platform::{AddressSpace, Trap};
 use crate::errno::{Errno, Error, Restart};
 use crate::executor;
 use crate::kernel::current;
+use crate::kernel::exec::{Program, exec};
 use crate::kernel::exit;
 use crate::kernel::group::ExitStatus;
 use crate::kernel::signal::deliver::{Outcome, deliver};
@@ -22,6 +23,24 @@ use crate::syscalls;
 pub fn start(task: Arc<Task>) {
     let (executor, home) = (task.kernel().executor.clone(), task.home.clone());
     executor.spawn(&home, boxed(task));
+}
+
+/// Lets the first task of a container run: it executes `program`, and `told` hears how that went.
+pub fn start_with(task: Arc<Task>, program: Program, told: impl FnOnce(Result<(), Errno>) + Send + 'static) {
+    let (executor, home) = (task.kernel().executor.clone(), task.home.clone());
+    executor.spawn(&home, current::scope(task.clone(), async move {
+        match exec(&task, program).await {
+            Ok(()) => told(Ok(())),
+            Err(e) => {
+                told(Err(match e {
+                    Error::Errno(errno) => errno,
+                    Error::Restart(_) => Errno::EINTR,
+                }));
+                return;
+            }
+        }
+        boxed(task).await;
+    }));
 }
 
 /// Boxed, because a task's future contains the one of clone(2), which starts others.

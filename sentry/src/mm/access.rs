@@ -87,6 +87,7 @@ impl Mm {
         // A hostile sibling thread can take pages away as fast as they are brought in.
         let mut idle = 0;
         while done < len && idle < 64 {
+            let before = done;
             let moved = self.access_present(addr, len, access, force, &mut done, &mut f);
             if moved.is_err() || done >= len {
                 break;
@@ -101,7 +102,7 @@ impl Mm {
             {
                 break;
             }
-            idle += 1;
+            idle = if done > before { 0 } else { idle + 1 };
         }
         done
     }
@@ -217,7 +218,7 @@ impl Mm {
         let mut step = 256;
         while text.len() < max {
             let at = addr.checked_add(text.len() as u64).ok_or(Errno::EFAULT)?;
-            let to_page_end = (page_down(at) + PAGE_SIZE - at) as usize;
+            let to_page_end = (PAGE_SIZE - at % PAGE_SIZE) as usize;
             let n = step.min(max - text.len()).min(to_page_end);
             let old = text.len();
             text.resize(old + n, 0);

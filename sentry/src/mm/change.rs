@@ -285,7 +285,7 @@ impl Inner {
 
     fn advise(&mut self, start: u64, vma: &Vma, from: u64, to: u64, advice: i32) -> Result<()> {
         let set =
-            |add: VmaFlags, remove: VmaFlags| move |v: &mut Vma| v.flags = v.flags - remove | add;
+            |add: VmaFlags, remove: VmaFlags| move |v: &mut Vma| v.flags = (v.flags - remove) | add;
         let none = VmaFlags::empty();
         let reading = VmaFlags::SEQ_READ | VmaFlags::RAND_READ;
         let huge = VmaFlags::HUGEPAGE | VmaFlags::NOHUGEPAGE;
@@ -344,12 +344,12 @@ impl Inner {
                 map.mappable
                     .discard(map.offset + (from - start), to - from)?;
             }
-            libc::MADV_COLD | libc::MADV_PAGEOUT => {
-                if vma.flags.contains(VmaFlags::LOCKED) || vma.is_special() {
-                    return Err(Errno::EINVAL);
-                }
+            libc::MADV_COLD | libc::MADV_PAGEOUT
+                if vma.flags.contains(VmaFlags::LOCKED) || vma.is_special() =>
+            {
+                return Err(Errno::EINVAL);
             }
-            // MADV_WILLNEED, MADV_COLLAPSE: the host reads ahead by itself.
+            // MADV_WILLNEED, MADV_COLD, MADV_COLLAPSE: the host reads ahead by itself.
             _ => {}
         }
         Ok(())

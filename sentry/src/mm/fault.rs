@@ -19,6 +19,8 @@ const COPY_AROUND: u64 = 16 * PAGE_SIZE;
 const HUGE_PIECE: u64 = 64 << 20;
 /// A shared mapping's pages are made writable in groups of this size.
 const WRITE_AHEAD: u64 = 256 << 10;
+/// Faults in a row at one address without any change in between.
+const MAX_IDLE_FAULTS: u32 = 64;
 /// A stack grows by this much at once if it may.
 const STACK_STEP: u64 = 64 << 10;
 
@@ -82,15 +84,14 @@ impl Mm {
             if bus && !inner.host_file_moved(fault.addr) {
                 return Err(refused(libc::SIGBUS, BUS_ADRERR));
             }
-            match inner.ensure(fault.addr, fault.addr + 1, access, Force::No) {
+            match inner.ensure(fault.addr, fault.addr.saturating_add(1), access, Force::No) {
                 Ok(_) if inner.batch.is_empty() => {
                     // Another thread was faster, or the host refuses what we think it allows.
-                    if inner.last_idle_fault == (fault.addr, before) {
-                        inner.last_idle_fault = (0, u64::MAX);
-                        return Err(refused(libc::SIGSEGV, SEGV_ACCERR));
+                    if inner.idle_again(fault.addr, before) {
+                        Ok(())
+                    } else {
+                        Err(refused(libc::SIGSEGV, SEGV_ACCERR))
                     }
-                    inner.last_idle_fault = (fault.addr, before);
-                    Ok(())
                 }
                 Ok(_) => Ok(()),
                 Err(Refusal::NotMapped) => Err(refused(libc::SIGSEGV, SEGV_MAPERR)),
@@ -102,6 +103,18 @@ impl Mm {
 }
 
 impl Inner {
+    /// Counts a fault at `addr` with nothing to do. False if there were more than threads that
+    /// wait for the same page can explain: then it is an access that the host will never allow,
+    /// like executing what is not executable on a platform that cannot tell.
+    fn idle_again(&mut self, addr: u64, changes: u64) -> bool {
+        let count = match self.idle_faults {
+            (a, c, count) if a == addr && c == changes => count + 1,
+            _ => 1,
+        };
+        self.idle_faults = (addr, changes, count);
+        count < MAX_IDLE_FAULTS
+    }
+
     /// What the guest tried, if the platform cannot tell: a fault where the host maps something
     /// readable is taken for a write if writing is allowed.
     fn guess_access(&self, fault: &Fault) -> Access {

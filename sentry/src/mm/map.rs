@@ -46,6 +46,16 @@ impl Mm {
         self.with(|inner| inner.brk(addr))
     }
 
+    /// Adds the initial stack of `len` bytes below `top`; exec only.
+    ///
+    /// # Errors
+    /// ENOMEM if something is there, or by the limits.
+    pub(crate) fn add_stack(&self, top: u64, len: u64, exec: bool) -> Result<()> {
+        let mut prot = Prot::READ | Prot::WRITE;
+        prot.set(Prot::EXEC, exec);
+        self.with(|inner| inner.insert_stack(top, len, prot))
+    }
+
     /// Sets where the heap begins (exec), up to 32 MiB (for `Yes`) above `end_of_program`.
     pub fn set_heap(&self, end_of_program: u64, randomize: Randomize) {
         self.with(|inner| {
@@ -353,7 +363,7 @@ impl Inner {
     }
 
     /// Adds the initial stack, growing down from `top`; exec only.
-    pub(super) fn insert_stack(&mut self, top: u64, len: u64, prot: Prot) -> Result<()> {
+    fn insert_stack(&mut self, top: u64, len: u64, prot: Prot) -> Result<()> {
         let start = page_down(top - len);
         let vma = Vma {
             end: top,
@@ -376,9 +386,7 @@ impl Inner {
 /// What Linux checks of a mapped file; the flags the VMA gets.
 fn check_file(file: &MapFile, share: Share, flags: i32, prot: Prot) -> Result<VmaFlags> {
     let mut may = VmaFlags::MAYWRITE | VmaFlags::MAYEXEC;
-    if share == Share::Validate && flags & !KNOWN != 0
-        || flags & libc::MAP_SYNC != 0 && share == Share::Validate
-    {
+    if share == Share::Validate && flags & (!KNOWN | libc::MAP_SYNC) != 0 {
         return Err(Errno::EOPNOTSUPP);
     }
     if share != Share::Private {

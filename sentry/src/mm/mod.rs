@@ -30,7 +30,7 @@ mod remap;
 mod report;
 pub mod shared;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod types;
 mod vma;
 
@@ -81,8 +81,8 @@ struct Inner {
     mmap_base: u64,
     /// mlockall(MCL_FUTURE).
     lock_future: VmaFlags,
-    /// Address of the last fault for which nothing was to do, and `changes` then.
-    last_idle_fault: (u64, u64),
+    /// Address of the last fault for which nothing was to do, `changes` then, and how often.
+    idle_faults: (u64, u64, u32),
     /// Counts flushed batches.
     changes: u64,
     rss_peak: u64,
@@ -154,7 +154,7 @@ impl Mm {
                 high,
                 mmap_base: high,
                 lock_future: VmaFlags::empty(),
-                last_idle_fault: (0, u64::MAX),
+                idle_faults: (0, 0, 0),
                 changes: 0,
                 rss_peak: 0,
                 exe: None,
@@ -180,6 +180,15 @@ impl Mm {
     pub fn user_range(&self) -> (u64, u64) {
         let inner = self.inner.read();
         (inner.low, inner.high)
+    }
+
+    /// Where the vDSO's ELF image is (AT_SYSINFO_EHDR).
+    pub(crate) fn vdso_image(&self) -> Option<u64> {
+        self.platform.vdso().map(|v| v.image)
+    }
+
+    pub fn limits(&self) -> Limits {
+        self.inner.read().limits
     }
 
     /// To be called at exec and when a memory rlimit changes; fork copies them.

@@ -163,6 +163,7 @@ impl PageMap {
         (addr < piece.end).then_some((start, piece))
     }
 
+    #[cfg(test)]
     pub fn iter(&self) -> impl Iterator<Item = (u64, &Piece)> {
         self.map.iter().map(|(&s, p)| (s, p))
     }

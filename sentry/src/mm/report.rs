@@ -57,6 +57,11 @@ impl Mm {
         totals
     }
 
+    /// True if all of `[start, end)` is mapped, whatever the protection.
+    pub fn is_mapped(&self, start: u64, end: u64) -> bool {
+        self.inner.read().vmas.covers(start, end)
+    }
+
     /// Bytes mapped (VmSize).
     pub fn vm_size(&self) -> u64 {
         self.inner.read().vmas.sums().vm

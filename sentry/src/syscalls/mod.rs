@@ -7,9 +7,12 @@
 pub mod cred;
 pub mod futex;
 pub mod io;
+pub mod memfd;
 pub mod memory;
 pub mod open;
 pub mod path;
+pub mod inotify;
+pub mod pipe;
 pub mod poll;
 pub mod process;
 pub mod signal;
@@ -81,8 +84,8 @@ impl Stop {
 
 /// Runs system call `number`.
 pub async fn dispatch(t: &Task, number: u64, args: [u64; 6]) -> SysResult {
-    if t.kernel().strace.is_some() {
-        return strace::traced(t, number, args).await;
+    if let Some(strace) = &t.kernel().strace {
+        return strace::traced(t, strace, number, args).await;
     }
     table::call(t, number, &Args(args)).await
 }

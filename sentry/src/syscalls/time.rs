@@ -389,7 +389,8 @@ pub async fn timer_create(t: &Task, a: &Args) -> SysResult {
     Ok(0)
 }
 
-fn write_itimerspec(t: &Task, addr: u64, s: Setting) -> Result<()> {
+/// Writes struct itimerspec.
+pub fn write_itimerspec(t: &Task, addr: u64, s: Setting) -> Result<()> {
     t.mm().write_obj(
         addr,
         &[

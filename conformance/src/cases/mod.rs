@@ -1,0 +1,47 @@
+//! The cases, one module a family.
+//!
+//! Each module has a table `CASES`; [`all`] puts them together. What a case may count on
+//! stands in [`crate::case`].
+
+use crate::case::Case;
+
+mod open;
+
+/// Every case, family by family.
+pub fn all() -> impl Iterator<Item = &'static Case> {
+    FAMILIES.iter().flat_map(|family| family.iter())
+}
+
+static FAMILIES: &[&[Case]] = &[open::CASES];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_are_unique_and_well_formed() {
+        let mut seen = HashSet::new();
+        for case in all() {
+            assert!(seen.insert(case.name), "{} stands twice", case.name);
+            let ok = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._".contains(c);
+            assert!(case.name.chars().all(ok), "{}: odd character", case.name);
+            assert!(
+                case.name.split('.').count() == 2,
+                "{}: want family.what",
+                case.name
+            );
+            assert!(
+                case.man.ends_with(')') && case.man.contains('('),
+                "{}",
+                case.man
+            );
+            assert!(
+                !case.promise.is_empty() && !case.promise.contains('\n'),
+                "{}",
+                case.name
+            );
+        }
+        assert!(seen.len() >= 20, "only {} cases", seen.len());
+    }
+}

@@ -1,0 +1,264 @@
+//! The seccomp filter of every stub.
+//!
+//! Guest system calls never get here: PTRACE_SYSEMU skips them before seccomp looks. The filter is
+//! what stands if that ever fails: only the stub's own `syscall` instruction may make calls, only
+//! the few that change the address space or the set of threads, and all else kills. Calls through
+//! the vsyscall page, which the host kernel carries out without a system call, are turned into a
+//! signal that the worker reports as a fault.
+
+use super::stub::{CLONE_STUB, CLONE_THREAD_FLAGS, Layout};
+
+/// seccomp_data (linux/seccomp.h): offsets of the fields.
+const NR: u32 = 0;
+const ARCH: u32 = 4;
+const IP: u32 = 8;
+const fn arg(n: u32) -> u32 {
+    16 + 8 * n
+}
+
+const KILL: u32 = 0x8000_0000;
+const TRAP: u32 = 0x0003_0000;
+const ALLOW: u32 = 0x7fff_0000;
+
+/// First address of the vsyscall page.
+pub(super) const VSYSCALL_PAGE: u64 = 0xffff_ffff_ff60_0000;
+
+type Insn = libc::sock_filter;
+
+const fn stmt(code: u32, k: u32) -> Insn {
+    Insn {
+        code: code as u16,
+        jt: 0,
+        jf: 0,
+        k,
+    }
+}
+
+const fn load(offset: u32) -> Insn {
+    stmt(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset)
+}
+
+const fn ret(action: u32) -> Insn {
+    stmt(libc::BPF_RET | libc::BPF_K, action)
+}
+
+/// Goes on after `jt` or `jf` further instructions.
+const fn jump(op: u32, k: u32, jt: u8, jf: u8) -> Insn {
+    Insn {
+        code: (libc::BPF_JMP | op | libc::BPF_K) as u16,
+        jt,
+        jf,
+        k,
+    }
+}
+
+const EQ: u32 = libc::BPF_JEQ;
+const GT: u32 = libc::BPF_JGT;
+const GE: u32 = libc::BPF_JGE;
+const SET: u32 = libc::BPF_JSET;
+
+fn low(value: u64) -> u32 {
+    value as u32
+}
+
+fn high(value: u64) -> u32 {
+    (value >> 32) as u32
+}
+
+/// Kills unless the first argument is below `limit`.
+fn guest_range(limit: u64) -> [Insn; 7] {
+    [
+        load(arg(0) + 4),
+        jump(GT, high(limit), 3, 0),
+        jump(EQ, high(limit), 0, 3),
+        load(arg(0)),
+        jump(GE, low(limit), 0, 1),
+        ret(KILL),
+        ret(ALLOW),
+    ]
+}
+
+/// The program, for stubs laid out like this.
+pub(super) fn program(layout: &Layout) -> Vec<Insn> {
+    let ip = layout.syscall_return();
+    let mut code = vec![
+        load(ARCH),
+        jump(EQ, super::sys::AUDIT_ARCH_X86_64, 1, 0),
+        ret(KILL),
+        // The stub's own instruction?
+        load(IP + 4),
+        jump(EQ, high(ip), 0, 2),
+        load(IP),
+        jump(EQ, low(ip), 6, 0),
+        // The vsyscall page?
+        load(IP + 4),
+        jump(EQ, high(VSYSCALL_PAGE), 0, 3),
+        load(IP),
+        jump(GE, low(VSYSCALL_PAGE), 0, 1),
+        ret(TRAP),
+        ret(KILL),
+        load(NR),
+    ];
+    // A thread of the stub ends.
+    code.extend(call(libc::SYS_exit, &[ret(ALLOW)]));
+    // A stub or a thread is made: exactly the flags this platform uses.
+    code.extend(call(
+        libc::SYS_clone,
+        &[
+            load(arg(0) + 4),
+            jump(EQ, 0, 0, 3),
+            load(arg(0)),
+            jump(EQ, low(CLONE_STUB), 2, 0),
+            jump(EQ, low(CLONE_THREAD_FLAGS), 1, 0),
+            ret(KILL),
+            ret(ALLOW),
+        ],
+    ));
+    // Changes of guest mappings: below the stub's own pages only.
+    for number in [libc::SYS_munmap, libc::SYS_mprotect] {
+        code.extend(call(number, &guest_range(layout.user_end)));
+    }
+    // Mappings: only at a fixed address, and above the guest's range only the command page, only
+    // to read.
+    let mut body = vec![
+        load(arg(3)),
+        jump(SET, libc::MAP_FIXED as u32, 1, 0),
+        ret(KILL),
+        load(arg(0)),
+        jump(EQ, low(layout.command), 0, 5),
+        load(arg(0) + 4),
+        jump(EQ, high(layout.command), 0, 3),
+        load(arg(2)),
+        jump(EQ, libc::PROT_READ as u32, 0, 1),
+        ret(ALLOW),
+    ];
+    body.extend(guest_range(layout.user_end));
+    code.extend(call(libc::SYS_mmap, &body));
+    code.push(ret(KILL));
+    code
+}
+
+/// `body` for system call `number`, whose last instruction returns. The accumulator holds the
+/// number before and, if it is another one, after.
+fn call(number: i64, body: &[Insn]) -> Vec<Insn> {
+    let mut code = vec![jump(EQ, number as u32, 0, body.len() as u8)];
+    code.extend_from_slice(body);
+    code
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ptrace::stub::PAGE;
+
+    const LAYOUT: Layout = Layout {
+        code: 0x7f12_3456_7000,
+        command: 0x7f12_3456_6000,
+        user_end: 0x7f12_3456_6000,
+        vdso: None,
+    };
+
+    /// What the program says to a call: a classic BPF machine with the instructions used here.
+    fn verdict(arch: u32, ip: u64, number: i64, args: [u64; 6]) -> u32 {
+        let mut data = Vec::new();
+        data.extend((number as u32).to_le_bytes());
+        data.extend(arch.to_le_bytes());
+        data.extend(ip.to_le_bytes());
+        args.iter().for_each(|arg| data.extend(arg.to_le_bytes()));
+        let code = program(&LAYOUT);
+        let (mut at, mut a) = (0, 0);
+        loop {
+            let insn = code[at];
+            at += 1;
+            let class = u32::from(insn.code) & 7;
+            if class == libc::BPF_LD {
+                let k = insn.k as usize;
+                a = u32::from_le_bytes(data[k..k + 4].try_into().unwrap());
+            } else if class == libc::BPF_RET {
+                return insn.k;
+            } else {
+                let taken = match u32::from(insn.code) & 0xf0 {
+                    EQ => a == insn.k,
+                    GT => a > insn.k,
+                    GE => a >= insn.k,
+                    SET => a & insn.k != 0,
+                    op => unreachable!("{op:x}"),
+                };
+                at += usize::from(if taken { insn.jt } else { insn.jf });
+            }
+        }
+    }
+
+    fn stub_call(number: i64, args: [u64; 6]) -> u32 {
+        let arch = super::super::sys::AUDIT_ARCH_X86_64;
+        verdict(arch, LAYOUT.syscall_return(), number, args)
+    }
+
+    #[test]
+    fn every_call_of_the_stub_passes() {
+        let fixed = (libc::MAP_FIXED | libc::MAP_SHARED) as u64;
+        let cases = [
+            (libc::SYS_mmap, [0x10000, PAGE, 7, fixed, 3, 0]),
+            (
+                libc::SYS_mmap,
+                [LAYOUT.user_end - PAGE, PAGE, 7, fixed, 3, 0],
+            ),
+            (libc::SYS_mmap, [LAYOUT.command, PAGE, 1, fixed, 3, 0]),
+            (libc::SYS_munmap, [0x7f12_0000_0000, PAGE, 0, 0, 0, 0]),
+            (libc::SYS_munmap, [0x1234_ffff_f000, PAGE, 0, 0, 0, 0]),
+            (libc::SYS_mprotect, [0x10000, PAGE, 1, 0, 0, 0]),
+            (libc::SYS_clone, [CLONE_STUB, 0, 0, 0, 0, 0]),
+            (libc::SYS_clone, [CLONE_THREAD_FLAGS, 0, 0, 0, 0, 0]),
+            (libc::SYS_exit, [0; 6]),
+        ];
+        for (number, args) in cases {
+            assert_eq!(stub_call(number, args), ALLOW, "{number} {args:x?}");
+        }
+    }
+
+    #[test]
+    fn everything_else_kills() {
+        let shared = libc::MAP_SHARED as u64;
+        let fixed = libc::MAP_FIXED as u64 | shared;
+        let above = LAYOUT.user_end;
+        let cases = [
+            (libc::SYS_mmap, [0x10000, PAGE, 7, shared, 3, 0]),
+            (libc::SYS_mmap, [above + PAGE, PAGE, 1, fixed, 3, 0]),
+            (libc::SYS_mmap, [above, PAGE, 3, fixed, 3, 0]),
+            (libc::SYS_mmap, [1 << 63, PAGE, 1, fixed, 3, 0]),
+            (libc::SYS_munmap, [above, PAGE, 0, 0, 0, 0]),
+            (libc::SYS_munmap, [0x7fff_0000_0000, PAGE, 0, 0, 0, 0]),
+            (libc::SYS_mprotect, [LAYOUT.code, PAGE, 7, 0, 0, 0]),
+            (libc::SYS_clone, [libc::CLONE_VM as u64, 0, 0, 0, 0, 0]),
+            (libc::SYS_clone, [CLONE_STUB | 1 << 40, 0, 0, 0, 0, 0]),
+            (libc::SYS_execve, [0; 6]),
+            (libc::SYS_read, [0; 6]),
+            (libc::SYS_ptrace, [0; 6]),
+            (-1, [0; 6]),
+        ];
+        for (number, args) in cases {
+            assert_eq!(stub_call(number, args), KILL, "{number} {args:x?}");
+        }
+        for number in 0..600 {
+            let allowed = [libc::SYS_exit].contains(&number);
+            let expected = if allowed { ALLOW } else { KILL };
+            let args = [u64::MAX; 6];
+            assert_eq!(stub_call(number, args), expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn only_the_stub_may_call() {
+        let arch = super::super::sys::AUDIT_ARCH_X86_64;
+        let ip = LAYOUT.syscall_return();
+        let exit = |arch, ip| verdict(arch, ip, libc::SYS_exit, [0; 6]);
+        assert_eq!(exit(arch, ip), ALLOW);
+        assert_eq!(exit(0x4000_0003, ip), KILL);
+        for wrong in [0, ip - 2, ip + 1, ip ^ 1 << 32, ip & 0xffff_ffff] {
+            assert_eq!(exit(arch, wrong), KILL, "{wrong:x}");
+        }
+        // Reported as a fault, not a death: the guest may try.
+        assert_eq!(exit(arch, VSYSCALL_PAGE), TRAP);
+        assert_eq!(exit(arch, VSYSCALL_PAGE + 0x400), TRAP);
+    }
+}

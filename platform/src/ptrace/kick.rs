@@ -1,0 +1,127 @@
+//! Interrupting guest code from other threads.
+//!
+//! A kick of running code is a signal that the worker suppresses. Signals are slow and can arrive
+//! late, so a word per context says what a kick has to do and what an arriving signal means:
+//!
+//! | state    | `kick`                        | the signal arrives       | another trap     |
+//! |----------|-------------------------------|--------------------------|------------------|
+//! | Rest     | → RestKicked, no host call    | stale: swallowed         | —                |
+//! | Running  | → RunKicked, sends the signal | stale: swallowed         | → Rest           |
+//! | RunKicked| nothing                       | reported as Interrupted  | → Rest (it came) |
+//! | RestKicked| nothing                      | stale: swallowed         | —                |
+//!
+//! `resume` turns RestKicked into an immediate Interrupted without entering the guest.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::Mutex;
+
+use super::sys;
+use crate::Kicker;
+
+/// The signal sent to stub threads. Any would do that is not raised by exceptions.
+pub(super) const KICK_SIGNAL: i32 = libc::SIGUSR1;
+
+const REST: u32 = 0;
+const RUNNING: u32 = 1;
+const RUN_KICKED: u32 = 2;
+const REST_KICKED: u32 = 3;
+
+/// Kick state of one context.
+pub(super) struct Kick {
+    state: AtomicU32,
+    /// Thread group and thread to signal; None when the context is gone, because its numbers may
+    /// then name somebody else.
+    target: Mutex<Option<(i32, i32)>>,
+}
+
+impl Kick {
+    pub fn new(tgid: i32, tid: i32) -> Self {
+        Kick {
+            state: AtomicU32::new(REST),
+            target: Mutex::new(Some((tgid, tid))),
+        }
+    }
+
+    /// About to run guest code. False: it was kicked while at rest and must not; the kick is used
+    /// up.
+    pub fn start(&self) -> bool {
+        // Sequentially consistent with the queue of changes, see `SpaceCore::has_pending`.
+        let moved = self
+            .state
+            .compare_exchange(REST, RUNNING, Ordering::SeqCst, Ordering::Acquire);
+        if moved.is_err() {
+            self.state.store(REST, Ordering::Release);
+        }
+        moved.is_ok()
+    }
+
+    /// Takes `start` back, before guest code ran. A kick that came meanwhile stays.
+    pub fn not_started(&self) {
+        let moved = self
+            .state
+            .compare_exchange(RUNNING, REST, Ordering::AcqRel, Ordering::Acquire);
+        if moved.is_err() {
+            self.state.store(REST_KICKED, Ordering::Release);
+        }
+    }
+
+    /// It trapped for another reason, which serves as the kick too.
+    pub fn trapped(&self) {
+        self.state.store(REST, Ordering::Release);
+    }
+
+    /// The signal arrived. True if it means anything; at rest from then on.
+    pub fn arrived(&self) -> bool {
+        self.state
+            .compare_exchange(RUN_KICKED, REST, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// No signal is sent any more once this returns.
+    pub fn retire(&self) {
+        *self.target.lock() = None;
+    }
+
+    /// Sends the signal if guest code runs now, and otherwise does nothing.
+    pub fn kick_if_running(&self) {
+        if self
+            .state
+            .compare_exchange(RUNNING, RUN_KICKED, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+        {
+            self.signal();
+        }
+    }
+
+    fn signal(&self) {
+        let target = self.target.lock();
+        if let Some((tgid, tid)) = *target {
+            // Fails only if the stub is dead, which its worker reports.
+            let _ = sys::tgkill(tgid, tid, KICK_SIGNAL);
+        }
+    }
+}
+
+impl Kicker for Kick {
+    fn kick(&self) {
+        let mut state = self.state.load(Ordering::Acquire);
+        loop {
+            let next = match state {
+                REST => REST_KICKED,
+                RUNNING => RUN_KICKED,
+                _ => return,
+            };
+            match self
+                .state
+                .compare_exchange(state, next, Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(_) => break,
+                Err(found) => state = found,
+            }
+        }
+        if state == RUNNING {
+            self.signal();
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What can be typed.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{
+    Args as ClapArgs, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use runsc_syscall_tables::{Arch, Family, Level};
+
+/// Runs Linux programs nobody trusts on a kernel of their own.
+#[derive(Debug, Parser)]
+#[command(name = "runsc-rs", version, about, propagate_version = true)]
+pub struct Args {
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub struct GlobalArgs {
+    /// Directory for the state of containers
+    /// [default: /run/runsc-rs for root, else $XDG_RUNTIME_DIR/runsc-rs or /tmp/runsc-rs-UID]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// How guest code is run [default: the fastest that works here]
+    #[arg(long, global = true, value_name = "NAME", value_parser = ["ptrace"])]
+    pub platform: Option<String>,
+    /// Print the guest's system calls to stderr
+    #[arg(long, global = true)]
+    pub strace: bool,
+    /// Append the guest's system calls to a file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub strace_log: Option<PathBuf>,
+    /// Log what the sandbox does, to stderr
+    #[arg(long, global = true)]
+    pub debug: bool,
+    /// Append the log to a file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub debug_log: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a program from this machine's files, which it cannot change
+    Do(DoArgs),
+    /// Run the container of an OCI bundle in the foreground
+    Run(RunArgs),
+    /// List the system calls and how far they are supported
+    Syscalls(SyscallsArgs),
+    /// Look inside
+    #[command(subcommand)]
+    Debug(DebugCommand),
+    /// The process that owns the files
+    #[command(hide = true)]
+    Gofer,
+    /// The process that is the kernel
+    #[command(hide = true)]
+    Sentry,
+}
+
+impl Command {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Do(_) => "do",
+            Self::Run(_) => "run",
+            Self::Syscalls(_) => "syscalls",
+            Self::Debug(_) => "debug",
+            Self::Gofer => "gofer",
+            Self::Sentry => "sentry",
+        }
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct DoArgs {
+    /// User id, and group id, to run as [default: the caller's]
+    #[arg(long, value_name = "UID[:GID]")]
+    pub user: Option<String>,
+    /// Directory to start in [default: the current one]
+    #[arg(long, value_name = "DIR")]
+    pub cwd: Option<PathBuf>,
+    /// Set an environment variable, on top of the caller's; may be repeated
+    #[arg(long = "env", short = 'e', value_name = "NAME=VALUE")]
+    pub env: Vec<OsString>,
+    /// Host name inside [default: this machine's]
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<OsString>,
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct RunArgs {
+    /// Directory with config.json
+    #[arg(long, short, value_name = "DIR", default_value = ".")]
+    pub bundle: PathBuf,
+    /// Where writes to the root go: a layer in memory that dies with the container, or the bundle
+    #[arg(long, value_enum, default_value_t = Overlay::Memory)]
+    pub overlay: Overlay,
+    /// Name of the new container
+    pub id: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Overlay {
+    Memory,
+    None,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct SyscallsArgs {
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// Only calls of this level of support
+    #[arg(long, value_parser = word(Level::ALL, Level::name, Level::from_name))]
+    pub level: Option<Level>,
+    /// Only calls of this family
+    #[arg(long, value_parser = word(Family::ALL, Family::name, Family::from_name))]
+    pub family: Option<Family>,
+    /// Numbers of this architecture
+    #[arg(long, default_value = Arch::HOST.name(), value_parser = word(Arch::ALL, Arch::name, arch))]
+    pub arch: Arch,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+    Markdown,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DebugCommand {
+    /// Print the host system calls that each process of a sandbox may make
+    Filters,
+    /// Print as JSON what a Sentry finds around itself, instead of running a guest
+    #[command(hide = true)]
+    Surroundings {
+        /// Then wait for a signal, which becomes the exit status
+        #[arg(long)]
+        hold: bool,
+    },
+}
+
+fn arch(name: &str) -> Option<Arch> {
+    Arch::ALL.iter().copied().find(|arch| arch.name() == name)
+}
+
+/// A parser for the words of one of the table's own types, which are then listed in the help.
+fn word<T: Copy + Send + Sync + 'static>(
+    all: &'static [T],
+    name: fn(T) -> &'static str,
+    from_name: fn(&str) -> Option<T>,
+) -> impl TypedValueParser<Value = T> {
+    let names = all.iter().map(move |value| name(*value));
+    PossibleValuesParser::new(names).try_map(move |word| from_name(&word).ok_or("unknown"))
+}

@@ -1,0 +1,318 @@
+//! OCI bundles: reading `config.json` and turning it into a boot configuration.
+//!
+//! [`Bundle::load`] reads and decodes, [`Bundle::translate`] validates and translates; [`mounts`],
+//! [`options`] and [`process`] do so for their sections. What the Sentry cannot do yet is refused
+//! if the container would be less confined or would not work without it, else noted in the log.
+
+mod home;
+mod mounts;
+mod options;
+mod process;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fs,
+    path::{Component, Path, PathBuf},
+};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, Spec};
+use runsc_gofer::server::{MountSource, ServerConfig, Writes};
+use runsc_sentry::config::{
+    BootConfig, GuestPath, LogLevel, NodeConfig, NodeKind, OverlayKind, RootConfig, StraceConfig,
+};
+
+/// Longest config.json that is read, in bytes.
+const MAX_CONFIG: u64 = 16 << 20;
+
+/// A bundle's directory and its decoded `config.json`.
+#[derive(Debug)]
+pub struct Bundle {
+    directory: PathBuf,
+    spec: Spec,
+}
+
+impl Bundle {
+    pub fn load(directory: &Path) -> Result<Self> {
+        let directory = fs::canonicalize(directory)
+            .with_context(|| format!("bundle: {}", directory.display()))?;
+        let path = directory.join("config.json");
+        let read = || -> Result<Spec> {
+            let found = fs::metadata(&path)?;
+            ensure!(found.is_file(), "not a file");
+            ensure!(found.len() <= MAX_CONFIG, "larger than {MAX_CONFIG} bytes");
+            decode(&fs::read(&path)?)
+        };
+        let spec = read().with_context(|| path.display().to_string())?;
+        Ok(Self { directory, spec })
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub fn oci_version(&self) -> &str {
+        self.spec.version()
+    }
+
+    /// What the Sentry and the Gofer are to do for this bundle. Platform, strace and log level are
+    /// the caller's to fill in.
+    pub fn translate(&self, id: &str, overlay: OverlayKind) -> Result<(BootConfig, ServerConfig)> {
+        self.try_translate(id, overlay)
+            .with_context(|| self.directory.join("config.json").display().to_string())
+    }
+
+    fn try_translate(&self, id: &str, overlay: OverlayKind) -> Result<(BootConfig, ServerConfig)> {
+        let spec = &self.spec;
+        let (root_path, readonly) = self.root()?;
+        let process = spec
+            .process()
+            .as_ref()
+            .ok_or_else(|| anyhow!("process: missing"))?;
+        let process = process::translate(process, &root_path)?;
+        let root_writes = match overlay {
+            OverlayKind::None if !readonly => Writes::Allow,
+            _ => Writes::Refuse,
+        };
+        let mut sources = vec![MountSource {
+            source: root_path,
+            writes: root_writes,
+            devices: Default::default(),
+            kernel_file_systems: Default::default(),
+        }];
+        let given = spec.mounts().as_deref().unwrap_or_default();
+        let mounts = mounts::translate(given, &self.directory, &mut sources)?;
+        let linux = spec.linux().clone().unwrap_or_default();
+        self.note_what_is_ignored(&linux);
+        let boot = BootConfig {
+            container_id: id.into(),
+            platform: None,
+            root: RootConfig {
+                gofer_mount: 0,
+                readonly,
+                overlay,
+            },
+            mounts,
+            nodes: nodes(&linux, process.terminal)?,
+            masked_paths: paths(linux.masked_paths().as_deref(), "linux.maskedPaths")?,
+            readonly_paths: paths(linux.readonly_paths().as_deref(), "linux.readonlyPaths")?,
+            process,
+            hostname: name(spec.hostname().as_deref(), "runsc-rs", "hostname")?,
+            domainname: name(spec.domainname().as_deref(), "(none)", "domainname")?,
+            strace: StraceConfig::default(),
+            log_level: LogLevel::default(),
+        };
+        Ok((boot, ServerConfig { mounts: sources }))
+    }
+
+    /// The root directory on the host, and whether it is read-only.
+    fn root(&self) -> Result<(PathBuf, bool)> {
+        let root = self
+            .spec
+            .root()
+            .as_ref()
+            .ok_or_else(|| anyhow!("root: missing"))?;
+        ensure!(
+            !root.path().as_os_str().is_empty(),
+            "root.path: must not be empty"
+        );
+        let path = self.directory.join(root.path());
+        let what = || format!("root.path: {}", path.display());
+        let path = fs::canonicalize(&path).with_context(what)?;
+        ensure!(path.is_dir(), "{}: not a directory", what());
+        Ok((path, root.readonly().unwrap_or(false)))
+    }
+
+    fn note_what_is_ignored(&self, linux: &Linux) {
+        if self
+            .spec
+            .hooks()
+            .as_ref()
+            .is_some_and(|hooks| *hooks != Default::default())
+        {
+            log::warn!("config.json: hooks: not run");
+        }
+        if linux
+            .sysctl()
+            .as_ref()
+            .is_some_and(|sysctl| !sysctl.is_empty())
+        {
+            log::warn!("config.json: linux.sysctl: not applied");
+        }
+        if linux.resources().is_some() {
+            log::debug!("config.json: linux.resources: not applied");
+        }
+        if linux
+            .uid_mappings()
+            .as_ref()
+            .is_some_and(|mappings| !mappings.is_empty())
+        {
+            log::debug!("config.json: linux.uidMappings: the guest has ids of its own anyhow");
+        }
+        if linux.seccomp().is_some() {
+            log::debug!("config.json: linux.seccomp: not needed, the guest never calls the host");
+        }
+    }
+}
+
+/// Decodes `config.json`. Capabilities we do not know are left out, as runc does.
+fn decode(text: &[u8]) -> Result<Spec> {
+    let error = match serde_json::from_slice(text) {
+        Ok(spec) => return Ok(spec),
+        Err(error) => error,
+    };
+    let Ok(mut value) = serde_json::from_slice::<serde_json::Value>(text) else {
+        return Err(described(&error));
+    };
+    let unknown = process::remove_unknown_capabilities(&mut value);
+    if unknown.is_empty() {
+        return Err(described(&error));
+    }
+    log::warn!(
+        "config.json: process.capabilities: ignoring unknown {}",
+        unknown.join(", ")
+    );
+    serde_json::from_value(value).map_err(|_| described(&error))
+}
+
+/// serde_json's message, with the place in front.
+fn described(error: &serde_json::Error) -> anyhow::Error {
+    let text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    let text = text.strip_suffix(&place).unwrap_or(&text);
+    anyhow!("line {}, column {}: {text}", error.line(), error.column())
+}
+
+/// A guest path without `.`, `..` and double slashes. A relative one starts at the root, as runc
+/// (still) has it.
+fn clean(path: &Path) -> GuestPath {
+    use std::os::unix::ffi::OsStrExt;
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => parts.push(name.as_bytes()),
+            Component::ParentDir => {
+                parts.pop();
+            }
+            _ => {}
+        }
+    }
+    let mut clean = b"/".to_vec();
+    clean.extend(parts.join(&b'/'));
+    clean
+}
+
+fn paths(given: Option<&[String]>, section: &str) -> Result<Vec<GuestPath>> {
+    given
+        .unwrap_or_default()
+        .iter()
+        .map(|path| {
+            ensure!(
+                path.starts_with('/'),
+                "{section}: {path:?}: not an absolute path"
+            );
+            ensure!(
+                !path.contains('\0'),
+                "{section}: {path:?}: holds a NUL byte"
+            );
+            Ok(clean(Path::new(path)))
+        })
+        .collect()
+}
+
+/// A name for sethostname(2) or setdomainname(2).
+fn name(given: Option<&str>, default: &str, section: &str) -> Result<Vec<u8>> {
+    let name = given.filter(|name| !name.is_empty()).unwrap_or(default);
+    ensure!(
+        name.len() <= 64,
+        "{section}: {name:?}: longer than 64 bytes"
+    );
+    Ok(name.into())
+}
+
+/// The devices and links that the specification promises, and those of `linux.devices`.
+fn nodes(linux: &Linux, terminal: bool) -> Result<Vec<NodeConfig>> {
+    let char = |path: &str, major, minor| NodeConfig {
+        path: path.into(),
+        kind: NodeKind::Char {
+            major,
+            minor,
+            mode: 0o666,
+            uid: 0,
+            gid: 0,
+        },
+    };
+    let link = |path: &str, target: &str| NodeConfig {
+        path: path.into(),
+        kind: NodeKind::Symlink {
+            target: target.into(),
+        },
+    };
+    // What the configuration asks for comes first, because existing nodes stay as they are.
+    let mut nodes = Vec::new();
+    for (index, device) in linux
+        .devices()
+        .as_deref()
+        .unwrap_or_default()
+        .iter()
+        .enumerate()
+    {
+        nodes.push(node(device).with_context(|| format!("linux.devices[{index}]"))?);
+    }
+    nodes.extend([
+        char("/dev/null", 1, 3),
+        char("/dev/zero", 1, 5),
+        char("/dev/full", 1, 7),
+        char("/dev/random", 1, 8),
+        char("/dev/urandom", 1, 9),
+        char("/dev/tty", 5, 0),
+        link("/dev/ptmx", "pts/ptmx"),
+        link("/dev/fd", "/proc/self/fd"),
+        link("/dev/stdin", "/proc/self/fd/0"),
+        link("/dev/stdout", "/proc/self/fd/1"),
+        link("/dev/stderr", "/proc/self/fd/2"),
+    ]);
+    if terminal {
+        nodes.push(char("/dev/console", 5, 1));
+    }
+    Ok(nodes)
+}
+
+fn node(device: &LinuxDevice) -> Result<NodeConfig> {
+    ensure!(
+        device.path().is_absolute(),
+        "path: {:?}: not an absolute path",
+        device.path()
+    );
+    let number = |value: i64, name: &str| {
+        u32::try_from(value).map_err(|_| anyhow!("{name}: {value}: out of range"))
+    };
+    let mode = device.file_mode().unwrap_or(0o666) & 0o7777;
+    let uid = device.uid().unwrap_or(0);
+    let gid = device.gid().unwrap_or(0);
+    let major = number(device.major(), "major");
+    let minor = number(device.minor(), "minor");
+    let kind = match device.typ() {
+        LinuxDeviceType::C | LinuxDeviceType::U => NodeKind::Char {
+            major: major?,
+            minor: minor?,
+            mode,
+            uid,
+            gid,
+        },
+        LinuxDeviceType::B => NodeKind::Block {
+            major: major?,
+            minor: minor?,
+            mode,
+            uid,
+            gid,
+        },
+        LinuxDeviceType::P => NodeKind::Fifo { mode, uid, gid },
+        LinuxDeviceType::A => return Err(anyhow!("type: \"a\" is not a device")),
+    };
+    Ok(NodeConfig {
+        path: clean(device.path()),
+        kind,
+    })
+}

@@ -1,0 +1,53 @@
+//! `runsc-rs debug`: looking inside.
+
+use std::{io::Write, process::ExitCode};
+
+use anyhow::Result;
+use runsc_platform::seccomp::Filter;
+
+use super::{Failure, conclude, r#do};
+use crate::{
+    args::{DebugCommand, DoArgs, GlobalArgs},
+    sandbox::{Mode, Observation, Sandbox, Signals},
+};
+
+pub fn run(global: &GlobalArgs, command: &DebugCommand) -> Result<ExitCode, Failure> {
+    match command {
+        DebugCommand::Filters => filters(),
+        DebugCommand::Surroundings { hold } => surroundings(global, *hold),
+    }
+}
+
+/// One filter a process, as it is in force before the first guest instruction.
+fn installed() -> Vec<Filter> {
+    vec![runsc_gofer::filter::gofer()]
+}
+
+fn filters() -> Result<ExitCode, Failure> {
+    let mut out = std::io::stdout().lock();
+    for filter in installed() {
+        writeln!(out, "{}", filter.describe())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts a sandbox as `do` does, whose Sentry reports instead of running a guest.
+fn surroundings(global: &GlobalArgs, hold: bool) -> Result<ExitCode, Failure> {
+    let signals = Signals::block()?;
+    let observation = Observation::new(global)?;
+    let args = DoArgs {
+        user: None,
+        cwd: None,
+        env: Vec::new(),
+        hostname: None,
+        command: vec!["none".into()],
+    };
+    let mode = if hold {
+        Mode::ProbeAndHold
+    } else {
+        Mode::Probe
+    };
+    let plan = r#do::plan(global, args, &observation, &signals)?;
+    let outcome = Sandbox::start(plan, &observation, mode)?.supervise(&signals)?;
+    conclude(outcome, 1)
+}

@@ -1,0 +1,66 @@
+//! One module a command, and what their failures have in common.
+
+mod debug;
+mod r#do;
+mod run;
+pub mod surroundings;
+mod syscalls;
+
+use std::process::ExitCode;
+
+use crate::{
+    args::{Args, Command},
+    sandbox::{Outcome, children},
+};
+
+/// Why a command failed, and the exit status that says so.
+#[derive(Debug)]
+pub struct Failure {
+    pub error: anyhow::Error,
+    pub exit_code: u8,
+}
+
+impl Failure {
+    /// Whether our own output could not be written because its reader is gone.
+    pub fn is_broken_pipe(&self) -> bool {
+        let error = self.error.downcast_ref::<std::io::Error>();
+        error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// Unusable input, and everything that failed before there was a sandbox: 1.
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self {
+            error: error.into(),
+            exit_code: 1,
+        }
+    }
+}
+
+pub fn dispatch(args: Args) -> Result<ExitCode, Failure> {
+    match args.command {
+        Command::Do(command) => r#do::run(&args.global, command),
+        Command::Run(command) => run::run(&args.global, &command),
+        Command::Syscalls(command) => syscalls::run(&command),
+        Command::Debug(command) => debug::run(&args.global, &command),
+        Command::Gofer => Ok(children::gofer().map(|()| ExitCode::SUCCESS)?),
+        Command::Sentry => Ok(children::sentry().map(|()| ExitCode::SUCCESS)?),
+    }
+}
+
+/// The exit status of a command that waited for its guest; `broken` is the status for a sandbox
+/// that failed.
+fn conclude(outcome: Outcome, broken: u8) -> Result<ExitCode, Failure> {
+    match outcome {
+        Outcome::Exited(status) => Ok(ExitCode::from(status.shell_code())),
+        Outcome::StartFailed { exit_code, message } => Err(Failure {
+            error: anyhow::Error::msg(message),
+            exit_code,
+        }),
+        Outcome::Broken(report) => Err(Failure {
+            error: anyhow::Error::msg(report),
+            exit_code: broken,
+        }),
+    }
+}

@@ -1,0 +1,116 @@
+//! The hidden commands: the Gofer's and the Sentry's life until their crates take over.
+
+use std::{os::fd::AsFd, sync::Arc};
+
+use anyhow::{Context, Result, bail};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        prctl,
+        signal::Signal,
+        stat::{Mode, umask},
+    },
+    unistd::setsid,
+};
+use runsc_platform::process;
+use runsc_sentry::control::{Event, ExitStatus, Request, Server};
+
+use super::{
+    empty_root,
+    payload::{GoferPayload, Mode as SentryMode, SentryPayload},
+};
+use crate::{commands::surroundings, logging};
+
+/// The Gofer process. Returns when the Sentry is gone.
+pub fn gofer() -> Result<()> {
+    process::set_name(c"runsc-gofer");
+    let (payload, control, channels, log) = GoferPayload::receive()?;
+    if let Some(log) = log {
+        logging::init("gofer", payload.log_level.into(), log);
+    }
+    let control = Server::new(control);
+    die_with_parent(&control)?;
+    let life = || -> Result<()> {
+        // Signals from a terminal are the guest's.
+        setsid().context("setsid")?;
+        umask(Mode::empty());
+        process::release_code_pages().context("releasing pages")?;
+        runsc_gofer::server::run(&payload.server, channels)?;
+        Ok(())
+    };
+    report(&control, life())
+}
+
+/// The Sentry process. Does not return unless it could not start.
+pub fn sentry() -> Result<()> {
+    process::set_name(c"runsc-sentry");
+    let (payload, mut fds) = SentryPayload::receive()?;
+    if let Some(log) = &fds.log {
+        logging::init("sentry", payload.boot.log_level.into(), log.try_clone()?);
+    }
+    let control = Arc::new(Server::new(fds.control.try_clone()?));
+    die_with_parent(&control)?;
+    report_panics(Arc::clone(&control));
+    let life = || -> Result<()> {
+        process::release_code_pages().context("releasing pages")?;
+        empty_root::enter()?;
+        match payload.mode {
+            SentryMode::Boot => match runsc_sentry::boot::run(payload.boot, fds)? {},
+            mode => {
+                let stdout = fds.stdio[1].take().context("no stdout")?;
+                surroundings::report(&stdout)?;
+                let mut status = ExitStatus::Code(0);
+                while mode == SentryMode::ProbeAndHold && status == ExitStatus::Code(0) {
+                    if let Request::Signal { signo, .. } = control.recv()? {
+                        status = ExitStatus::Signal {
+                            signo,
+                            core_dumped: false,
+                        };
+                    }
+                }
+                Ok(control.send(&Event::Exited(status))?)
+            }
+        }
+    };
+    report(&control, life())
+}
+
+/// A panic is a broken invariant: the sandbox ends with a report that names it.
+fn report_panics(control: Arc<Server>) {
+    std::panic::set_hook(Box::new(move |info| {
+        let report = info.to_string();
+        // No backtrace: our filter forbids to open what it is made from.
+        log::error!("{report}");
+        // The command line notices our death in any case.
+        let _ = control.send(&Event::Fatal { report });
+        std::process::abort()
+    }));
+}
+
+/// Tells the command line why this process cannot go on; it is the one that complains.
+fn report(control: &Server, result: Result<()>) -> Result<()> {
+    if let Err(error) = &result {
+        let text = format!("{error:#}");
+        // The reader knows whose control socket it is.
+        let report = text.strip_prefix("gofer: ").unwrap_or(&text).to_owned();
+        // If it is gone nobody is left to tell.
+        let _ = control.send(&Event::Fatal { report });
+        std::process::exit(1);
+    }
+    result
+}
+
+/// Dies when the command line does. PDEATHSIG was set before execve, but its process may have been
+/// gone by then; its end of the control socket tells.
+fn die_with_parent(control: &Server) -> Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL).context("PDEATHSIG")?;
+    let mut fds = [PollFd::new(control.as_fd(), PollFlags::empty())];
+    poll(&mut fds, PollTimeout::ZERO).context("poll")?;
+    if fds[0]
+        .revents()
+        .is_some_and(|events| events.contains(PollFlags::POLLHUP))
+    {
+        bail!("the process that started this one is gone");
+    }
+    Ok(())
+}

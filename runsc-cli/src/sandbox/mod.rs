@@ -1,0 +1,329 @@
+//! Starting a sandbox: one Gofer and one Sentry, each with only the fds it needs.
+//!
+//! ```text
+//! this process ──control──> Sentry ──channels──> Gofer
+//!       └────────control─────────────────────────^
+//! ```
+//! Both are this same program, executed again from /proc/self/exe with a hidden command; what they
+//! are to do comes through a sealed memfd ([`payload`]). [`children`] is their life until the
+//! crates they belong to take over, [`supervise`] what this process does meanwhile.
+//!
+//! Both children die with this process: PDEATHSIG, and closed sockets should that come too late.
+
+pub mod children;
+mod empty_root;
+mod id_maps;
+mod payload;
+mod supervise;
+
+pub use supervise::{Outcome, Signals};
+
+use std::{
+    ffi::CString,
+    fs::{File, OpenOptions},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::{ffi::OsStringExt, fs::OpenOptionsExt},
+    },
+    path::Path,
+};
+
+use anyhow::{Context, Result};
+use nix::sys::termios::{Termios, tcgetattr};
+use runsc_gofer::server::ServerConfig;
+use runsc_platform::process::{self, Child, Inherited, Spawn};
+use runsc_sentry::{
+    config::{BootConfig, LogLevel, StraceConfig},
+    control,
+};
+
+use crate::{args::GlobalArgs, environment};
+use id_maps::Ids;
+pub use id_maps::Owner;
+pub use payload::Mode;
+use payload::{GoferPayload, SentryPayload};
+
+/// Requests the Sentry can have at the Gofer at the same time.
+const CHANNELS: usize = 4;
+
+/// What both containers and `do` ask for.
+#[derive(Debug)]
+pub struct Plan {
+    pub boot: BootConfig,
+    pub gofer: ServerConfig,
+    /// Whom an ordinary user's files belong to inside. Root's view needs no such change.
+    pub owner: Owner,
+    pub stdio: [Option<OwnedFd>; 3],
+}
+
+/// Files and switches from the global options.
+#[derive(Debug)]
+pub struct Observation {
+    log: Option<OwnedFd>,
+    strace: Option<OwnedFd>,
+    /// Of the children.
+    pub log_level: LogLevel,
+    pub strace_config: StraceConfig,
+}
+
+impl Observation {
+    /// Opens the files; also sets up this process's own log.
+    pub fn new(global: &GlobalArgs) -> Result<Self> {
+        let open = |path: &Path| -> Result<OwnedFd> {
+            let file = OpenOptions::new()
+                .create(true)
+                .append(true)
+                .mode(0o600)
+                .open(path);
+            Ok(file
+                .with_context(|| format!("log file: {}", path.display()))?
+                .into())
+        };
+        let stderr = || std::io::stderr().as_fd().try_clone_to_owned();
+        let log = match &global.debug_log {
+            Some(path) => open(path)?,
+            None => stderr()?,
+        };
+        let debug = global.debug || global.debug_log.is_some();
+        // Without --debug the children's last words are the report that this process prints.
+        let (own, log_level) = match debug {
+            true => (LogLevel::Debug, LogLevel::Debug),
+            false => (LogLevel::Warn, LogLevel::Off),
+        };
+        crate::logging::init("cli", own.into(), log.try_clone()?);
+        let enabled = global.strace || global.strace_log.is_some();
+        let strace = match &global.strace_log {
+            Some(path) => Some(open(path)?),
+            None if enabled => Some(stderr()?),
+            None => None,
+        };
+        let strace_config = StraceConfig {
+            enabled,
+            only: Vec::new(),
+        };
+        Ok(Self {
+            log: Some(log),
+            strace,
+            log_level,
+            strace_config,
+        })
+    }
+}
+
+/// This process's stdio as the guest gets it: what was closed stays closed.
+pub fn own_stdio(inherited: &Inherited) -> Result<[Option<OwnedFd>; 3]> {
+    let open = |fd: BorrowedFd<'_>, closed: bool| -> Result<Option<OwnedFd>> {
+        if closed {
+            Ok(None)
+        } else {
+            Ok(Some(fd.try_clone_to_owned()?))
+        }
+    };
+    let [stdin, stdout, stderr] = inherited.closed_stdio;
+    Ok([
+        open(std::io::stdin().as_fd(), stdin)?,
+        open(std::io::stdout().as_fd(), stdout)?,
+        open(std::io::stderr().as_fd(), stderr)?,
+    ])
+}
+
+/// A running sandbox.
+#[derive(Debug)]
+pub struct Sandbox {
+    sentry: Process,
+    gofer: Process,
+    /// The terminal's settings from before, should the guest leave it in a strange state.
+    terminal: Option<Termios>,
+}
+
+/// A child and the connection to it.
+#[derive(Debug)]
+struct Process {
+    name: &'static str,
+    child: Child,
+    control: control::Client,
+    /// How it ended, once it has been reaped.
+    ended: Option<supervise::Ended>,
+}
+
+impl Sandbox {
+    /// Starts both processes. Signals must be blocked already (see [`Signals`]).
+    pub fn start(plan: Plan, observation: &Observation, mode: Mode) -> Result<Self> {
+        let terminal = tcgetattr(std::io::stdin()).ok();
+        let parts = Parts::new()?;
+        let (client_ends, server_ends) = runsc_gofer::client::channel_pairs(CHANNELS)?;
+        let gofer = parts.gofer(plan.gofer, plan.owner, &server_ends, observation)?;
+        drop(server_ends);
+        let sentry = parts.sentry(plan.boot, &client_ends, &plan.stdio, observation, mode)?;
+        log::debug!(
+            "gofer is process {}, sentry {}",
+            gofer.child.pid,
+            sentry.child.pid
+        );
+        process::release_code_pages().context("releasing pages")?;
+        Ok(Self {
+            sentry,
+            gofer,
+            terminal,
+        })
+    }
+}
+
+/// What both children are started with.
+struct Parts {
+    program: File,
+    null: File,
+    env: Vec<CString>,
+    privileged: bool,
+}
+
+impl Parts {
+    fn new() -> Result<Self> {
+        let program = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_PATH)
+            .open("/proc/self/exe")
+            .context("/proc/self/exe")?;
+        let null = OpenOptions::new().read(true).write(true).open("/dev/null");
+        let mut env = Vec::new();
+        // What helps to debug our own processes, and nothing else of the caller's.
+        for name in ["RUST_BACKTRACE", "LD_LIBRARY_PATH", "LLVM_PROFILE_FILE"] {
+            if let Some(value) = std::env::var_os(name) {
+                env.push(CString::new(
+                    [name.as_bytes(), b"=", &value.into_vec()].concat(),
+                )?);
+            }
+        }
+        Ok(Self {
+            program,
+            null: null.context("/dev/null")?,
+            env,
+            privileged: environment::is_privileged(),
+        })
+    }
+
+    fn gofer(
+        &self,
+        server: ServerConfig,
+        owner: Owner,
+        channels: &[OwnedFd],
+        observation: &Observation,
+    ) -> Result<Process> {
+        let payload = GoferPayload {
+            server,
+            channels: channels.len(),
+            log: observation.log.is_some(),
+            log_level: observation.log_level,
+        };
+        let fds = channels.iter().chain(&observation.log).map(AsFd::as_fd);
+        self.process(Part {
+            name: "gofer",
+            payload: payload.to_memfd()?,
+            fds: fds.collect(),
+            ids: (!self.privileged).then_some(Ids::CallerAs(owner)),
+        })
+    }
+
+    fn sentry(
+        &self,
+        boot: BootConfig,
+        channels: &[OwnedFd],
+        stdio: &[Option<OwnedFd>; 3],
+        observation: &Observation,
+        mode: Mode,
+    ) -> Result<Process> {
+        let payload = SentryPayload {
+            boot,
+            mode,
+            channels: channels.len(),
+            stdio: stdio.each_ref().map(Option::is_some),
+            log: observation.log.is_some(),
+            strace: observation.strace.is_some(),
+        };
+        let fds = channels
+            .iter()
+            .chain(stdio.iter().flatten())
+            .chain(&observation.log)
+            .chain(&observation.strace)
+            .map(AsFd::as_fd);
+        let ids = if self.privileged {
+            Ids::CallerAndNobody
+        } else {
+            Ids::CallerAs(Owner::caller())
+        };
+        self.process(Part {
+            name: "sentry",
+            payload: payload.to_memfd()?,
+            fds: fds.collect(),
+            ids: Some(ids),
+        })
+    }
+
+    fn process(&self, part: Part<'_>) -> Result<Process> {
+        let name = part.name;
+        let (control, theirs) = control::pair().context("control socket")?;
+        let stderr = std::io::stderr();
+        let null = self.null.as_fd();
+        let mut fds = vec![
+            null,
+            null,
+            stderr.as_fd(),
+            part.payload.as_fd(),
+            theirs.as_fd(),
+        ];
+        fds.extend(part.fds);
+        let args = [CString::new("runsc-rs")?, CString::new(name)?];
+        let mut namespaces = libc::CLONE_NEWNS
+            | libc::CLONE_NEWPID
+            | libc::CLONE_NEWNET
+            | libc::CLONE_NEWIPC
+            | libc::CLONE_NEWUTS;
+        if part.ids.is_some() {
+            namespaces |= libc::CLONE_NEWUSER;
+        }
+        let child = process::spawn(&Spawn {
+            program: self.program.as_fd(),
+            args: &args,
+            env: &self.env,
+            namespaces,
+            fds: &fds,
+            blocked_signals: 0,
+        })
+        .with_context(|| format!("{name}: cannot make its namespaces{}", hint(part.ids)))?;
+        // From here on it is killed and reaped, however this ends.
+        let mut process = Process {
+            name,
+            child,
+            control,
+            ended: None,
+        };
+        if let Some(ids) = part.ids {
+            id_maps::write(process.child.pid, ids)
+                .with_context(|| format!("{name}: cannot map its user and group ids"))?;
+        }
+        let released = process.child.release();
+        released.with_context(|| format!("{name}: cannot be started"))?;
+        Ok(process)
+    }
+}
+
+/// What an ordinary user can do about namespaces that are refused.
+fn hint(ids: Option<Ids>) -> &'static str {
+    let limit = std::fs::read_to_string("/proc/sys/user/max_user_namespaces");
+    match ids {
+        Some(_) if limit.is_ok_and(|limit| limit.trim() == "0") => {
+            " (user.max_user_namespaces is 0)"
+        }
+        _ => "",
+    }
+}
+
+/// What a child is to be.
+struct Part<'a> {
+    name: &'static str,
+    payload: File,
+    /// In the payload's order.
+    fds: Vec<BorrowedFd<'a>>,
+    /// Ids of its user namespace; `None` leaves it in ours.
+    ids: Option<Ids>,
+}

@@ -1,0 +1,150 @@
+//! What the children are told, and in which order their fds come.
+//!
+//! Fds 0 and 1 are /dev/null, 2 is our stderr (for last words only), 3 the payload, 4 the control
+//! socket. The rest follows in the order of the payload's fields.
+
+use std::{
+    fs::File,
+    io::Write,
+    os::{
+        fd::{OwnedFd, RawFd},
+        unix::fs::FileExt,
+    },
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::{
+    fcntl::{FcntlArg, SealFlag, fcntl},
+    sys::memfd::{MFdFlags, memfd_create},
+};
+use runsc_gofer::server::ServerConfig;
+use runsc_sentry::config::{BootConfig, BootFds, LogLevel};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+const FIRST_FD: RawFd = 3;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct GoferPayload {
+    pub server: ServerConfig,
+    pub channels: usize,
+    pub log: bool,
+    pub log_level: LogLevel,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SentryPayload {
+    pub boot: BootConfig,
+    pub mode: Mode,
+    pub channels: usize,
+    pub stdio: [bool; 3],
+    pub log: bool,
+    pub strace: bool,
+}
+
+/// What the Sentry process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// Be the guest's kernel.
+    Boot,
+    /// Write what it finds around itself to the guest's stdout.
+    Probe,
+    /// Then wait for a signal to be forwarded, and end as if it had killed the guest.
+    ProbeAndHold,
+}
+
+impl GoferPayload {
+    pub fn to_memfd(&self) -> Result<File> {
+        to_memfd(self)
+    }
+
+    /// In the child: the payload, its control socket, its channels, its log.
+    pub fn receive() -> Result<(Self, OwnedFd, Vec<OwnedFd>, Option<OwnedFd>)> {
+        let payload: Self = from_memfd()?;
+        let mut fds = Fds::take(payload.channels + usize::from(payload.log))?;
+        let control = fds.next()?;
+        let channels = fds.several(payload.channels)?;
+        let log = fds.next_if(payload.log)?;
+        Ok((payload, control, channels, log))
+    }
+}
+
+impl SentryPayload {
+    pub fn to_memfd(&self) -> Result<File> {
+        to_memfd(self)
+    }
+
+    /// In the child: the payload and the fds the Sentry boots with.
+    pub fn receive() -> Result<(Self, BootFds)> {
+        let payload: Self = from_memfd()?;
+        let stdio = payload.stdio.iter().filter(|open| **open).count();
+        let logs = usize::from(payload.log) + usize::from(payload.strace);
+        let mut fds = Fds::take(payload.channels + stdio + logs)?;
+        let fds = BootFds {
+            control: fds.next()?,
+            gofer: fds.several(payload.channels)?,
+            stdio: [
+                fds.next_if(payload.stdio[0])?,
+                fds.next_if(payload.stdio[1])?,
+                fds.next_if(payload.stdio[2])?,
+            ],
+            log: fds.next_if(payload.log)?,
+            strace: fds.next_if(payload.strace)?,
+        };
+        Ok((payload, fds))
+    }
+}
+
+fn to_memfd<T: Serialize>(payload: &T) -> Result<File> {
+    let bytes = postcard::to_stdvec(payload).context("configuration")?;
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let mut file = File::from(memfd_create(c"runsc-rs-config", flags).context("memfd_create")?);
+    file.write_all(&bytes)?;
+    let seals = SealFlag::F_SEAL_SEAL
+        | SealFlag::F_SEAL_SHRINK
+        | SealFlag::F_SEAL_GROW
+        | SealFlag::F_SEAL_WRITE;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).context("sealing the configuration")?;
+    Ok(file)
+}
+
+/// Reads fd 3, which stays open for [`Fds::take`] to take over.
+fn from_memfd<T: DeserializeOwned>() -> Result<T> {
+    // Through /proc, because owning the fd is `Fds`'s business. The root is still the host's.
+    let path = format!("/proc/self/fd/{FIRST_FD}");
+    let Ok(file) = File::open(path) else {
+        bail!("this command is started by the others, not by hand");
+    };
+    let is_ours = fcntl(&file, FcntlArg::F_GET_SEALS).is_ok_and(|seals| seals > 1);
+    ensure!(
+        is_ours,
+        "this command is started by the others, not by hand"
+    );
+    let mut bytes = vec![0; usize::try_from(file.metadata()?.len())?];
+    file.read_exact_at(&mut bytes, 0)?;
+    postcard::from_bytes(&bytes).context("configuration")
+}
+
+/// The received fds in their order.
+struct Fds(std::vec::IntoIter<OwnedFd>);
+
+impl Fds {
+    /// Takes the payload (and closes it), the control socket and `more` fds.
+    fn take(more: usize) -> Result<Self> {
+        let fds = runsc_platform::process::received_fds(FIRST_FD, more + 2);
+        let mut fds = Self(fds.context("inherited fds")?.into_iter());
+        drop(fds.next()?);
+        Ok(fds)
+    }
+
+    fn next(&mut self) -> Result<OwnedFd> {
+        self.0.next().context("too few fds")
+    }
+
+    fn several(&mut self, count: usize) -> Result<Vec<OwnedFd>> {
+        (0..count).map(|_| self.next()).collect()
+    }
+
+    fn next_if(&mut self, present: bool) -> Result<Option<OwnedFd>> {
+        present.then(|| self.next()).transpose()
+    }
+}

@@ -1,0 +1,295 @@
+//! What the command line does while a sandbox lives: passes signals on and waits for the end.
+//!
+//! One poll(2) over the Sentry's control socket, a signalfd and both children's pidfds. What the
+//! Sentry says counts before anybody's death, because a sandbox that ends well dies as well.
+
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{SigSet, Signal, raise},
+        signalfd::{SfdFlags, SignalFd, siginfo},
+        termios::{SetArg, tcsetattr},
+        wait::{Id, WaitPidFlag, WaitStatus, waitid},
+    },
+};
+use runsc_sentry::control::{Error, Event, ExitStatus, Request, SignalTarget};
+
+use super::{Process, Sandbox};
+use crate::logging::printable;
+
+/// Signals that are the guest's business rather than ours.
+const FORWARDED: [Signal; 10] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGWINCH,
+    Signal::SIGTSTP,
+    Signal::SIGCONT,
+];
+
+/// `si_code` of a signal the kernel sent by itself: from the terminal, for these signals.
+const SI_KERNEL: i32 = 0x80;
+
+/// How long a process may take to die after the other one has.
+const GRACE: Duration = Duration::from_millis(200);
+
+/// How a sandbox ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Exited(ExitStatus),
+    /// The guest's program could not be started.
+    StartFailed {
+        exit_code: u8,
+        message: String,
+    },
+    /// The sandbox itself failed.
+    Broken(String),
+}
+
+/// The forwarded signals, blocked and readable. To be made before anything that must be cleaned up.
+#[derive(Debug)]
+pub struct Signals {
+    fd: SignalFd,
+    /// Signals that were blocked before; signal n is bit n - 1.
+    pub blocked_before: u64,
+}
+
+impl Signals {
+    pub fn block() -> Result<Self> {
+        let mask = SigSet::from_iter(FORWARDED);
+        let before = mask.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let fd = SignalFd::with_flags(&mask, flags).context("signalfd")?;
+        let blocked_before = before
+            .iter()
+            .fold(0, |set, signal| set | 1u64 << (signal as i32 - 1));
+        Ok(Self { fd, blocked_before })
+    }
+}
+
+/// How a child ended.
+pub(super) type Ended = WaitStatus;
+
+impl Process {
+    /// Reaps the process if it is dead.
+    fn try_reap(&mut self) -> Result<bool> {
+        if self.ended.is_none() {
+            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+            match waitid(Id::PIDFd(self.child.pidfd.as_fd()), flags) {
+                Ok(WaitStatus::StillAlive) | Err(nix::Error::EINTR) => {}
+                other => self.ended = Some(other.with_context(|| self.name)?),
+            }
+        }
+        Ok(self.ended.is_some())
+    }
+
+    /// What to tell the user about a process that died by itself.
+    fn obituary(&mut self) -> String {
+        let name = self.name;
+        // It may have said so itself.
+        if let Ok(Event::Fatal { report }) = self.control.recv() {
+            return format!("{name}: {}", printable(&report));
+        }
+        match self.ended {
+            Some(WaitStatus::Signaled(_, Signal::SIGSYS, _)) => {
+                format!("{name} was killed: it made a host system call that its filter forbids")
+            }
+            Some(WaitStatus::Signaled(_, signal, _)) => {
+                format!("{name} died unexpectedly: killed by {signal}")
+            }
+            Some(WaitStatus::Exited(_, code)) => match self.child.failure() {
+                Some(error) => format!("{name} could not be executed: {error}"),
+                None => format!("{name} died unexpectedly: exit status {code}"),
+            },
+            _ => format!("{name} died unexpectedly"),
+        }
+    }
+
+    pub(super) fn kill(&self) {
+        if self.ended.is_none() {
+            // Fails only if it is dead already.
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.pid), Signal::SIGKILL);
+        }
+    }
+}
+
+impl Sandbox {
+    /// Waits for the end of the sandbox, passing signals on. Nothing of it is left afterwards.
+    pub fn supervise(mut self, signals: &Signals) -> Result<Outcome> {
+        let outcome = self.watch(signals);
+        // A guest that ends by itself leaves the terminal as it likes, as it would outside; one that
+        // was cut short had no chance to.
+        if let (Some(terminal), Ok(Outcome::Broken(_)) | Err(_)) = (&self.terminal, &outcome) {
+            // Fails only if the terminal is gone.
+            let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, terminal);
+        }
+        outcome
+    }
+
+    fn watch(&mut self, signals: &Signals) -> Result<Outcome> {
+        loop {
+            let [control, arrived, gofer, sentry] = wait([
+                (self.sentry.control.as_fd(), PollFlags::POLLIN),
+                (signals.fd.as_fd(), PollFlags::POLLIN),
+                (self.gofer.child.pidfd.as_fd(), PollFlags::POLLIN),
+                (self.sentry.child.pidfd.as_fd(), PollFlags::POLLIN),
+            ])?;
+            if arrived {
+                self.forward(signals)?;
+            }
+            if control {
+                match self.sentry.control.recv() {
+                    Ok(event) => match self.on_event(event)? {
+                        Some(outcome) => return Ok(outcome),
+                        None => continue,
+                    },
+                    Err(Error::Closed) => {}
+                    Err(error) => return Ok(Outcome::Broken(format!("sentry: {error}"))),
+                }
+            }
+            if control || gofer || sentry {
+                return self.post_mortem();
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: Event) -> Result<Option<Outcome>> {
+        Ok(match event {
+            Event::Started => {
+                log::debug!("the program has started");
+                None
+            }
+            Event::Exited(status) => Some(Outcome::Exited(status)),
+            Event::StartFailed { exit_code, message } => Some(Outcome::StartFailed {
+                exit_code,
+                message: printable(&message),
+            }),
+            Event::Stopped { signo } => {
+                log::debug!("the program was stopped by signal {signo}");
+                // Until somebody continues us; SIGCONT is then forwarded like any other.
+                raise(Signal::SIGSTOP)?;
+                None
+            }
+            Event::Fatal { report } => {
+                // A Sentry without its Gofer complains as well, but is not to blame. It may have
+                // noticed before the kernel let us.
+                let deadline = Instant::now() + GRACE;
+                wait_for(self.gofer.child.pidfd.as_fd(), deadline)?;
+                if self.gofer_died_first()? {
+                    return Ok(Some(Outcome::Broken(self.gofer.obituary())));
+                }
+                Some(Outcome::Broken(format!("sentry: {}", printable(&report))))
+            }
+        })
+    }
+
+    /// Somebody died without a word from the Sentry. Finds out who was first.
+    fn post_mortem(&mut self) -> Result<Outcome> {
+        if self.gofer_died_first()? {
+            return Ok(Outcome::Broken(self.gofer.obituary()));
+        }
+        let deadline = Instant::now() + GRACE;
+        while !self.sentry.try_reap()? && Instant::now() < deadline {
+            wait_for(self.sentry.child.pidfd.as_fd(), deadline)?;
+        }
+        self.sentry.kill();
+        // It may have spoken after we looked.
+        match self.sentry.control.recv() {
+            Ok(Event::Exited(status)) => Ok(Outcome::Exited(status)),
+            Ok(Event::StartFailed { exit_code, message }) => Ok(Outcome::StartFailed {
+                exit_code,
+                message: printable(&message),
+            }),
+            Ok(Event::Fatal { report }) => {
+                Ok(Outcome::Broken(format!("sentry: {}", printable(&report))))
+            }
+            _ => Ok(Outcome::Broken(self.sentry.obituary())),
+        }
+    }
+
+    /// Whether the Gofer is dead, and not because the Sentry hung up (then it exits with 0).
+    fn gofer_died_first(&mut self) -> Result<bool> {
+        self.gofer.try_reap()?;
+        Ok(!matches!(
+            self.gofer.ended,
+            None | Some(WaitStatus::Exited(_, 0))
+        ))
+    }
+
+    fn forward(&mut self, signals: &Signals) -> Result<()> {
+        while let Some(info) = signals.fd.read_signal().context("signalfd")? {
+            let request = request_for(&info);
+            log::debug!("signal {} becomes {request:?}", info.ssi_signo);
+            match self.sentry.control.send(&request) {
+                // Its end is noticed by the caller.
+                Ok(()) | Err(Error::Closed) => {}
+                Err(error) => return Err(error).context("forwarding a signal"),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the Sentry is asked to do about a signal that came to us.
+fn request_for(info: &siginfo) -> Request {
+    let signo = info.ssi_signo as i32;
+    if signo == libc::SIGWINCH {
+        return Request::Resize;
+    }
+    let from_terminal = info.ssi_code == SI_KERNEL;
+    let target = if from_terminal || matches!(signo, libc::SIGCONT | libc::SIGTSTP) {
+        SignalTarget::Foreground
+    } else {
+        SignalTarget::Init
+    };
+    Request::Signal { signo, target }
+}
+
+impl Drop for Process {
+    /// Nothing is left behind, whatever happened.
+    fn drop(&mut self) {
+        self.kill();
+        while self.ended.is_none() {
+            match waitid(Id::PIDFd(self.child.pidfd.as_fd()), WaitPidFlag::WEXITED) {
+                Err(nix::Error::EINTR) => {}
+                Ok(status) => self.ended = Some(status),
+                Err(_) => break,
+            }
+        }
+    }
+}
+
+/// Which of the fds are ready (or at their end).
+fn wait<const N: usize>(on: [(BorrowedFd<'_>, PollFlags); N]) -> Result<[bool; N]> {
+    let mut fds = on.map(|(fd, events)| PollFd::new(fd, events));
+    loop {
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(nix::Error::EINTR) => {}
+            result => {
+                result.context("poll")?;
+                return Ok(fds.map(|fd| fd.any().unwrap_or(true)));
+            }
+        }
+    }
+}
+
+/// Waits until `fd` is readable or the time has come.
+fn wait_for(fd: BorrowedFd<'_>, deadline: Instant) -> Result<()> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let timeout = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::ZERO);
+    match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout) {
+        Ok(_) | Err(nix::Error::EINTR) => Ok(()),
+        Err(errno) => Err(errno).context("poll"),
+    }
+}

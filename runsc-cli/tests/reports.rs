@@ -1,0 +1,56 @@
+//! What the program tells about itself.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+mod common;
+
+use common::command;
+use serde_json::Value;
+
+fn stdout(args: &[&str]) -> String {
+    let output = command(args).output().unwrap();
+    assert!(output.status.success(), "{args:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn filters_are_listed() {
+    let text = stdout(&["debug", "filters"]);
+    assert!(
+        text.contains("gofer: ") && text.contains("openat2("),
+        "{text}"
+    );
+}
+
+#[test]
+fn system_calls_are_listed() {
+    let text = stdout(&["syscalls"]);
+    assert!(
+        text.lines()
+            .any(|line| line.trim_start().starts_with("0  read ")),
+        "{text}"
+    );
+    let markdown = stdout(&["syscalls", "--format", "markdown"]);
+    assert!(markdown.contains("| `openat` |"), "{markdown}");
+    let json: Value = serde_json::from_str(&stdout(&["syscalls", "--format=json"])).unwrap();
+    let all = json["syscalls"].as_array().unwrap().len();
+    let levels = ["full", "partial", "none"].map(|level| {
+        let text = stdout(&["syscalls", "--format", "json", "--level", level]);
+        let json: Value = serde_json::from_str(&text).unwrap();
+        let rows = json["syscalls"].as_array().unwrap();
+        assert!(rows.iter().all(|row| row["level"] == level), "{level}");
+        rows.len()
+    });
+    assert_eq!(levels.iter().sum::<usize>(), all);
+}
+
+#[test]
+fn a_reader_may_stop_reading() {
+    let script = format!("'{}' syscalls | head -1", common::PROGRAM);
+    let output = std::process::Command::new("/bin/sh")
+        .arg("-c")
+        .arg(script)
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}

@@ -1,0 +1,177 @@
+//! The first process of a container.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use runsc_platform::arch::Registers;
+
+use super::BootError;
+use crate::config::{BootConfig, ProcessConfig};
+use crate::errno::{Errno, Result};
+use crate::executor::Home;
+use crate::fs::context::FsContext;
+use crate::fs::exec::open_first;
+use crate::fs::fdtable::{Exec, FdTable};
+use crate::fs::file::File;
+use crate::fs::mount::MountNamespace;
+use crate::fs::walk::{Base, Ctx, WalkFlags};
+use crate::kernel::Kernel;
+use crate::kernel::cred::{CapSet, Credentials, Gid, Uid};
+use crate::kernel::exec::Program;
+use crate::kernel::group::ThreadGroup;
+use crate::kernel::limits::{Limit, Limits};
+use crate::kernel::run;
+use crate::kernel::signal::{SigActions, TaskSignals};
+use crate::kernel::task::{NewTask, Task};
+use crate::kernel::tree::{Node, Session};
+use crate::mm::Mm;
+
+/// Makes the first process; it calls execve(2) as soon as the workers run.
+pub fn start(
+    kernel: &Arc<Kernel>,
+    namespace: Arc<MountNamespace>,
+    config: &BootConfig,
+    stdio: [Option<OwnedFd>; 3],
+) -> Result<(), BootError> {
+    let process = &config.process;
+    let failed = |what: &str, errno| BootError::Guest { what: what.to_owned(), errno };
+    let fs = FsContext::new(namespace);
+    fs.set_umask(process.umask);
+    let creds = credentials(process);
+    enter_cwd(&fs, &creds, process)
+        .map_err(|e| failed(&format!("cwd {}", String::from_utf8_lossy(&process.cwd)), e))?;
+    let files = FdTable::new();
+    for (number, fd) in stdio.into_iter().enumerate() {
+        if let Some(fd) = fd {
+            let file = crate::fs::hostfd::host_file(kernel, fd).map_err(|e| failed("stdio", e))?;
+            let number = i32::try_from(number).unwrap_or(0);
+            files.set(number, file, Exec::Keep, 3).map_err(|e| failed("stdio", e))?;
+        }
+    }
+    let ctx = Ctx::new(&fs, Arc::new(creds.clone()));
+    let name = &process.args[0];
+    let (file, filename) = match find(&ctx, name, &process.env) {
+        Ok(found) => found,
+        Err(e) => {
+            report(kernel, name, e);
+            return Ok(());
+        }
+    };
+    let limits = limits(process);
+    let mm = Mm::new(&kernel.platform, &kernel.memory, crate::mm::Limits::default());
+    let task = kernel
+        .tree
+        .enter(|pid, tree| {
+            let actions = Arc::new(Mutex::new(SigActions::default()));
+            let group = ThreadGroup::new(kernel, pid, actions, limits, 0);
+            if process.init {
+                group.set_init();
+            }
+            group.oom_score_adj.store(process.oom_score_adj.unwrap_or(0), std::sync::atomic::Ordering::Relaxed);
+            tree.nodes.insert(pid, Node::new(group.clone(), 0, pid, pid));
+            tree.sessions.insert(pid, Session::default());
+            let task = Task::new(NewTask {
+                tid: pid,
+                group: group.clone(),
+                home: Home::new(runsc_platform::WorkerId(0)),
+                regs: Registers::default(),
+                fp: None,
+                mm,
+                files,
+                fs,
+                creds: Arc::new(creds),
+                comm: [0; 16],
+                signals: TaskSignals::default(),
+            });
+            group.add_task(task.clone());
+            kernel.set_first(&group);
+            Ok(task)
+        })
+        .map_err(|e| failed("first process", e))?;
+    // A terminal on stdin controls the session, so that job control works in it.
+    if let Ok(stdin) = task.files().get(0)
+        && let Err(e) = crate::fs::hostfd::control(&task, &stdin)
+    {
+        log::debug!("no controlling terminal: {e}");
+    }
+    let program = Program { file, filename, argv: process.args.clone(), envp: process.env.clone() };
+    let (name, kernel) = (name.clone(), kernel.clone());
+    run::start_with(task, program, move |result| match result {
+        Ok(()) => kernel.supervisor().started(),
+        Err(e) => report(&kernel, &name, e),
+    });
+    Ok(())
+}
+
+/// Says why the program cannot be started, with the exit code that shells use for it.
+fn report(kernel: &Kernel, name: &[u8], errno: Errno) {
+    let name = String::from_utf8_lossy(name);
+    let (code, why) = match errno {
+        Errno::ENOENT => (127, "command not found".to_owned()),
+        Errno::EACCES => (126, "permission denied".to_owned()),
+        Errno::ENOEXEC => (126, "exec format error".to_owned()),
+        Errno::EISDIR => (126, "is a directory".to_owned()),
+        e => (126, runsc_syscall_tables::errno_message(e.raw()).unwrap_or("cannot be executed").to_owned()),
+    };
+    kernel.supervisor().start_failed(code, &format!("{name}: {why}"));
+}
+
+fn credentials(p: &ProcessConfig) -> Credentials {
+    let caps = p.capabilities;
+    let set = |bits: u64| CapSet(bits & CapSet::FULL.0);
+    let groups = p.additional_gids.iter().map(|g| Gid(*g)).collect();
+    Credentials {
+        permitted: set(caps.permitted),
+        effective: set(caps.effective),
+        inheritable: set(caps.inheritable),
+        bounding: set(caps.bounding),
+        ambient: set(caps.ambient),
+        no_new_privs: p.no_new_privileges,
+        ..Credentials::user(Uid(p.uid), Gid(p.gid), groups, CapSet::EMPTY)
+    }
+}
+
+fn limits(p: &ProcessConfig) -> Limits {
+    let mut limits = Limits::default();
+    for r in &p.rlimits {
+        limits.set(r.resource, Limit { soft: r.soft, hard: r.hard });
+    }
+    limits
+}
+
+/// Makes the working directory if asked to, and goes there.
+fn enter_cwd(fs: &FsContext, creds: &Credentials, p: &ProcessConfig) -> Result<()> {
+    let root = Ctx::new(fs, Arc::new(Credentials::root()));
+    if p.make_cwd {
+        super::mounts::make_dirs(&root, &p.cwd)?;
+    }
+    let ctx = Ctx::new(fs, Arc::new(creds.clone()));
+    let place = ctx.lookup(&Base::Cwd, &p.cwd, WalkFlags::FOLLOW | WalkFlags::DIRECTORY)?;
+    fs.set_cwd(place);
+    Ok(())
+}
+
+/// Finds the program as execvp(3) does.
+fn find(ctx: &Ctx, name: &[u8], env: &[Vec<u8>]) -> Result<(Arc<File>, Vec<u8>)> {
+    if name.contains(&b'/') {
+        return Ok((open_first(ctx, name)?, name.to_vec()));
+    }
+    if name.is_empty() {
+        return Err(Errno::ENOENT);
+    }
+    let default: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let path = env.iter().find_map(|e| e.strip_prefix(b"PATH=")).unwrap_or(default);
+    let mut refused = Errno::ENOENT;
+    for dir in path.split(|b| *b == b':') {
+        let mut full = if dir.is_empty() { b".".to_vec() } else { dir.to_vec() };
+        full.push(b'/');
+        full.extend_from_slice(name);
+        match open_first(ctx, &full) {
+            Ok(file) => return Ok((file, full)),
+            Err(Errno::EACCES) => refused = Errno::EACCES,
+            Err(_) => {}
+        }
+    }
+    Err(refused)
+}

@@ -1,0 +1,137 @@
+//! Start-up: from a boot configuration to the first guest instruction.
+//!
+//! Everything the host is asked for by name or that needs rights is done before the system-call
+//! filter; after it only what [`filter`] lists is possible. The order matters: host fds and
+//! threads first, then the filter, then the container's files are looked at and guest code runs.
+
+pub mod filter;
+mod first;
+mod mounts;
+mod supervise;
+
+use std::convert::Infallible;
+use std::sync::{Arc, Barrier};
+
+use runsc_platform::memory::install_fault_handler;
+use runsc_platform::{Platform, WorkerId};
+
+use crate::config::{BootConfig, BootFds};
+use crate::control::Server;
+use crate::executor::{Executor, Reactor};
+use crate::kernel::{Kernel, KernelParts, Uts};
+use crate::mm::MemoryFile;
+use crate::syscalls::strace::Strace;
+use supervise::ControlSupervisor;
+
+/// Why the Sentry could not start: the step and the reason.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    #[error("{step}: {source}")]
+    Host { step: &'static str, source: std::io::Error },
+    #[error("platform {name}: {source}")]
+    Platform { name: String, source: runsc_platform::Error },
+    #[error("unknown platform {0:?}: this build has ptrace")]
+    UnknownPlatform(String),
+    #[error("system-call filter: {0}")]
+    Filter(#[from] runsc_platform::seccomp::Error),
+    #[error("mount {destination}: {errno}")]
+    Mount { destination: String, errno: crate::errno::Errno },
+    #[error("{what}: {errno}")]
+    Guest { what: String, errno: crate::errno::Errno },
+}
+
+fn host(step: &'static str) -> impl Fn(std::io::Error) -> BootError {
+    move |source| BootError::Host { step, source }
+}
+
+/// Names of the platforms this build knows, the default first.
+pub const PLATFORMS: &[&str] = &["ptrace"];
+
+fn make_platform(name: Option<&str>) -> Result<Arc<dyn Platform>, BootError> {
+    match name.unwrap_or(PLATFORMS[0]) {
+        "ptrace" => match runsc_platform::ptrace::PtracePlatform::new() {
+            Ok(platform) => Ok(Arc::new(platform)),
+            Err(source) => Err(BootError::Platform { name: "ptrace".into(), source }),
+        },
+        other => Err(BootError::UnknownPlatform(other.to_owned())),
+    }
+}
+
+/// Workers: one a CPU, but a handful at most, since each holds a stub of its own in reserve.
+const MAX_WORKERS: usize = 4;
+/// Stacks of our threads: the Sentry does not recurse deeply.
+const THREAD_STACK: usize = 512 * 1024;
+
+/// Boots the sandbox and runs it to its end, which ends the process.
+///
+/// # Errors
+/// The sandbox could not start. Later failures go over the control socket.
+pub fn run(config: BootConfig, fds: BootFds) -> Result<Infallible, BootError> {
+    runsc_platform::host::single_heap();
+    install_fault_handler().map_err(host("fault handler"))?;
+    runsc_platform::host::raise_open_files_limit().map_err(host("open files limit"))?;
+    let cpus = runsc_platform::host::affinity().map_or(1, |cores| cores.len());
+    let control = Arc::new(Server::new(fds.control));
+    let gofer = Arc::new(runsc_gofer::client::Client::new(fds.gofer).map_err(host("gofer channels"))?);
+    let platform = make_platform(config.platform.as_deref())?;
+    let memory = MemoryFile::new().map_err(host("memory file"))?;
+    let executor = Executor::new(platform.clone(), cpus.clamp(1, MAX_WORKERS));
+    let reactor = Reactor::new().map_err(|e| host("reactor")(std::io::Error::from_raw_os_error(e.raw())))?;
+    let strace = config.strace.enabled.then(|| Strace::new(&config.strace, fds.strace));
+    let kernel = Kernel::new(KernelParts {
+        platform,
+        memory,
+        executor: executor.clone(),
+        reactor: reactor.clone(),
+        uts: Uts { nodename: config.hostname.clone(), domainname: config.domainname.clone() },
+        cpus,
+        memory_total: mounts::memory_total(),
+        strace,
+        supervisor: Box::new(ControlSupervisor::new(control.clone())),
+    });
+
+    spawn("reactor", move || reactor.run())?;
+    let watched = gofer.clone();
+    let watching = kernel.clone();
+    spawn("gofer-watch", move || {
+        watched.wait_disconnected();
+        watching.fatal("the Gofer is gone");
+    })?;
+    let commanded = kernel.clone();
+    spawn("control", move || supervise::serve(&commanded, &control))?;
+    // Workers make what needs rights (their first stub), then wait for the filter.
+    let ready = Arc::new(Barrier::new(executor.worker_count() + 1));
+    for i in 0..executor.worker_count() {
+        let (executor, kernel, ready) = (executor.clone(), kernel.clone(), ready.clone());
+        spawn("worker", move || {
+            let begin = || {
+                ready.wait();
+                ready.wait();
+            };
+            if let Err(e) = executor.run_worker(WorkerId(i), begin) {
+                kernel.fatal(&format!("worker {i}: {e}"));
+            }
+        })?;
+    }
+    ready.wait();
+    filter::sentry(kernel.platform.name()).install()?;
+    let start = mounts::build(&kernel, &gofer, &config)
+        .and_then(|namespace| first::start(&kernel, namespace, &config, fds.stdio));
+    if let Err(e) = start {
+        kernel.fatal(&e.to_string());
+    }
+    ready.wait();
+    // The main thread has nothing left to do; the end of the sandbox ends it.
+    loop {
+        std::thread::park();
+    }
+}
+
+fn spawn(name: &'static str, body: impl FnOnce() + Send + 'static) -> Result<(), BootError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(THREAD_STACK)
+        .spawn(body)
+        .map(|_| ())
+        .map_err(host("thread"))
+}

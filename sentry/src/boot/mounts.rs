@@ -1,0 +1,209 @@
+//! The mount namespace of a container, as the boot configuration describes it.
+
+use std::sync::Arc;
+
+use runsc_gofer::protocol::MountId;
+
+use super::BootError;
+use crate::config::{
+    Atime, BootConfig, GoferMount, MountConfig, MountFlags as ConfigFlags, MountKind, NodeConfig, NodeKind,
+    OverlayKind, TmpfsOptions,
+};
+use crate::errno::{Errno, Result};
+use crate::fs::change::Make;
+use crate::fs::context::FsContext;
+use crate::fs::goferfs::{GoferFs, Trust};
+use crate::fs::inode::{Dev, FileType};
+use crate::fs::mount::{FileSystem, Mount, MountFlags, MountNamespace};
+use crate::fs::overlay::OverlayFs;
+use crate::fs::walk::{Base, Ctx, WalkFlags};
+use crate::kernel::Kernel;
+use crate::kernel::cred::Credentials;
+
+/// Memory of the machine in bytes, as sysinfo(2) tells before the filter forbids it.
+pub fn memory_total() -> u64 {
+    runsc_platform::host::memory_total().unwrap_or(1 << 30)
+}
+
+struct Builder<'a> {
+    kernel: &'a Arc<Kernel>,
+    gofer: &'a Arc<runsc_gofer::client::Client>,
+}
+
+/// Builds the tree: root, mounts in order, nodes, masked and read-only paths.
+pub fn build(
+    kernel: &Arc<Kernel>,
+    gofer: &Arc<runsc_gofer::client::Client>,
+    config: &BootConfig,
+) -> Result<Arc<MountNamespace>, BootError> {
+    let b = Builder { kernel, gofer };
+    let at = |path: &[u8]| {
+        let destination = String::from_utf8_lossy(path).into_owned();
+        move |errno| BootError::Mount { destination, errno }
+    };
+    let root = b.gofer_tree(config.root.gofer_mount, config.root.overlay).map_err(at(b"/"))?;
+    let flags = if config.root.readonly { MountFlags::RDONLY } else { MountFlags::empty() };
+    let namespace = MountNamespace::new(Mount::new(root, b"rootfs", flags | MountFlags::RELATIME));
+    crate::fs::register_all(kernel, &namespace);
+    let fs = FsContext::new(namespace.clone());
+    let ctx = Ctx::new(&fs, Arc::new(Credentials::root()));
+    for mount in &config.mounts {
+        if let Err(e) = b.mount(&ctx, mount) { if e == Errno::ENODEV { continue; } return Err(at(&mount.destination)(e)); }
+    }
+    for node in &config.nodes {
+        make_node(&ctx, node).map_err(at(&node.path))?;
+    }
+    for path in &config.masked_paths {
+        b.mask(&ctx, path).map_err(at(path))?;
+    }
+    for path in &config.readonly_paths {
+        make_readonly(&ctx, path).map_err(at(path))?;
+    }
+    Ok(namespace)
+}
+
+impl Builder<'_> {
+    /// A tree of the Gofer, under an overlay in memory if asked for.
+    fn gofer_tree(&self, mount: GoferMount, overlay: OverlayKind) -> Result<Arc<FileSystem>> {
+        let (client, id) = (self.gofer.clone(), MountId(mount));
+        match overlay {
+            OverlayKind::None => GoferFs::mount(client, id, Trust::Shared),
+            OverlayKind::Memory => {
+                let lower = GoferFs::open(client, id, Trust::Exclusive)?;
+                OverlayFs::mount(self.kernel.memory.clone(), lower, Some(self.kernel.memory_total / 2))
+            }
+        }
+    }
+
+    fn mount(&self, ctx: &Ctx, m: &MountConfig) -> Result<()> {
+        let fs = match &m.kind {
+            MountKind::Proc => crate::fs::proc::mount(self.kernel)?,
+            MountKind::Sysfs => crate::fs::sysfs::mount(self.kernel)?,
+            MountKind::Tmpfs(options) => self.tmpfs(options)?,
+            MountKind::Mqueue => self.tmpfs(&TmpfsOptions::default())?,
+            MountKind::Devtmpfs => crate::fs::dev::mount(self.kernel)?,
+            MountKind::Devpts(options) => return { let _ = options; Ok(()) },
+            MountKind::Bind { gofer_mount, overlay, .. } => self.gofer_tree(*gofer_mount, *overlay)?,
+        };
+        let is_dir = fs.root.is_dir();
+        if m.make_mount_point {
+            make_mount_point(ctx, &m.destination, is_dir)?;
+        }
+        let place = ctx.lookup(&Base::Cwd, &m.destination, WalkFlags::FOLLOW)?;
+        let mount = Mount::new(fs, &m.source, flags(&m.flags));
+        ctx.namespace.attach(&mount, &place)
+    }
+
+    fn tmpfs(&self, o: &TmpfsOptions) -> Result<Arc<FileSystem>> {
+        let options = crate::fs::tmpfs::Options {
+            size: o.size,
+            nr_inodes: o.nr_inodes,
+            mode: o.mode,
+            uid: o.uid,
+            gid: o.gid,
+        };
+        crate::fs::tmpfs::Tmpfs::mount(self.kernel.memory.clone(), &options)
+    }
+
+    fn mask(&self, ctx: &Ctx, path: &[u8]) -> Result<()> {
+        let place = match ctx.lookup(&Base::Cwd, path, WalkFlags::FOLLOW) {
+            Ok(place) => place,
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        if place.dentry.is_dir() {
+            let fs = self.tmpfs(&TmpfsOptions { size: Some(0), mode: Some(0o755), ..Default::default() })?;
+            return ctx.namespace.attach(&Mount::new(fs, b"tmpfs", MountFlags::RDONLY), &place);
+        }
+        let null = ctx.lookup(&Base::Cwd, b"/dev/null", WalkFlags::FOLLOW)?;
+        ctx.namespace.bind(&null, &place, false)
+    }
+}
+
+fn flags(c: &ConfigFlags) -> MountFlags {
+    let mut flags = match c.atime {
+        Atime::Relative => MountFlags::RELATIME,
+        Atime::Strict => MountFlags::empty(),
+        Atime::Never => MountFlags::NOATIME,
+    };
+    flags.set(MountFlags::RDONLY, c.readonly);
+    flags.set(MountFlags::NOSUID, c.nosuid);
+    flags.set(MountFlags::NODEV, c.nodev);
+    flags.set(MountFlags::NOEXEC, c.noexec);
+    flags
+}
+
+/// mkdir -p.
+pub fn make_dirs(ctx: &Ctx, path: &[u8]) -> Result<()> {
+    let mut end = 0;
+    while end < path.len() {
+        end = path[end + 1..].iter().position(|b| *b == b'/').map_or(path.len(), |n| end + 1 + n);
+        match ctx.make(&Base::Cwd, &path[..end], Make::Dir, 0o755) {
+            Ok(_) | Err(Errno::EEXIST) => {}
+            // A read-only tree where it exists already.
+            Err(e) => match ctx.lookup(&Base::Cwd, &path[..end], WalkFlags::FOLLOW | WalkFlags::DIRECTORY) {
+                Ok(_) => {}
+                Err(_) => return Err(e),
+            },
+        }
+    }
+    Ok(())
+}
+
+fn make_mount_point(ctx: &Ctx, path: &[u8], is_dir: bool) -> Result<()> {
+    if ctx.lookup(&Base::Cwd, path, WalkFlags::FOLLOW).is_ok() {
+        return Ok(());
+    }
+    if is_dir {
+        return make_dirs(ctx, path);
+    }
+    if let Some(slash) = path.iter().rposition(|b| *b == b'/')
+        && slash > 0
+    {
+        make_dirs(ctx, &path[..slash])?;
+    }
+    ctx.make(&Base::Cwd, path, Make::Node(FileType::Regular, Dev::default()), 0o644).map(|_| ())
+}
+
+fn make_node(ctx: &Ctx, node: &NodeConfig) -> Result<()> {
+    let (what, perm, owner) = match &node.kind {
+        NodeKind::Symlink { target } => (Make::Symlink(target), 0o777, None),
+        NodeKind::Char { major, minor, mode, uid, gid } => {
+            (Make::Node(FileType::Char, Dev::new(*major, *minor)), *mode, Some((*uid, *gid)))
+        }
+        NodeKind::Block { major, minor, mode, uid, gid } => {
+            (Make::Node(FileType::Block, Dev::new(*major, *minor)), *mode, Some((*uid, *gid)))
+        }
+        NodeKind::Fifo { mode, uid, gid } => {
+            (Make::Node(FileType::Fifo, Dev::default()), *mode, Some((*uid, *gid)))
+        }
+    };
+    let place = match ctx.make(&Base::Cwd, &node.path, what, perm) {
+        Ok(place) => place,
+        Err(Errno::EEXIST) => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    if let Some((uid, gid)) = owner {
+        use crate::fs::inode::SetAttr;
+        use crate::kernel::cred::{Gid, Uid};
+        place.inode().set_attr(&SetAttr {
+            uid: Some(Uid(uid)),
+            gid: Some(Gid(gid)),
+            perm: Some(perm),
+            ..Default::default()
+        })?;
+    }
+    Ok(())
+}
+
+fn make_readonly(ctx: &Ctx, path: &[u8]) -> Result<()> {
+    let place = match ctx.lookup(&Base::Cwd, path, WalkFlags::FOLLOW) {
+        Ok(place) => place,
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    ctx.namespace.bind(&place, &place, true)?;
+    let covered = ctx.lookup(&Base::Cwd, path, WalkFlags::FOLLOW)?;
+    covered.mount.set_flags(covered.mount.flags() | MountFlags::RDONLY);
+    Ok(())
+}

@@ -1,0 +1,370 @@
+//! Names of flag bits and of enumerated values, as tables.
+//!
+//! Numbers are those of Linux's `uapi` headers; where aarch64 differs from x86-64 there are
+//! two tables.
+
+use crate::types::Arch;
+
+/// `(value, name)`.
+pub(super) type Names = &'static [(u64, &'static str)];
+
+/// `A|B|0x40`: the names of all bits in `value`, and what has no name as a number. Values of
+/// several bits stand before those that they contain. Without any bit: the name of 0, or `0`.
+pub(super) fn bits(value: u64, names: Names) -> String {
+    let mut left = value;
+    let mut parts: Vec<String> = Vec::new();
+    for (bit, name) in names {
+        if *bit != 0 && left & bit == *bit {
+            left &= !bit;
+            parts.push((*name).to_owned());
+        }
+    }
+    if left != 0 {
+        parts.push(format!("{left:#x}"));
+    }
+    if parts.is_empty() {
+        return one(0, names).unwrap_or("0").to_owned();
+    }
+    parts.join("|")
+}
+
+/// The name of exactly `value`.
+pub(super) fn one(value: u64, names: Names) -> Option<&'static str> {
+    names
+        .iter()
+        .find(|(known, _)| *known == value)
+        .map(|(_, name)| *name)
+}
+
+/// The name of `value`, or the number itself.
+pub(super) fn choice(value: u64, names: Names) -> String {
+    one(value, names).map_or_else(|| format!("{value:#x}"), str::to_owned)
+}
+
+/// `0644`; 0 is `000`, as strace prints it.
+pub(super) fn octal(value: u64) -> String {
+    if value == 0 {
+        "000".to_owned()
+    } else {
+        format!("0{value:o}")
+    }
+}
+
+/// `S_IFREG|0644`.
+pub(super) fn file_mode(mode: u64) -> String {
+    let kind = match mode & 0o170_000 {
+        0o140_000 => "S_IFSOCK|",
+        0o120_000 => "S_IFLNK|",
+        0o100_000 => "S_IFREG|",
+        0o060_000 => "S_IFBLK|",
+        0o040_000 => "S_IFDIR|",
+        0o020_000 => "S_IFCHR|",
+        0o010_000 => "S_IFIFO|",
+        _ => return octal(mode),
+    };
+    format!("{kind}{}", octal(mode & !0o170_000))
+}
+
+/// `O_RDWR|O_CREAT`: the access mode is a number of two bits, not two flags.
+pub(super) fn open_flags(value: u64, arch: Arch) -> String {
+    const ACCESS: Names = &[
+        (0, "O_RDONLY"),
+        (1, "O_WRONLY"),
+        (2, "O_RDWR"),
+        (3, "O_ACCMODE"),
+    ];
+    let access = choice(value & 3, ACCESS);
+    let names = match arch {
+        Arch::X86_64 => OPEN_X86_64,
+        Arch::Aarch64 => OPEN_AARCH64,
+    };
+    match value & !3 {
+        0 => access,
+        rest => format!("{access}|{}", bits(rest, names)),
+    }
+}
+
+/// True when `open` with these flags looks at its mode.
+pub(super) fn creates(value: u64) -> bool {
+    value & 0o100 != 0 || value & 0o20_000_000 != 0
+}
+
+macro_rules! names {
+    ($($(#[$doc:meta])* $table:ident { $($value:expr => $name:ident),* $(,)? })*) => { $(
+        $(#[$doc])* pub(super) const $table: Names = &[ $(($value, stringify!($name))),* ];
+    )* };
+}
+
+#[rustfmt::skip]
+names! {
+    OPEN_X86_64 {
+        0o20200000 => O_TMPFILE, 0o4010000 => O_SYNC, 0o100 => O_CREAT, 0o200 => O_EXCL,
+        0o400 => O_NOCTTY, 0o1000 => O_TRUNC, 0o2000 => O_APPEND, 0o4000 => O_NONBLOCK,
+        0o10000 => O_DSYNC, 0o20000 => FASYNC, 0o40000 => O_DIRECT, 0o100000 => O_LARGEFILE,
+        0o200000 => O_DIRECTORY, 0o400000 => O_NOFOLLOW, 0o1000000 => O_NOATIME,
+        0o2000000 => O_CLOEXEC, 0o10000000 => O_PATH,
+    }
+    OPEN_AARCH64 {
+        0o20040000 => O_TMPFILE, 0o4010000 => O_SYNC, 0o100 => O_CREAT, 0o200 => O_EXCL,
+        0o400 => O_NOCTTY, 0o1000 => O_TRUNC, 0o2000 => O_APPEND, 0o4000 => O_NONBLOCK,
+        0o10000 => O_DSYNC, 0o20000 => FASYNC, 0o200000 => O_DIRECT, 0o400000 => O_LARGEFILE,
+        0o40000 => O_DIRECTORY, 0o100000 => O_NOFOLLOW, 0o1000000 => O_NOATIME,
+        0o2000000 => O_CLOEXEC, 0o10000000 => O_PATH,
+    }
+    RESOLVE {
+        1 => RESOLVE_NO_XDEV, 2 => RESOLVE_NO_MAGICLINKS, 4 => RESOLVE_NO_SYMLINKS,
+        8 => RESOLVE_BENEATH, 16 => RESOLVE_IN_ROOT, 32 => RESOLVE_CACHED,
+    }
+    /// Of `pipe2`, `dup3`, `eventfd2` and their like.
+    FD_FLAGS { 0o4000 => O_NONBLOCK, 0o10000 => O_DSYNC, 0o40000 => O_DIRECT, 0o2000000 => O_CLOEXEC }
+    EVENTFD { 1 => EFD_SEMAPHORE, 0o4000 => EFD_NONBLOCK, 0o2000000 => EFD_CLOEXEC }
+    CLOSE_RANGE { 2 => CLOSE_RANGE_UNSHARE, 4 => CLOSE_RANGE_CLOEXEC }
+    MEMFD {
+        1 => MFD_CLOEXEC, 2 => MFD_ALLOW_SEALING, 4 => MFD_HUGETLB, 8 => MFD_NOEXEC_SEAL,
+        16 => MFD_EXEC,
+    }
+    ACCESS { 0 => F_OK, 4 => R_OK, 2 => W_OK, 1 => X_OK }
+    AT {
+        0x100 => AT_SYMLINK_NOFOLLOW, 0x200 => AT_REMOVEDIR, 0x400 => AT_SYMLINK_FOLLOW,
+        0x800 => AT_NO_AUTOMOUNT, 0x1000 => AT_EMPTY_PATH, 0x2000 => AT_STATX_FORCE_SYNC,
+        0x4000 => AT_STATX_DONT_SYNC, 0x8000 => AT_RECURSIVE,
+    }
+    /// Where 0x200 means `AT_EACCESS`.
+    AT_ACCESS { 0x100 => AT_SYMLINK_NOFOLLOW, 0x200 => AT_EACCESS, 0x1000 => AT_EMPTY_PATH }
+    RENAME { 1 => RENAME_NOREPLACE, 2 => RENAME_EXCHANGE, 4 => RENAME_WHITEOUT }
+    WHENCE { 0 => SEEK_SET, 1 => SEEK_CUR, 2 => SEEK_END, 3 => SEEK_DATA, 4 => SEEK_HOLE }
+    FCNTL {
+        0 => F_DUPFD, 1 => F_GETFD, 2 => F_SETFD, 3 => F_GETFL, 4 => F_SETFL, 5 => F_GETLK,
+        6 => F_SETLK, 7 => F_SETLKW, 8 => F_SETOWN, 9 => F_GETOWN, 10 => F_SETSIG,
+        11 => F_GETSIG, 15 => F_SETOWN_EX, 16 => F_GETOWN_EX, 36 => F_OFD_GETLK,
+        37 => F_OFD_SETLK, 38 => F_OFD_SETLKW, 1024 => F_SETLEASE, 1025 => F_GETLEASE,
+        1026 => F_NOTIFY, 1027 => F_DUPFD_QUERY, 1030 => F_DUPFD_CLOEXEC,
+        1031 => F_SETPIPE_SZ, 1032 => F_GETPIPE_SZ, 1033 => F_ADD_SEALS, 1034 => F_GET_SEALS,
+        1035 => F_GET_RW_HINT, 1036 => F_SET_RW_HINT, 1037 => F_GET_FILE_RW_HINT,
+        1038 => F_SET_FILE_RW_HINT,
+    }
+    FD_CLOEXEC { 1 => FD_CLOEXEC }
+    SEALS {
+        1 => F_SEAL_SEAL, 2 => F_SEAL_SHRINK, 4 => F_SEAL_GROW, 8 => F_SEAL_WRITE,
+        16 => F_SEAL_FUTURE_WRITE, 32 => F_SEAL_EXEC,
+    }
+    LOCK_KIND { 0 => F_RDLCK, 1 => F_WRLCK, 2 => F_UNLCK }
+    FLOCK { 1 => LOCK_SH, 2 => LOCK_EX, 8 => LOCK_UN, 4 => LOCK_NB }
+    RWF { 1 => RWF_HIPRI, 2 => RWF_DSYNC, 4 => RWF_SYNC, 8 => RWF_NOWAIT, 16 => RWF_APPEND, 32 => RWF_NOAPPEND, 64 => RWF_ATOMIC }
+    SPLICE { 1 => SPLICE_F_MOVE, 2 => SPLICE_F_NONBLOCK, 4 => SPLICE_F_MORE, 8 => SPLICE_F_GIFT }
+    SYNC_RANGE { 1 => SYNC_FILE_RANGE_WAIT_BEFORE, 2 => SYNC_FILE_RANGE_WRITE, 4 => SYNC_FILE_RANGE_WAIT_AFTER }
+    FADVICE {
+        0 => POSIX_FADV_NORMAL, 1 => POSIX_FADV_RANDOM, 2 => POSIX_FADV_SEQUENTIAL,
+        3 => POSIX_FADV_WILLNEED, 4 => POSIX_FADV_DONTNEED, 5 => POSIX_FADV_NOREUSE,
+    }
+    FALLOC {
+        1 => FALLOC_FL_KEEP_SIZE, 2 => FALLOC_FL_PUNCH_HOLE, 8 => FALLOC_FL_COLLAPSE_RANGE,
+        16 => FALLOC_FL_ZERO_RANGE, 32 => FALLOC_FL_INSERT_RANGE, 64 => FALLOC_FL_UNSHARE_RANGE,
+    }
+    STATX {
+        0xfff => STATX_ALL, 0x7ff => STATX_BASIC_STATS, 1 => STATX_TYPE, 2 => STATX_MODE,
+        4 => STATX_NLINK, 8 => STATX_UID, 0x10 => STATX_GID, 0x20 => STATX_ATIME,
+        0x40 => STATX_MTIME, 0x80 => STATX_CTIME, 0x100 => STATX_INO, 0x200 => STATX_SIZE,
+        0x400 => STATX_BLOCKS, 0x800 => STATX_BTIME, 0x1000 => STATX_MNT_ID,
+        0x2000 => STATX_DIOALIGN, 0x4000 => STATX_MNT_ID_UNIQUE, 0x8000 => STATX_SUBVOL,
+    }
+    FS_MAGIC {
+        0xef53 => EXT2_SUPER_MAGIC, 0x01021994 => TMPFS_MAGIC, 0x9fa0 => PROC_SUPER_MAGIC,
+        0x62656572 => SYSFS_MAGIC, 0x1cd1 => DEVPTS_SUPER_MAGIC, 0x794c7630 => OVERLAYFS_SUPER_MAGIC,
+        0x9123683e => BTRFS_SUPER_MAGIC, 0x58465342 => XFS_SUPER_MAGIC, 0x01021997 => V9FS_MAGIC,
+        0x50495045 => PIPEFS_MAGIC, 0x534f434b => SOCKFS_MAGIC, 0x09041934 => ANON_INODE_FS_MAGIC,
+    }
+    XATTR { 1 => XATTR_CREATE, 2 => XATTR_REPLACE }
+    MOUNT {
+        1 => MS_RDONLY, 2 => MS_NOSUID, 4 => MS_NODEV, 8 => MS_NOEXEC, 16 => MS_SYNCHRONOUS,
+        32 => MS_REMOUNT, 64 => MS_MANDLOCK, 128 => MS_DIRSYNC, 256 => MS_NOSYMFOLLOW,
+        1024 => MS_NOATIME, 2048 => MS_NODIRATIME, 4096 => MS_BIND, 8192 => MS_MOVE,
+        16384 => MS_REC, 32768 => MS_SILENT, 1 << 16 => MS_POSIXACL, 1 << 17 => MS_UNBINDABLE,
+        1 << 18 => MS_PRIVATE, 1 << 19 => MS_SLAVE, 1 << 20 => MS_SHARED,
+        1 << 21 => MS_RELATIME, 1 << 24 => MS_STRICTATIME, 1 << 25 => MS_LAZYTIME,
+    }
+    UMOUNT { 1 => MNT_FORCE, 2 => MNT_DETACH, 4 => MNT_EXPIRE, 8 => UMOUNT_NOFOLLOW }
+    INOTIFY {
+        0xfff => IN_ALL_EVENTS, 1 => IN_ACCESS, 2 => IN_MODIFY, 4 => IN_ATTRIB,
+        8 => IN_CLOSE_WRITE, 16 => IN_CLOSE_NOWRITE, 32 => IN_OPEN, 64 => IN_MOVED_FROM,
+        128 => IN_MOVED_TO, 256 => IN_CREATE, 512 => IN_DELETE, 1024 => IN_DELETE_SELF,
+        2048 => IN_MOVE_SELF, 0x2000 => IN_UNMOUNT, 0x4000 => IN_Q_OVERFLOW,
+        0x8000 => IN_IGNORED, 1 << 24 => IN_ONLYDIR, 1 << 25 => IN_DONT_FOLLOW,
+        1 << 26 => IN_EXCL_UNLINK, 1 << 28 => IN_MASK_CREATE, 1 << 29 => IN_MASK_ADD,
+        1 << 30 => IN_ISDIR, 1 << 31 => IN_ONESHOT,
+    }
+    POLL {
+        1 => POLLIN, 2 => POLLPRI, 4 => POLLOUT, 8 => POLLERR, 16 => POLLHUP, 32 => POLLNVAL,
+        64 => POLLRDNORM, 128 => POLLRDBAND, 256 => POLLWRNORM, 512 => POLLWRBAND,
+        1024 => POLLMSG, 0x2000 => POLLRDHUP,
+    }
+    EPOLL_OP { 1 => EPOLL_CTL_ADD, 2 => EPOLL_CTL_DEL, 3 => EPOLL_CTL_MOD }
+    EPOLL {
+        1 => EPOLLIN, 2 => EPOLLPRI, 4 => EPOLLOUT, 8 => EPOLLERR, 16 => EPOLLHUP,
+        64 => EPOLLRDNORM, 128 => EPOLLRDBAND, 256 => EPOLLWRNORM, 512 => EPOLLWRBAND,
+        1024 => EPOLLMSG, 0x2000 => EPOLLRDHUP, 1 << 28 => EPOLLEXCLUSIVE,
+        1 << 29 => EPOLLWAKEUP, 1 << 30 => EPOLLONESHOT, 1 << 31 => EPOLLET,
+    }
+    PROT { 0 => PROT_NONE, 1 => PROT_READ, 2 => PROT_WRITE, 4 => PROT_EXEC, 1 << 24 => PROT_GROWSDOWN, 1 << 25 => PROT_GROWSUP }
+    MAP {
+        3 => MAP_SHARED_VALIDATE, 1 => MAP_SHARED, 2 => MAP_PRIVATE, 0x10 => MAP_FIXED,
+        0x20 => MAP_ANONYMOUS, 0x40 => MAP_32BIT, 0x100 => MAP_GROWSDOWN,
+        0x800 => MAP_DENYWRITE, 0x1000 => MAP_EXECUTABLE, 0x2000 => MAP_LOCKED,
+        0x4000 => MAP_NORESERVE, 0x8000 => MAP_POPULATE, 0x10000 => MAP_NONBLOCK,
+        0x20000 => MAP_STACK, 0x40000 => MAP_HUGETLB, 0x80000 => MAP_SYNC,
+        0x100000 => MAP_FIXED_NOREPLACE,
+    }
+    MREMAP { 1 => MREMAP_MAYMOVE, 2 => MREMAP_FIXED, 4 => MREMAP_DONTUNMAP }
+    MSYNC { 1 => MS_ASYNC, 2 => MS_INVALIDATE, 4 => MS_SYNC }
+    MADVISE {
+        0 => MADV_NORMAL, 1 => MADV_RANDOM, 2 => MADV_SEQUENTIAL, 3 => MADV_WILLNEED,
+        4 => MADV_DONTNEED, 8 => MADV_FREE, 9 => MADV_REMOVE, 10 => MADV_DONTFORK,
+        11 => MADV_DOFORK, 12 => MADV_MERGEABLE, 13 => MADV_UNMERGEABLE, 14 => MADV_HUGEPAGE,
+        15 => MADV_NOHUGEPAGE, 16 => MADV_DONTDUMP, 17 => MADV_DODUMP, 18 => MADV_WIPEONFORK,
+        19 => MADV_KEEPONFORK, 20 => MADV_COLD, 21 => MADV_PAGEOUT, 22 => MADV_POPULATE_READ,
+        23 => MADV_POPULATE_WRITE, 24 => MADV_DONTNEED_LOCKED, 25 => MADV_COLLAPSE,
+        100 => MADV_HWPOISON, 101 => MADV_SOFT_OFFLINE, 102 => MADV_GUARD_INSTALL,
+        103 => MADV_GUARD_REMOVE,
+    }
+    MLOCK { 1 => MLOCK_ONFAULT }
+    MLOCKALL { 1 => MCL_CURRENT, 2 => MCL_FUTURE, 4 => MCL_ONFAULT }
+    CLONE {
+        0x80 => CLONE_NEWTIME, 0x100 => CLONE_VM, 0x200 => CLONE_FS, 0x400 => CLONE_FILES,
+        0x800 => CLONE_SIGHAND, 0x1000 => CLONE_PIDFD, 0x2000 => CLONE_PTRACE,
+        0x4000 => CLONE_VFORK, 0x8000 => CLONE_PARENT, 0x10000 => CLONE_THREAD,
+        0x20000 => CLONE_NEWNS, 0x40000 => CLONE_SYSVSEM, 0x80000 => CLONE_SETTLS,
+        0x100000 => CLONE_PARENT_SETTID, 0x200000 => CLONE_CHILD_CLEARTID,
+        0x400000 => CLONE_DETACHED, 0x800000 => CLONE_UNTRACED, 0x1000000 => CLONE_CHILD_SETTID,
+        0x2000000 => CLONE_NEWCGROUP, 0x4000000 => CLONE_NEWUTS, 0x8000000 => CLONE_NEWIPC,
+        0x10000000 => CLONE_NEWUSER, 0x20000000 => CLONE_NEWPID, 0x40000000 => CLONE_NEWNET,
+        0x80000000 => CLONE_IO, 0x100000000 => CLONE_CLEAR_SIGHAND, 0x200000000 => CLONE_INTO_CGROUP,
+    }
+    WAIT {
+        1 => WNOHANG, 2 => WUNTRACED, 4 => WEXITED, 8 => WCONTINUED, 0x1000000 => WNOWAIT,
+        0x20000000 => __WNOTHREAD, 0x40000000 => __WALL, 0x80000000 => __WCLONE,
+    }
+    ID_TYPE { 0 => P_ALL, 1 => P_PID, 2 => P_PGID, 3 => P_PIDFD }
+    PRCTL {
+        1 => PR_SET_PDEATHSIG, 2 => PR_GET_PDEATHSIG, 3 => PR_GET_DUMPABLE,
+        4 => PR_SET_DUMPABLE, 7 => PR_GET_KEEPCAPS, 8 => PR_SET_KEEPCAPS, 13 => PR_GET_TIMING,
+        14 => PR_SET_TIMING, 15 => PR_SET_NAME, 16 => PR_GET_NAME, 21 => PR_GET_SECCOMP,
+        22 => PR_SET_SECCOMP, 23 => PR_CAPBSET_READ, 24 => PR_CAPBSET_DROP, 25 => PR_GET_TSC,
+        26 => PR_SET_TSC, 27 => PR_GET_SECUREBITS, 28 => PR_SET_SECUREBITS,
+        29 => PR_SET_TIMERSLACK, 30 => PR_GET_TIMERSLACK, 35 => PR_SET_MM,
+        36 => PR_SET_CHILD_SUBREAPER, 37 => PR_GET_CHILD_SUBREAPER,
+        38 => PR_SET_NO_NEW_PRIVS, 39 => PR_GET_NO_NEW_PRIVS, 40 => PR_GET_TID_ADDRESS,
+        41 => PR_SET_THP_DISABLE, 42 => PR_GET_THP_DISABLE, 47 => PR_CAP_AMBIENT,
+        52 => PR_GET_SPECULATION_CTRL, 53 => PR_SET_SPECULATION_CTRL, 62 => PR_SCHED_CORE,
+        65 => PR_SET_MDWE, 66 => PR_GET_MDWE, 67 => PR_SET_MEMORY_MERGE,
+        68 => PR_GET_MEMORY_MERGE, 0x53564d41 => PR_SET_VMA, 0x59616d61 => PR_SET_PTRACER,
+    }
+    ARCH_PRCTL {
+        0x1001 => ARCH_SET_GS, 0x1002 => ARCH_SET_FS, 0x1003 => ARCH_GET_FS,
+        0x1004 => ARCH_GET_GS, 0x1011 => ARCH_GET_CPUID, 0x1012 => ARCH_SET_CPUID,
+        0x3001 => ARCH_CET_STATUS, 0x5001 => ARCH_SHSTK_ENABLE, 0x5005 => ARCH_SHSTK_STATUS,
+    }
+    PIDFD { 0o200 => PIDFD_THREAD, 0o4000 => PIDFD_NONBLOCK }
+    POLICY {
+        0 => SCHED_OTHER, 1 => SCHED_FIFO, 2 => SCHED_RR, 3 => SCHED_BATCH, 5 => SCHED_IDLE,
+        6 => SCHED_DEADLINE, 0x40000000 => SCHED_RESET_ON_FORK,
+    }
+    PRIORITY { 0 => PRIO_PROCESS, 1 => PRIO_PGRP, 2 => PRIO_USER }
+    RUSAGE { 0 => RUSAGE_SELF, 1 => RUSAGE_THREAD, 0xffff_ffff => RUSAGE_CHILDREN }
+    SIG_HOW { 0 => SIG_BLOCK, 1 => SIG_UNBLOCK, 2 => SIG_SETMASK }
+    SA {
+        1 => SA_NOCLDSTOP, 2 => SA_NOCLDWAIT, 4 => SA_SIGINFO, 0x800 => SA_EXPOSE_TAGBITS,
+        0x4000000 => SA_RESTORER, 0x8000000 => SA_ONSTACK, 0x10000000 => SA_RESTART,
+        0x40000000 => SA_NODEFER, 0x80000000 => SA_RESETHAND,
+    }
+    SS { 0x80000000 => SS_AUTODISARM, 1 => SS_ONSTACK, 2 => SS_DISABLE }
+    SI_CODE {
+        0 => SI_USER, 0x80 => SI_KERNEL, 0xffff_ffff => SI_QUEUE, 0xffff_fffe => SI_TIMER,
+        0xffff_fffd => SI_MESGQ, 0xffff_fffc => SI_ASYNCIO, 0xffff_fffb => SI_SIGIO,
+        0xffff_fffa => SI_TKILL,
+    }
+    CLD { 1 => CLD_EXITED, 2 => CLD_KILLED, 3 => CLD_DUMPED, 4 => CLD_TRAPPED, 5 => CLD_STOPPED, 6 => CLD_CONTINUED }
+    SEGV { 1 => SEGV_MAPERR, 2 => SEGV_ACCERR, 3 => SEGV_BNDERR, 4 => SEGV_PKUERR }
+    NOTIFY { 0 => SIGEV_SIGNAL, 1 => SIGEV_NONE, 2 => SIGEV_THREAD, 4 => SIGEV_THREAD_ID }
+    FUTEX {
+        0 => FUTEX_WAIT, 1 => FUTEX_WAKE, 2 => FUTEX_FD, 3 => FUTEX_REQUEUE,
+        4 => FUTEX_CMP_REQUEUE, 5 => FUTEX_WAKE_OP, 6 => FUTEX_LOCK_PI, 7 => FUTEX_UNLOCK_PI,
+        8 => FUTEX_TRYLOCK_PI, 9 => FUTEX_WAIT_BITSET, 10 => FUTEX_WAKE_BITSET,
+        11 => FUTEX_WAIT_REQUEUE_PI, 12 => FUTEX_CMP_REQUEUE_PI, 13 => FUTEX_LOCK_PI2,
+    }
+    MEMBARRIER {
+        0 => MEMBARRIER_CMD_QUERY, 1 => MEMBARRIER_CMD_GLOBAL,
+        2 => MEMBARRIER_CMD_GLOBAL_EXPEDITED, 4 => MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED,
+        8 => MEMBARRIER_CMD_PRIVATE_EXPEDITED, 16 => MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED,
+        32 => MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE,
+        64 => MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE,
+        128 => MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ,
+        256 => MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ,
+        512 => MEMBARRIER_CMD_GET_REGISTRATIONS,
+    }
+    CLOCK {
+        0 => CLOCK_REALTIME, 1 => CLOCK_MONOTONIC, 2 => CLOCK_PROCESS_CPUTIME_ID,
+        3 => CLOCK_THREAD_CPUTIME_ID, 4 => CLOCK_MONOTONIC_RAW, 5 => CLOCK_REALTIME_COARSE,
+        6 => CLOCK_MONOTONIC_COARSE, 7 => CLOCK_BOOTTIME, 8 => CLOCK_REALTIME_ALARM,
+        9 => CLOCK_BOOTTIME_ALARM, 11 => CLOCK_TAI,
+    }
+    TIMER { 1 => TIMER_ABSTIME, 2 => TFD_TIMER_CANCEL_ON_SET }
+    ITIMER { 0 => ITIMER_REAL, 1 => ITIMER_VIRTUAL, 2 => ITIMER_PROF }
+    SECCOMP { 0 => SECCOMP_SET_MODE_STRICT, 1 => SECCOMP_SET_MODE_FILTER, 2 => SECCOMP_GET_ACTION_AVAIL, 3 => SECCOMP_GET_NOTIF_SIZES }
+    CAP_VERSION {
+        0x19980330 => _LINUX_CAPABILITY_VERSION_1, 0x20071026 => _LINUX_CAPABILITY_VERSION_2,
+        0x20080522 => _LINUX_CAPABILITY_VERSION_3,
+    }
+    RESOURCE {
+        0 => RLIMIT_CPU, 1 => RLIMIT_FSIZE, 2 => RLIMIT_DATA, 3 => RLIMIT_STACK,
+        4 => RLIMIT_CORE, 5 => RLIMIT_RSS, 6 => RLIMIT_NPROC, 7 => RLIMIT_NOFILE,
+        8 => RLIMIT_MEMLOCK, 9 => RLIMIT_AS, 10 => RLIMIT_LOCKS, 11 => RLIMIT_SIGPENDING,
+        12 => RLIMIT_MSGQUEUE, 13 => RLIMIT_NICE, 14 => RLIMIT_RTPRIO, 15 => RLIMIT_RTTIME,
+    }
+    RANDOM { 1 => GRND_NONBLOCK, 2 => GRND_RANDOM, 4 => GRND_INSECURE }
+    DOMAIN { 0 => AF_UNSPEC, 1 => AF_UNIX, 2 => AF_INET, 10 => AF_INET6, 16 => AF_NETLINK, 17 => AF_PACKET, 40 => AF_VSOCK }
+    SOCK_KIND { 1 => SOCK_STREAM, 2 => SOCK_DGRAM, 3 => SOCK_RAW, 4 => SOCK_RDM, 5 => SOCK_SEQPACKET, 10 => SOCK_PACKET }
+    SOCK_FLAGS { 0o4000 => SOCK_NONBLOCK, 0o2000000 => SOCK_CLOEXEC }
+    SOCK_LEVEL { 0 => SOL_IP, 1 => SOL_SOCKET, 6 => SOL_TCP, 17 => SOL_UDP, 41 => SOL_IPV6, 255 => SOL_RAW, 263 => SOL_PACKET, 270 => SOL_NETLINK }
+    SO {
+        1 => SO_DEBUG, 2 => SO_REUSEADDR, 3 => SO_TYPE, 4 => SO_ERROR, 5 => SO_DONTROUTE,
+        6 => SO_BROADCAST, 7 => SO_SNDBUF, 8 => SO_RCVBUF, 9 => SO_KEEPALIVE, 10 => SO_OOBINLINE,
+        12 => SO_PRIORITY, 13 => SO_LINGER, 15 => SO_REUSEPORT, 16 => SO_PASSCRED,
+        17 => SO_PEERCRED, 18 => SO_RCVLOWAT, 19 => SO_SNDLOWAT, 20 => SO_RCVTIMEO,
+        21 => SO_SNDTIMEO, 25 => SO_BINDTODEVICE, 26 => SO_ATTACH_FILTER, 28 => SO_PEERNAME,
+        29 => SO_TIMESTAMP, 30 => SO_ACCEPTCONN, 31 => SO_PEERSEC, 32 => SO_SNDBUFFORCE,
+        33 => SO_RCVBUFFORCE, 34 => SO_PASSSEC, 35 => SO_TIMESTAMPNS, 36 => SO_MARK,
+        38 => SO_PROTOCOL, 39 => SO_DOMAIN, 59 => SO_PEERGROUPS, 77 => SO_PEERPIDFD,
+    }
+    TCP {
+        1 => TCP_NODELAY, 2 => TCP_MAXSEG, 3 => TCP_CORK, 4 => TCP_KEEPIDLE,
+        5 => TCP_KEEPINTVL, 6 => TCP_KEEPCNT, 8 => TCP_LINGER2, 9 => TCP_DEFER_ACCEPT,
+        11 => TCP_INFO, 12 => TCP_QUICKACK, 13 => TCP_CONGESTION, 18 => TCP_USER_TIMEOUT,
+        23 => TCP_FASTOPEN,
+    }
+    MSG {
+        1 => MSG_OOB, 2 => MSG_PEEK, 4 => MSG_DONTROUTE, 8 => MSG_CTRUNC, 0x20 => MSG_TRUNC,
+        0x40 => MSG_DONTWAIT, 0x80 => MSG_EOR, 0x100 => MSG_WAITALL, 0x4000 => MSG_NOSIGNAL,
+        0x8000 => MSG_MORE, 0x10000 => MSG_WAITFORONE, 0x2000 => MSG_ERRQUEUE,
+        0x20000000 => MSG_FASTOPEN, 0x40000000 => MSG_CMSG_CLOEXEC,
+    }
+    SCM { 1 => SCM_RIGHTS, 2 => SCM_CREDENTIALS, 3 => SCM_SECURITY, 4 => SCM_PIDFD }
+    SHUTDOWN { 0 => SHUT_RD, 1 => SHUT_WR, 2 => SHUT_RDWR }
+    IOCTL {
+        0x5401 => TCGETS, 0x5402 => TCSETS, 0x5403 => TCSETSW, 0x5404 => TCSETSF,
+        0x5405 => TCGETA, 0x5409 => TCSBRK, 0x540a => TCXONC, 0x540b => TCFLSH,
+        0x540c => TIOCEXCL, 0x540d => TIOCNXCL, 0x540e => TIOCSCTTY, 0x540f => TIOCGPGRP,
+        0x5410 => TIOCSPGRP, 0x5411 => TIOCOUTQ, 0x5412 => TIOCSTI, 0x5413 => TIOCGWINSZ,
+        0x5414 => TIOCSWINSZ, 0x541b => FIONREAD, 0x5420 => TIOCPKT, 0x5421 => FIONBIO,
+        0x5422 => TIOCNOTTY, 0x5423 => TIOCSETD, 0x5424 => TIOCGETD, 0x5425 => TCSBRKP,
+        0x5429 => TIOCGSID, 0x802c542a => TCGETS2, 0x402c542b => TCSETS2,
+        0x80045430 => TIOCGPTN, 0x40045431 => TIOCSPTLCK, 0x80045439 => TIOCGPTLCK,
+        0x5441 => TIOCGPTPEER, 0x5450 => FIONCLEX, 0x5451 => FIOCLEX, 0x5452 => FIOASYNC,
+        0x8901 => FIOSETOWN, 0x8903 => FIOGETOWN, 0x8905 => SIOCATMARK, 0x8912 => SIOCGIFCONF,
+        0x8910 => SIOCGIFNAME, 0x8913 => SIOCGIFFLAGS, 0x8915 => SIOCGIFADDR,
+        0x8933 => SIOCGIFINDEX, 0x40049409 => FICLONE, 0x4020940d => FICLONERANGE,
+        0x80086601 => FS_IOC_GETFLAGS, 0x40086602 => FS_IOC_SETFLAGS,
+        0xc020660b => FS_IOC_FIEMAP, 0x801c581f => FS_IOC_FSGETXATTR, 0x1260 => BLKGETSIZE,
+        0x80081272 => BLKGETSIZE64, 0xc0045877 => FIFREEZE,
+        0x80045200 => RNDGETENTCNT,
+    }
+}
