@@ -44,3 +44,6 @@ pub mod walk;
 pub mod proc;
 pub mod sysfs;
 pub fn register_all(_: &std::sync::Arc<crate::kernel::Kernel>, _: &std::sync::Arc<mount::MountNamespace>) {}
+
+#[cfg(test)]
+mod tests;

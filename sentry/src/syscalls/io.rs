@@ -126,6 +126,9 @@ async fn write_file(t: &Task, file: &Arc<File>, mm: &Mm, from: Vec<Segment>, at:
             break;
         }
     }
+    if done > 0 && file.ops().positioned() == Positioned::Yes {
+        crate::fs::attrs::strip_set_ids(file, &t.creds());
+    }
     let io = &t.group().io;
     io.syscw.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     io.wchar.fetch_add(done as u64, std::sync::atomic::Ordering::Relaxed);

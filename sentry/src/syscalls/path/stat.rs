@@ -4,9 +4,11 @@ use zerocopy::{FromZeros, Immutable, IntoBytes};
 
 use super::{follow, read_path, walk_flags};
 use crate::errno::{Errno, Result};
-use crate::fs::inode::{Attr, StatFs, Timestamp};
+use crate::fs::file::File;
+use crate::fs::inode::{Attr, FileType, StatFs, Timestamp};
 use crate::fs::mount::{Mount, MountFlags};
 use crate::fs::namei::lookup;
+use crate::fs::readdir::read_dir;
 use crate::fs::walk::WalkFlags;
 use crate::kernel::task::Task;
 use crate::syscalls::{Args, SysResult};
@@ -255,31 +257,42 @@ fn get_entries(t: &Task, a: &Args, layout: Layout) -> SysResult {
     if !file.flags().readable() {
         return Err(Errno::EBADF.into());
     }
+    if file.inode().kind() != FileType::Dir {
+        return Err(Errno::ENOTDIR.into());
+    }
+    if file.path().dentry.is_deleted() {
+        return Err(Errno::ENOENT.into());
+    }
     let room = (a.uint(2) as usize).min(1 << 20);
+    // Put together with the position locked, given to the guest afterwards.
+    let (raw, before) = file.with_position(|pos| collect(&file, pos, layout, room))?;
+    if let Err(e) = t.mm().write_bytes(a.u64(1), &raw) {
+        file.with_position(|pos| *pos = before);
+        return Err(e.into());
+    }
+    Ok(raw.len() as u64)
+}
+
+/// Entries from `pos` on that fit `room` bytes, and where `pos` was. EINVAL if not one fits.
+fn collect(file: &File, pos: &mut u64, layout: Layout, room: usize) -> Result<(Vec<u8>, u64)> {
+    let before = *pos;
     let mut raw = Vec::new();
     let mut too_small = false;
-    let next = {
-        let start = file.position();
-        let mut next = start;
-        file.ops().readdir(&file, start, &mut |entry| {
-            let kind = entry.kind.map_or(0, |k| k.dirent_type());
-            let bytes = entry_bytes(layout, entry.ino, entry.next, kind, entry.name);
-            if raw.len() + bytes.len() > room {
-                too_small = raw.is_empty();
-                return false;
-            }
-            raw.extend_from_slice(&bytes);
-            next = entry.next;
-            true
-        })?;
-        next
-    };
+    read_dir(file, before, &mut |entry| {
+        let kind = entry.kind.map_or(0, |k| k.dirent_type());
+        let bytes = entry_bytes(layout, entry.ino, entry.next, kind, entry.name);
+        if raw.len() + bytes.len() > room {
+            too_small = raw.is_empty();
+            return false;
+        }
+        raw.extend_from_slice(&bytes);
+        *pos = entry.next;
+        true
+    })?;
     if too_small {
-        return Err(Errno::EINVAL.into());
+        return Err(Errno::EINVAL);
     }
-    t.mm().write_bytes(a.u64(1), &raw)?;
-    file.with_position(|pos| *pos = next);
-    Ok(raw.len() as u64)
+    Ok((raw, before))
 }
 
 pub async fn getdents(t: &Task, a: &Args) -> SysResult {
