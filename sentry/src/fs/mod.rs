@@ -44,7 +44,6 @@ pub mod types;
 pub mod walk;
 
 pub use types::register_all;
-pub fn register_all(_: &std::sync::Arc<crate::kernel::Kernel>, _: &std::sync::Arc<mount::MountNamespace>) {}
 
 #[cfg(test)]
 mod tests;
