@@ -16,6 +16,11 @@ use crate::kernel::task::Task;
 
 /// Something a device node stands for.
 pub trait Device: Send + Sync {
+    /// The driver's name in /proc/devices; empty: not shown there.
+    fn driver(&self) -> &'static str {
+        ""
+    }
+
     /// Opens it for `t` through the node at `path` (which need not be what fstat shows: /dev/ptmx).
     fn open(&self, t: &Task, path: &PathRef, dev: Dev, flags: OpenFlags) -> Result<Arc<File>>;
 }
@@ -45,5 +50,22 @@ impl DeviceTable {
         }
         let majors = self.majors.read();
         majors.get(&(kind, dev.major)).cloned().ok_or(Errno::ENXIO)
+    }
+
+    /// Majors and names of the drivers of character devices, in order.
+    pub fn drivers(&self) -> Vec<(u32, &'static str)> {
+        let exact = self.exact.read();
+        let majors = self.majors.read();
+        let exact = exact.iter().map(|((kind, dev), d)| (*kind, dev.major, d));
+        let majors = majors.iter().map(|((kind, major), d)| (*kind, *major, d));
+        let mut drivers: Vec<_> = exact
+            .chain(majors)
+            .map(|(kind, major, device)| (kind, major, device.driver()))
+            .filter(|(kind, _, name)| *kind == FileType::Char && !name.is_empty())
+            .map(|(_, major, name)| (major, name))
+            .collect();
+        drivers.sort_unstable();
+        drivers.dedup();
+        drivers
     }
 }
