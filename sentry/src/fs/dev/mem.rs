@@ -182,7 +182,11 @@ mod tests {
     use crate::fs::anon::{Anon, anon_file};
 
     fn open(mem: Mem) -> Arc<File> {
-        anon_file(Anon::Host(FileType::Char, "test"), Arc::new(mem), OpenFlags::RDWR)
+        anon_file(
+            Anon::Host(FileType::Char, "test"),
+            Arc::new(mem),
+            OpenFlags::RDWR,
+        )
     }
 
     fn read(file: &File, buf: &mut [u8]) -> Result<usize> {
@@ -206,7 +210,11 @@ mod tests {
         assert_eq!(read(&null, &mut [1; 8]), Ok(0));
         assert_eq!(null.write(&mut Source::kernel(b"abc")), Ok(3));
         assert_eq!(null.seek(Seek::End, 100), Ok(0));
-        assert!(null.ops().mappable(&null).is_err_and(|e| e == Errno::ENODEV));
+        assert!(
+            null.ops()
+                .mappable(&null)
+                .is_err_and(|e| e == Errno::ENODEV)
+        );
     }
 
     #[test]
