@@ -155,6 +155,16 @@ pub fn memory_total() -> Option<u64> {
         .checked_mul(u64::try_from(size).ok()?)
 }
 
+/// Keeps malloc(3) to one arena: the C library trims further ones after reading a file of /proc,
+/// which a filter may forbid. To be called while the process has one thread.
+pub fn single_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: sets a number in the allocator.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,15 +199,5 @@ mod tests {
         set_affinity(0, &all[..1]).unwrap();
         assert_eq!(affinity().unwrap(), &all[..1]);
         set_affinity(0, &all).unwrap();
-    }
-}
-
-/// Keeps malloc(3) to one arena: the C library trims further ones after reading a file of /proc,
-/// which a filter may forbid. To be called while the process has one thread.
-pub fn single_heap() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: sets a number in the allocator.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use parking_lot::Mutex;
 
 use crate::errno::{Errno, Result};
-use crate::fs::inode::{Attr, DirEntry, Inode, OpenFlags, SetAttr};
+use crate::fs::inode::{Attr, DirEntry, FileType, Inode, OpenFlags, SetAttr};
 use crate::fs::notify::{self, Events};
 use crate::fs::path::PathRef;
 use crate::kernel::task::Task;
@@ -291,11 +291,19 @@ impl File {
         }
     }
 
-    /// read(2) without waiting: at the position, which moves.
-    pub fn read(&self, dst: &mut Sink<'_>) -> Result<usize> {
+    fn check_readable(&self) -> Result<()> {
         if !self.flags().readable() {
             return Err(Errno::EBADF);
         }
+        if self.inode().kind() == FileType::Dir {
+            return Err(Errno::EISDIR);
+        }
+        Ok(())
+    }
+
+    /// read(2) without waiting: at the position, which moves.
+    pub fn read(&self, dst: &mut Sink<'_>) -> Result<usize> {
+        self.check_readable()?;
         if self.ops.positioned() == Positioned::Stream {
             return self.ops.read_at(self, dst, 0);
         }
@@ -309,9 +317,7 @@ impl File {
 
     /// pread(2).
     pub fn pread(&self, dst: &mut Sink<'_>, offset: u64) -> Result<usize> {
-        if !self.flags().readable() {
-            return Err(Errno::EBADF);
-        }
+        self.check_readable()?;
         if self.ops.positioned() == Positioned::Stream {
             return Err(Errno::ESPIPE);
         }
