@@ -23,6 +23,7 @@ use crate::executor::HostEvents;
 use crate::fs::anon::{Anon, anon_file};
 use crate::fs::file::{File, FileOps, Positioned, Seek, WriteAt};
 use crate::fs::inode::{Attr, Dev, FileType, OpenFlags, SetAttr, Timestamp};
+use crate::fs::open::Special;
 use crate::fs::tty::job;
 use crate::kernel::Kernel;
 use crate::kernel::cred::{Gid, Uid};
@@ -43,6 +44,8 @@ const CHUNK: usize = 64 * 1024;
 /// host terminal share one.
 pub struct HostTerminal {
     rdev: Dev,
+    /// What /dev/tty opens.
+    file: Mutex<Weak<HostFile>>,
 }
 
 impl Terminal for HostTerminal {
@@ -51,10 +54,15 @@ impl Terminal for HostTerminal {
     fn device(&self) -> Dev {
         self.rdev
     }
+
+    fn open(&self, _task: &Task, special: &Special) -> Result<Arc<File>> {
+        let ops = self.file.lock().upgrade().ok_or(Errno::EIO)?;
+        Ok(crate::fs::dev::opened(special, ops))
+    }
 }
 
 /// The one [`HostTerminal`] of a device number.
-fn terminal_of(rdev: Dev) -> Arc<dyn Terminal> {
+fn terminal_of(rdev: Dev) -> Arc<HostTerminal> {
     static KNOWN: Mutex<Vec<(Dev, Weak<HostTerminal>)>> = Mutex::new(Vec::new());
     let mut known = KNOWN.lock();
     known.retain(|(_, t)| t.strong_count() > 0);
@@ -64,7 +72,10 @@ fn terminal_of(rdev: Dev) -> Arc<dyn Terminal> {
     {
         return t;
     }
-    let new = Arc::new(HostTerminal { rdev });
+    let new = Arc::new(HostTerminal {
+        rdev,
+        file: Mutex::default(),
+    });
     known.push((rdev, Arc::downgrade(&new)));
     new
 }
@@ -133,10 +144,16 @@ pub fn host_file(kernel: &Arc<Kernel>, fd: OwnedFd) -> Result<Arc<File>> {
         kind,
         nonblocking,
         events,
-        terminal,
+        terminal: terminal.clone().map(|t| t as Arc<dyn Terminal>),
         mapping: OnceLock::new(),
         sequential: AtomicU64::new(0),
     });
+    if let Some(terminal) = terminal {
+        let mut file = terminal.file.lock();
+        if file.strong_count() == 0 {
+            *file = Arc::downgrade(&ops);
+        }
+    }
     let position = match kind {
         Kind::Regular => nix::unistd::lseek(&ops.fd, 0, nix::unistd::Whence::SeekCur).unwrap_or(0),
         _ => 0,

@@ -39,4 +39,5 @@ pub fn register_all(kernel: &Arc<Kernel>, namespace: &Arc<MountNamespace>) {
         memory: memory.clone(),
     }));
     namespace.register(Arc::new(tmpfs::TmpfsType { memory }));
+    crate::fs::tty::register(kernel, namespace);
 }

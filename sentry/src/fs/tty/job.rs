@@ -32,6 +32,13 @@ fn session_of(tree: &Inner, terminal: &Arc<dyn Terminal>) -> Option<i32> {
         .map(|(sid, _)| *sid)
 }
 
+/// The session that `terminal` controls and its foreground group.
+pub fn session(kernel: &Kernel, terminal: &Arc<dyn Terminal>) -> Option<(i32, i32)> {
+    let tree = kernel.tree.lock();
+    let sid = session_of(&tree, terminal)?;
+    Some((sid, tree.sessions.get(&sid)?.foreground))
+}
+
 /// The controlling terminal of a task (what /dev/tty opens).
 pub fn controlling(task: &Task) -> Option<Arc<dyn Terminal>> {
     let tree = task.kernel().tree.lock();
@@ -80,12 +87,7 @@ pub fn check_background(task: &Task, terminal: &Arc<dyn Terminal>, signal: Signa
 
 /// Sends to the foreground group of the terminal.
 pub fn signal_foreground(kernel: &Kernel, terminal: &Arc<dyn Terminal>, signal: Signal) {
-    let foreground = {
-        let tree = kernel.tree.lock();
-        session_of(&tree, terminal)
-            .and_then(|sid| tree.sessions.get(&sid))
-            .map_or(0, |s| s.foreground)
-    };
+    let foreground = session(kernel, terminal).map_or(0, |(_, foreground)| foreground);
     if foreground != 0 {
         // A group that is gone has nobody to tell.
         let _ = kernel.tree.signal_pgrp(foreground, SigInfo::kernel(signal));

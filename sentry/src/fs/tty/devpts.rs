@@ -1,0 +1,270 @@
+//! devpts: the directory of pseudo-terminals.
+//!
+//! One instance a sandbox, whatever is mounted how often: a name exists as long as its master is
+//! open.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use super::pty::Pty;
+use super::{PTMX, PTS_MAJOR};
+use crate::errno::{Errno, Result};
+use crate::fs::extra::InodeExtra;
+use crate::fs::file::FileOps;
+use crate::fs::inode::{
+    Attr, Dev, DirEntry, FileType, Inode, OpenFlags, SetAttr, SetTime, StatFs, Timestamp,
+};
+use crate::fs::kernfs::{Dir, Entries, Head, Super, list_table};
+use crate::fs::mount::{FileSystem, FileSystemType};
+use crate::kernel::Kernel;
+use crate::kernel::cred::{Gid, Uid};
+
+/// DEVPTS_SUPER_MAGIC.
+const MAGIC: u64 = 0x1cd1;
+/// Group tty: owns the slaves (mount option gid=5 of every distribution).
+const TTY_GROUP: Gid = Gid(5);
+/// /proc/sys/kernel/pty/max.
+const MAX_PTYS: usize = 4096;
+/// Inode numbers: 1 the root, 2 ptmx, then the slaves.
+const PTMX_INO: u64 = 2;
+const FIRST_INO: u64 = 3;
+
+struct Entry {
+    pty: Weak<Pty>,
+    node: Arc<Node>,
+}
+
+/// See the module documentation.
+pub struct Devpts {
+    kernel: Weak<Kernel>,
+    sb: Arc<Super>,
+    ptmx: Arc<Node>,
+    entries: Mutex<BTreeMap<u32, Entry>>,
+}
+
+impl Devpts {
+    pub fn new(kernel: &Arc<Kernel>) -> Arc<Devpts> {
+        Self::with_kernel(Arc::downgrade(kernel))
+    }
+
+    pub(super) fn with_kernel(kernel: Weak<Kernel>) -> Arc<Devpts> {
+        let sb = Super::new(MAGIC);
+        Arc::new(Devpts {
+            ptmx: Node::new(&sb, PTMX_INO, PTMX, 0o666, (Uid(0), Gid(0))),
+            kernel,
+            sb,
+            entries: Mutex::default(),
+        })
+    }
+
+    /// A new pseudo-terminal with the lowest free number. ENOSPC.
+    pub fn create(self: &Arc<Self>, uid: Uid) -> Result<Arc<Pty>> {
+        let mut entries = self.entries.lock();
+        if entries.len() >= MAX_PTYS {
+            return Err(Errno::ENOSPC);
+        }
+        let index = (0..)
+            .find(|i| !entries.contains_key(i))
+            .ok_or(Errno::ENOSPC)?;
+        let pty = Pty::new(index, self.kernel.clone(), Arc::downgrade(self));
+        let ino = FIRST_INO + u64::from(index);
+        let rdev = Dev::new(PTS_MAJOR, index);
+        let node = Node::new(&self.sb, ino, rdev, 0o620, (uid, TTY_GROUP));
+        let entry = Entry {
+            pty: Arc::downgrade(&pty),
+            node,
+        };
+        entries.insert(index, entry);
+        Ok(pty)
+    }
+
+    pub fn find(&self, index: u32) -> Option<Arc<Pty>> {
+        self.entries.lock().get(&index)?.pty.upgrade()
+    }
+
+    pub(super) fn remove(&self, index: u32) {
+        let gone = self.entries.lock().remove(&index);
+        drop(gone);
+    }
+
+    /// What is mounted.
+    pub fn file_system(self: &Arc<Self>) -> Arc<FileSystem> {
+        let head = Head::numbered(&self.sb, 1, 0o755);
+        let root = Dir::new(head, Names(self.clone()));
+        let options = "gid=5,mode=620,ptmxmode=666".to_owned();
+        FileSystem::new("devpts", self.sb.dev, root, options)
+    }
+}
+
+/// mount(2) of type devpts. Options are accepted and have no effect.
+pub struct DevptsType(pub Arc<Devpts>);
+
+impl FileSystemType for DevptsType {
+    fn name(&self) -> &'static str {
+        "devpts"
+    }
+
+    fn mount(&self, _source: &[u8], _data: &[u8]) -> Result<Arc<FileSystem>> {
+        Ok(self.0.file_system())
+    }
+}
+
+struct Names(Arc<Devpts>);
+
+impl Entries for Names {
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        if name == b"ptmx" {
+            return Ok(self.0.ptmx.clone());
+        }
+        let index = crate::fs::kernfs::number(name).ok_or(Errno::ENOENT)?;
+        let index = u32::try_from(index).map_err(|_| Errno::ENOENT)?;
+        let entries = self.0.entries.lock();
+        let entry = entries.get(&index).ok_or(Errno::ENOENT)?;
+        Ok(entry.node.clone())
+    }
+
+    fn list(&self, pos: u64, emit: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<()> {
+        let numbers: Vec<u32> = self.0.entries.lock().keys().copied().collect();
+        let ptmx = std::iter::once((&b"ptmx"[..], PTMX_INO, FileType::Char));
+        if !list_table(0, ptmx, pos, emit) {
+            return Ok(());
+        }
+        // A position is the number behind, so that names that go do not shift others.
+        for n in numbers {
+            let at = u64::from(n) + 1;
+            let name = n.to_string();
+            let table =
+                std::iter::once((name.as_bytes(), FIRST_INO + u64::from(n), FileType::Char));
+            if !list_table(at, table, pos, emit) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A device node.
+struct Node {
+    sb: Arc<Super>,
+    attr: Mutex<Attr>,
+    extra: InodeExtra,
+}
+
+impl Node {
+    fn new(sb: &Arc<Super>, ino: u64, rdev: Dev, perm: u32, owner: (Uid, Gid)) -> Arc<Node> {
+        let now = Timestamp::now();
+        Arc::new(Node {
+            sb: sb.clone(),
+            attr: Mutex::new(Attr {
+                kind: FileType::Char,
+                perm,
+                ino,
+                dev: sb.dev,
+                nlink: 1,
+                uid: owner.0,
+                gid: owner.1,
+                rdev,
+                size: 0,
+                blocks: 0,
+                blksize: 1024,
+                atime: now,
+                mtime: now,
+                ctime: now,
+                btime: None,
+            }),
+            extra: InodeExtra::default(),
+        })
+    }
+}
+
+impl Inode for Node {
+    fn attr(&self) -> Result<Attr> {
+        Ok(*self.attr.lock())
+    }
+
+    fn kind(&self) -> FileType {
+        FileType::Char
+    }
+
+    fn set_attr(&self, change: &SetAttr) -> Result<()> {
+        let mut attr = self.attr.lock();
+        attr.perm = change.perm.unwrap_or(attr.perm);
+        attr.uid = change.uid.unwrap_or(attr.uid);
+        attr.gid = change.gid.unwrap_or(attr.gid);
+        let now = Timestamp::now();
+        let time = |new: Option<SetTime>, old| match new {
+            None => old,
+            Some(SetTime::Now) => now,
+            Some(SetTime::At(t)) => t,
+        };
+        attr.atime = time(change.atime, attr.atime);
+        attr.mtime = time(change.mtime, attr.mtime);
+        attr.ctime = now;
+        Ok(())
+    }
+
+    fn open(self: Arc<Self>, _flags: OpenFlags) -> Result<Arc<dyn FileOps>> {
+        Err(Errno::ENXIO)
+    }
+
+    fn statfs(&self) -> Result<StatFs> {
+        Ok(self.sb.statfs())
+    }
+
+    fn extra(&self) -> &InodeExtra {
+        &self.extra
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::anon::internal_file;
+
+    fn names(root: &Arc<dyn Inode>) -> Vec<String> {
+        let file = internal_file(root.clone(), OpenFlags::empty()).unwrap();
+        let mut names = Vec::new();
+        let mut pos = 0;
+        // One at a time, so that positions matter.
+        loop {
+            let before = pos;
+            let mut one = |entry: DirEntry<'_>| {
+                names.push(String::from_utf8(entry.name.to_vec()).unwrap());
+                pos = entry.next;
+                false
+            };
+            file.ops().readdir(&file, before, &mut one).unwrap();
+            if pos == before {
+                return names;
+            }
+        }
+    }
+
+    #[test]
+    fn names_come_and_go_with_their_masters() {
+        let devpts = Devpts::with_kernel(Weak::new());
+        let fs = devpts.file_system();
+        let root = fs.root.inode();
+        let ptys: Vec<_> = (0..3).map(|_| devpts.create(Uid(7)).unwrap()).collect();
+        assert_eq!(names(root), ["ptmx", "0", "1", "2"]);
+        let attr = root.lookup(b"1").unwrap().attr().unwrap();
+        assert_eq!((attr.rdev, attr.uid), (Dev::new(PTS_MAJOR, 1), Uid(7)));
+        let master = crate::fs::anon::anon_file(
+            crate::fs::anon::Anon::Inode("test"),
+            ptys[1].master(),
+            OpenFlags::RDWR,
+        );
+        drop(master);
+        assert_eq!(names(root), ["ptmx", "0", "2"]);
+        assert_eq!(root.lookup(b"1").err(), Some(Errno::ENOENT));
+        assert_eq!(devpts.create(Uid(0)).unwrap().index(), 1);
+        assert_eq!(root.lookup(b"01").err(), Some(Errno::ENOENT));
+    }
+}
