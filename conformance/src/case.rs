@@ -10,6 +10,7 @@
 
 use std::ffi::{CStr, CString};
 use std::fmt::Debug;
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst};
 
 pub use libc::*;
 
@@ -155,7 +156,10 @@ pub fn set_errno(value: i32) {
 
 /// One line, blanks collapsed: `stringify!` keeps line breaks of long calls.
 fn tidy(call: &str) -> String {
-    call.split_whitespace().collect::<Vec<_>>().join(" ")
+    call.split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .replacen(" (", "(", 1)
 }
 
 pub fn succeeded<T: Returned>(call: &str, value: T) -> Outcome<T> {
@@ -291,6 +295,23 @@ pub fn slurp(path: &str) -> Outcome<String> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
         Err(e) => fail!("reading {path}: {e}"),
+    }
+}
+
+/// Waits until a process sleeps in a system call, as `/proc` tells; gives up when it ended.
+pub fn until_asleep(pid: pid_t) -> Outcome {
+    let path = format!("/proc/{pid}/stat");
+    loop {
+        let stat = slurp(&path)?;
+        let state = stat
+            .rsplit(')')
+            .next()
+            .and_then(|rest| rest.trim().chars().next());
+        match state {
+            Some('S' | 'Z' | 'X') => return Ok(()),
+            Some(_) => raw!(sched_yield()),
+            None => fail!("{path} has no state: {stat:?}"),
+        };
     }
 }
 
@@ -511,4 +532,80 @@ pub fn errno_name(value: i32) -> String {
         EOPNOTSUPP EAFNOSUPPORT EADDRINUSE EADDRNOTAVAIL ENETDOWN ENETUNREACH ECONNABORTED
         ECONNRESET ENOBUFS EISCONN ENOTCONN ETIMEDOUT ECONNREFUSED EHOSTUNREACH EALREADY
         EINPROGRESS ESTALE EDQUOT ECANCELED EOWNERDEAD ENOTRECOVERABLE)
+}
+
+pub fn getpid_now() -> pid_t {
+    raw!(getpid())
+}
+
+static CAUGHT: AtomicI32 = AtomicI32::new(0);
+static LAST_CODE: AtomicI32 = AtomicI32::new(0);
+static LAST_PID: AtomicI32 = AtomicI32::new(0);
+static LAST_VALUE: AtomicI32 = AtomicI32::new(0);
+static LAST_ADDRESS: AtomicUsize = AtomicUsize::new(0);
+static LAST_SIGNAL: AtomicI32 = AtomicI32::new(0);
+
+extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, _context: *mut c_void) {
+    if !info.is_null() {
+        let info = unsafe { *info };
+        LAST_CODE.store(info.si_code, SeqCst);
+        LAST_PID.store(unsafe { info.si_pid() }, SeqCst);
+        LAST_VALUE.store(unsafe { info.si_value().sival_ptr } as usize as i32, SeqCst);
+        LAST_ADDRESS.store(unsafe { info.si_addr() } as usize, SeqCst);
+    }
+    LAST_SIGNAL.store(signal, SeqCst);
+    CAUGHT.fetch_add(1, SeqCst);
+}
+
+/// What the handler of [`catch`] saw last.
+#[derive(Debug, Clone, Copy)]
+pub struct Caught {
+    pub signal: c_int,
+    pub code: c_int,
+    pub pid: pid_t,
+    pub value: c_int,
+    pub address: usize,
+}
+
+/// Installs a handler that counts and remembers; `flags` besides SA_SIGINFO.
+pub fn catch(signal: c_int, flags: c_int) -> Outcome {
+    let mut action = zeroed::<sigaction>();
+    action.sa_sigaction = on_signal as extern "C" fn(c_int, *mut siginfo_t, *mut c_void) as usize;
+    action.sa_flags = flags | SA_SIGINFO;
+    ok!(sigaction(signal, &action, std::ptr::null_mut()));
+    Ok(())
+}
+
+/// How often the handler of [`catch`] ran in this process.
+pub fn caught() -> i32 {
+    CAUGHT.load(SeqCst)
+}
+
+pub fn last_caught() -> Caught {
+    Caught {
+        signal: LAST_SIGNAL.load(SeqCst),
+        code: LAST_CODE.load(SeqCst),
+        pid: LAST_PID.load(SeqCst),
+        value: LAST_VALUE.load(SeqCst),
+        address: LAST_ADDRESS.load(SeqCst),
+    }
+}
+
+/// SIGALRM again and again, so that one of them meets the call it is meant to interrupt.
+pub fn tick(ms: i64) -> Outcome {
+    let every = timeval {
+        tv_sec: 0,
+        tv_usec: ms * 1000,
+    };
+    let timer = itimerval {
+        it_interval: every,
+        it_value: every,
+    };
+    ok!(syscall(
+        SYS_setitimer,
+        ITIMER_REAL,
+        &raw const timer,
+        std::ptr::null::<u8>()
+    ));
+    Ok(())
 }

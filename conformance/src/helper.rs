@@ -59,10 +59,10 @@ pub fn run(words: &[OsString]) -> ! {
         Some("umask-is") => yes(i64::from(raw!(umask(0))) == number(1)),
         Some("no-new-privs") => yes(raw!(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)) == 1),
         Some("dumpable") => raw!(prctl(PR_GET_DUMPABLE, 0, 0, 0, 0)),
-        Some("altstack-disabled") => {
+        Some("altstack-size-is") => {
             let mut old = zeroed::<stack_t>();
             raw!(sigaltstack(std::ptr::null(), &mut old));
-            yes(old.ss_flags & SS_DISABLE != 0 || old.ss_size == 0)
+            yes(old.ss_size as i64 == number(1))
         }
         Some("auxv-secure") => raw!(getauxval(AT_SECURE)) as i32,
         Some("auxv-execfn-is") => {

@@ -104,7 +104,7 @@ fn run_batch(target: &Target, plan: &Plan, names: &[String], answers: &Mutex<Ans
     };
     let mut left: VecDeque<&String> = names.iter().collect();
     let mut failed_starts = 0;
-    while let Some(first) = left.front().copied() {
+    while !left.is_empty() {
         let ended = run_command(target, plan, &mut left, &record);
         match ended {
             Ended::Complete(problem) => {
@@ -122,13 +122,15 @@ fn run_batch(target: &Target, plan: &Plan, names: &[String], answers: &Mutex<Ans
             }
             Ended::During(status, why) => {
                 failed_starts = 0;
-                record(first, CaseResult::new(status, why));
-                left.pop_front();
+                if let Some(name) = left.pop_front() {
+                    record(name, CaseResult::new(status, why));
+                }
             }
             Ended::Unstarted(status, why) => {
                 failed_starts += 1;
-                record(first, CaseResult::new(status, why.clone()));
-                left.pop_front();
+                if let Some(name) = left.pop_front() {
+                    record(name, CaseResult::new(status, why.clone()));
+                }
                 if failed_starts >= FAILED_STARTS {
                     for name in left.drain(..) {
                         record(name, CaseResult::new(status, why.clone()));

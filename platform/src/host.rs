@@ -112,43 +112,6 @@ pub fn vdso_bytes() -> Option<Vec<u8>> {
     Some(image.to_vec())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn vdso_is_an_elf_image() {
-        let bytes = vdso_bytes().unwrap();
-        assert_eq!(&bytes[..4], b"\x7fELF");
-        let range = vdso_range().unwrap();
-        // SAFETY: no memory is passed.
-        let auxv = unsafe { libc::getauxval(libc::AT_SYSINFO_EHDR) };
-        assert_eq!(range.image, auxv);
-    }
-
-    #[test]
-    fn maps_with_a_gap_are_refused() {
-        let maps = "7000-8000 r--p 00000000 00:00 0   [vvar]\n\
-                    9000-a000 r-xp 00000000 00:00 0   [vdso]\n";
-        assert_eq!(parse_maps(maps), None);
-        let maps = maps.replace("9000", "8000");
-        let range = VdsoRange {
-            start: 0x7000,
-            end: 0xa000,
-            image: 0x8000,
-        };
-        assert_eq!(parse_maps(&maps), Some(range));
-    }
-
-    #[test]
-    fn affinity_round_trips() {
-        let all = affinity().unwrap();
-        set_affinity(0, &all[..1]).unwrap();
-        assert_eq!(affinity().unwrap(), &all[..1]);
-        set_affinity(0, &all).unwrap();
-    }
-}
-
 /// A full memory barrier on every running thread of the machine (membarrier(2),
 /// MEMBARRIER_CMD_GLOBAL). Takes milliseconds.
 pub fn membarrier_global() -> io::Result<()> {
@@ -187,7 +150,9 @@ pub fn memory_total() -> Option<u64> {
     let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
     // SAFETY: the call takes no pointers.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    u64::try_from(pages).ok()?.checked_mul(u64::try_from(size).ok()?)
+    u64::try_from(pages)
+        .ok()?
+        .checked_mul(u64::try_from(size).ok()?)
 }
 
 /// Keeps malloc(3) to one arena: the C library trims further ones after reading a file of /proc,
@@ -197,5 +162,42 @@ pub fn single_heap() {
     // SAFETY: sets a number in the allocator.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vdso_is_an_elf_image() {
+        let bytes = vdso_bytes().unwrap();
+        assert_eq!(&bytes[..4], b"\x7fELF");
+        let range = vdso_range().unwrap();
+        // SAFETY: no memory is passed.
+        let auxv = unsafe { libc::getauxval(libc::AT_SYSINFO_EHDR) };
+        assert_eq!(range.image, auxv);
+    }
+
+    #[test]
+    fn maps_with_a_gap_are_refused() {
+        let maps = "7000-8000 r--p 00000000 00:00 0   [vvar]\n\
+                    9000-a000 r-xp 00000000 00:00 0   [vdso]\n";
+        assert_eq!(parse_maps(maps), None);
+        let maps = maps.replace("9000", "8000");
+        let range = VdsoRange {
+            start: 0x7000,
+            end: 0xa000,
+            image: 0x8000,
+        };
+        assert_eq!(parse_maps(&maps), Some(range));
+    }
+
+    #[test]
+    fn affinity_round_trips() {
+        let all = affinity().unwrap();
+        set_affinity(0, &all[..1]).unwrap();
+        assert_eq!(affinity().unwrap(), &all[..1]);
+        set_affinity(0, &all).unwrap();
     }
 }

@@ -13,8 +13,8 @@ pub mod auxv;
 pub mod host;
 pub mod memory;
 pub mod process;
-pub mod seccomp;
 pub mod ptrace;
+pub mod seccomp;
 pub mod terminal;
 pub mod traits;
 

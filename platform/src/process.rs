@@ -273,7 +273,9 @@ pub fn received_fds(first: RawFd, count: usize) -> io::Result<Vec<OwnedFd>> {
     if TAKEN.swap(true, Ordering::Relaxed) {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
-    let last = i32::try_from(count).ok().and_then(|count| first.checked_add(count));
+    let last = i32::try_from(count)
+        .ok()
+        .and_then(|count| first.checked_add(count));
     let last = last.ok_or(io::ErrorKind::InvalidInput)?;
     for fd in first..last {
         // SAFETY: F_SETFD takes no pointers.
@@ -283,7 +285,9 @@ pub fn received_fds(first: RawFd, count: usize) -> io::Result<Vec<OwnedFd>> {
     }
     // SAFETY: these fds are open, came from the parent and are nobody's: this runs once, and the
     // only caller is a program's start.
-    Ok((first..last).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect())
+    Ok((first..last)
+        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+        .collect())
 }
 
 /// What the caller of this program left it.
@@ -462,8 +466,14 @@ mod tests {
     #[test]
     fn code_pages_come_back() {
         let cases = [
-            ("5600-5700 r-xp 00001000 fe:00 7 /bin/x", Some((0x5600, 0x5700))),
-            ("5600-5700 r--p 00000000 fe:00 7 /bin/x", Some((0x5600, 0x5700))),
+            (
+                "5600-5700 r-xp 00001000 fe:00 7 /bin/x",
+                Some((0x5600, 0x5700)),
+            ),
+            (
+                "5600-5700 r--p 00000000 fe:00 7 /bin/x",
+                Some((0x5600, 0x5700)),
+            ),
             ("5600-5700 r--p 00001000 fe:00 7 /bin/x", None),
             ("5600-5700 rw-p 00001000 fe:00 7 /bin/x", None),
             ("5600-5700 r-xp 00000000 00:00 0 [vdso]", None),
@@ -473,7 +483,10 @@ mod tests {
             assert_eq!(code_range(line), expected, "{line}");
         }
         release_code_pages().unwrap();
-        assert_eq!(format!("{:.3}", std::hint::black_box(0.5f64).sqrt()), "0.707");
+        assert_eq!(
+            format!("{:.3}", std::hint::black_box(0.5f64).sqrt()),
+            "0.707"
+        );
     }
 
     #[test]

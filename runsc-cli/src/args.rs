@@ -6,6 +6,7 @@ use clap::{
     Args as ClapArgs, Parser, Subcommand, ValueEnum,
     builder::{PossibleValuesParser, TypedValueParser},
 };
+use runsc_sentry::boot::PLATFORMS;
 use runsc_syscall_tables::{Arch, Family, Level};
 
 /// Runs Linux programs nobody trusts on a kernel of their own.
@@ -25,7 +26,7 @@ pub struct GlobalArgs {
     #[arg(long, global = true, value_name = "DIR")]
     pub root: Option<PathBuf>,
     /// How guest code is run [default: the fastest that works here]
-    #[arg(long, global = true, value_name = "NAME", value_parser = ["ptrace"])]
+    #[arg(long, global = true, value_name = "NAME", value_parser = PossibleValuesParser::new(PLATFORMS))]
     pub platform: Option<String>,
     /// Print the guest's system calls to stderr
     #[arg(long, global = true)]

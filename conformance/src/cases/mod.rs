@@ -5,14 +5,36 @@
 
 use crate::case::Case;
 
+mod attrs;
+mod events;
+mod futexes;
+mod io;
+mod locks;
+mod memory;
 mod open;
+mod paths;
+mod pipes;
+mod process;
+mod signals;
 
 /// Every case, family by family.
 pub fn all() -> impl Iterator<Item = &'static Case> {
     FAMILIES.iter().flat_map(|family| family.iter())
 }
 
-static FAMILIES: &[&[Case]] = &[open::CASES];
+static FAMILIES: &[&[Case]] = &[
+    attrs::CASES,
+    events::CASES,
+    futexes::CASES,
+    io::CASES,
+    locks::CASES,
+    memory::CASES,
+    open::CASES,
+    paths::CASES,
+    pipes::CASES,
+    process::CASES,
+    signals::CASES,
+];
 
 #[cfg(test)]
 mod tests {
@@ -42,6 +64,6 @@ mod tests {
                 case.name
             );
         }
-        assert!(seen.len() >= 20, "only {} cases", seen.len());
+        assert!(seen.len() >= 200, "only {} cases", seen.len());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A trap is two context switches. On one core they cost a few microseconds, between two cores
 //! several times that, because the other core sleeps and has to be woken. So worker and stubs are
-//! bound to one core, worker N to the Nth core counted from the one it was started on.
+//! bound to one core, worker N to the Nth core counted from the one the platform was made on.
 //!
 //! That is wrong when several guest threads compute: they would share the core while others idle.
 //! When the worker goes to sleep with two or more bound guest threads running, it arms a one-shot
@@ -48,9 +48,9 @@ unsafe impl Send for Cores {}
 unsafe impl Sync for Cores {}
 
 impl Cores {
-    /// Binds the calling thread, and with it all stubs it will make. Where the host does not allow
-    /// that, it does without.
-    pub fn bind(id: WorkerId) -> Cores {
+    /// Binds the calling thread, and with it all stubs it will make, to the core that lies `id`
+    /// cores after `first`. Where the host does not allow that, it does without.
+    pub fn bind(id: WorkerId, first: i32) -> Cores {
         let mut cores = Cores {
             all: host::affinity().unwrap_or_default(),
             home: Vec::new(),
@@ -65,9 +65,7 @@ impl Cores {
         if cores.all.len() < 2 {
             return cores;
         }
-        // SAFETY: no arguments.
-        let now = unsafe { libc::sched_getcpu() };
-        let first = cores.all.iter().position(|&core| core as i32 == now);
+        let first = cores.all.iter().position(|&core| core as i32 == first);
         let at = first.unwrap_or(0).wrapping_add(id.0) % cores.all.len();
         cores.timer = timer(cores.fired);
         if cores.timer.is_some() && host::set_affinity(0, &cores.all[at..=at]).is_ok() {
@@ -185,4 +183,30 @@ fn timer(fired: &'static AtomicBool) -> Option<libc::timer_t> {
     // SAFETY: both pointers are valid.
     let rc = unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut timer) };
     (rc == 0).then_some(timer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_start_on_different_cores() {
+        // On threads of their own, because binding lasts.
+        let home = |id, first| {
+            let bind = move || Cores::bind(WorkerId(id), first).home.clone();
+            std::thread::spawn(bind).join().unwrap()
+        };
+        let all = host::affinity().unwrap();
+        if all.len() < 2 {
+            return;
+        }
+        for first in &all {
+            let first = *first as i32;
+            assert_eq!(home(0, first), [first as usize]);
+            assert_ne!(home(1, first), home(0, first));
+            assert_eq!(home(all.len(), first), home(0, first));
+        }
+        // The platform may have been made where workers may not run.
+        assert_eq!(home(0, i32::MAX), all[..1]);
+    }
 }

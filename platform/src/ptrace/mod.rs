@@ -42,7 +42,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-pub use rules::{ArgRule, HostCall, host_calls};
+pub use rules::host_calls;
 pub use sys::host_call_count;
 
 use crate::{
@@ -56,6 +56,8 @@ use worker::PtraceWorker;
 /// What all workers share.
 struct Shared {
     memory: StubMemory,
+    /// The core of worker 0.
+    first_core: i32,
     next: AtomicU64,
 }
 
@@ -82,6 +84,8 @@ impl PtracePlatform {
         Ok(PtracePlatform {
             shared: Arc::new(Shared {
                 memory: StubMemory::new()?,
+                // SAFETY: no arguments.
+                first_core: unsafe { libc::sched_getcpu() },
                 next: AtomicU64::new(1),
             }),
             wakers: Mutex::default(),

@@ -23,9 +23,9 @@ fn count() {
 
 /// Requests that `libc` does not name.
 pub(super) const PTRACE_SYSEMU: u32 = 31;
-const PTRACE_GETSIGINFO: u32 = 0x4202;
+pub(super) const PTRACE_GETSIGINFO: u32 = 0x4202;
 const PTRACE_SETSIGMASK: u32 = 0x420b;
-const PTRACE_GET_SYSCALL_INFO: u32 = 0x420e;
+pub(super) const PTRACE_GET_SYSCALL_INFO: u32 = 0x420e;
 const PTRACE_GET_RSEQ_CONFIGURATION: u32 = 0x420f;
 const NT_X86_XSTATE: usize = 0x202;
 /// linux/audit.h.

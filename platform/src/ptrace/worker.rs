@@ -51,7 +51,7 @@ impl PtraceWorker {
     pub fn new(id: WorkerId, shared: &Arc<Shared>, waker: Arc<Waker>) -> Result<PtraceWorker> {
         let host = |what| move |source| Error::Host { what, source };
         waker.bind().map_err(host("binding the wake signal"))?;
-        let cores = Cores::bind(id);
+        let cores = Cores::bind(id, shared.first_core);
         let template = Template::new(&shared.memory)?;
         let core = WorkerCore {
             id,

@@ -15,9 +15,11 @@
     reason = "a test program, but not one of the built-in harness that the lints know"
 )]
 
-mod cases;
 mod guest;
+mod mappings;
+mod state;
 mod threads;
+mod traps;
 mod wakeups;
 
 use std::sync::Arc;
@@ -61,11 +63,17 @@ fn main() {
 }
 
 fn run_all(how: &str, filter: Option<&str>) -> bool {
-    let cases: Vec<&Case> = [cases::CASES, threads::CASES, wakeups::CASES]
-        .into_iter()
-        .flatten()
-        .filter(|(name, _)| filter.is_none_or(|word| name.contains(word)))
-        .collect();
+    let cases: Vec<&Case> = [
+        traps::CASES,
+        mappings::CASES,
+        state::CASES,
+        threads::CASES,
+        wakeups::CASES,
+    ]
+    .into_iter()
+    .flatten()
+    .filter(|(name, _)| filter.is_none_or(|word| name.contains(word)))
+    .collect();
     let mut failed = Vec::new();
     for (name, make) in PLATFORMS {
         if let Err(error) = make() {

@@ -4,6 +4,7 @@ use std::{io::Write, process::ExitCode};
 
 use anyhow::Result;
 use runsc_platform::seccomp::Filter;
+use runsc_sentry::boot::PLATFORMS;
 
 use super::{Failure, conclude, r#do};
 use crate::{
@@ -20,7 +21,13 @@ pub fn run(global: &GlobalArgs, command: &DebugCommand) -> Result<ExitCode, Fail
 
 /// One filter a process, as it is in force before the first guest instruction.
 fn installed() -> Vec<Filter> {
-    vec![runsc_gofer::filter::gofer()]
+    let mut filters = vec![runsc_gofer::filter::gofer()];
+    filters.extend(
+        PLATFORMS
+            .iter()
+            .map(|name| runsc_sentry::boot::filter::sentry(name)),
+    );
+    filters
 }
 
 fn filters() -> Result<ExitCode, Failure> {

@@ -22,14 +22,20 @@ use std::{
     ffi::CString,
     fs::{File, OpenOptions},
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::{ffi::OsStringExt, fs::OpenOptionsExt},
     },
     path::Path,
 };
 
 use anyhow::{Context, Result};
-use nix::sys::termios::{Termios, tcgetattr};
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    sys::{
+        stat::{Mode as Permissions, SFlag, fstat},
+        termios::{Termios, tcgetattr},
+    },
+};
 use runsc_gofer::server::ServerConfig;
 use runsc_platform::process::{self, Child, Inherited, Spawn};
 use runsc_sentry::{
@@ -114,9 +120,11 @@ impl Observation {
 pub fn own_stdio(inherited: &Inherited) -> Result<[Option<OwnedFd>; 3]> {
     let open = |fd: BorrowedFd<'_>, closed: bool| -> Result<Option<OwnedFd>> {
         if closed {
-            Ok(None)
-        } else {
-            Ok(Some(fd.try_clone_to_owned()?))
+            return Ok(None);
+        }
+        match reopen(fd) {
+            Some(own) => Ok(Some(own)),
+            None => Ok(Some(fd.try_clone_to_owned()?)),
         }
     };
     let [stdin, stdout, stderr] = inherited.closed_stdio;
@@ -125,6 +133,21 @@ pub fn own_stdio(inherited: &Inherited) -> Result<[Option<OwnedFd>; 3]> {
         open(std::io::stdout().as_fd(), stdout)?,
         open(std::io::stderr().as_fd(), stderr)?,
     ])
+}
+
+/// A pipe or terminal once more, as an open file description of our own that does not block. The
+/// Sentry must not block on them, and those we were given are shared with others, whom
+/// O_NONBLOCK would surprise. `None` for anything else, and where the caller may not open it.
+fn reopen(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let kind = SFlag::from_bits_truncate(fstat(fd).ok()?.st_mode) & SFlag::S_IFMT;
+    let is_terminal = kind == SFlag::S_IFCHR && tcgetattr(fd).is_ok();
+    if kind != SFlag::S_IFIFO && !is_terminal {
+        return None;
+    }
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL).ok()?);
+    let flags = (flags & OFlag::O_ACCMODE) | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    nix::fcntl::open(path.as_str(), flags, Permissions::empty()).ok()
 }
 
 /// A running sandbox.

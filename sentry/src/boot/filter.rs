@@ -13,25 +13,9 @@ pub fn sentry(platform: &str) -> Filter {
     let mut rules = [MEMORY, FILES, RUNTIME, OBJECTS].concat();
     rules.extend(runsc_gofer::filter::client_rules());
     if platform == "ptrace" {
-        rules.extend(runsc_platform::ptrace::host_calls().iter().map(adapt));
+        rules.extend_from_slice(runsc_platform::ptrace::host_calls());
     }
     Filter::new("sentry", rules)
-}
-
-/// The platform's list in the form of ours. Made once at start-up, so what it leaks is bounded.
-fn adapt(call: &runsc_platform::ptrace::HostCall) -> Rule {
-    use runsc_platform::ptrace::ArgRule;
-    use runsc_platform::seccomp::{Check, Width};
-    let check = |rule: &ArgRule| match *rule {
-        ArgRule::Equals { index, value } => ArgCheck::new(index, Width::U32, Check::Eq(value)),
-        ArgRule::Masked { index, mask, value } => {
-            ArgCheck::new(index, Width::U32, Check::MaskedEq { mask, value })
-        }
-    };
-    let args: Vec<ArgCheck> = call.args.iter().map(check).collect();
-    let number = u64::try_from(call.syscall).unwrap_or(u64::MAX);
-    let row = runsc_syscall_tables::by_number(runsc_syscall_tables::Arch::HOST, number);
-    Rule { syscall: call.syscall, name: row.map_or("?", |r| r.name), args: args.leak(), why: call.why }
 }
 
 const MEMORY: &[Rule] = &[

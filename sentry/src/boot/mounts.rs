@@ -48,7 +48,10 @@ pub fn build(
     let fs = FsContext::new(namespace.clone());
     let ctx = Ctx::new(&fs, Arc::new(Credentials::root()));
     for mount in &config.mounts {
-        if let Err(e) = b.mount(&ctx, mount) { if e == Errno::ENODEV { continue; } return Err(at(&mount.destination)(e)); }
+        match b.mount(&ctx, mount) {
+            Err(Errno::ENODEV) => log::warn!("{} is not there yet", String::from_utf8_lossy(&mount.destination)),
+            done => done.map_err(at(&mount.destination))?,
+        }
     }
     for node in &config.nodes {
         make_node(&ctx, node).map_err(at(&node.path))?;

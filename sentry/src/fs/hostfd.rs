@@ -1,9 +1,9 @@
 //! Open host files that the sandbox was started with: its standard input, output and error.
 //!
 //! A [`HostFile`] wraps any host descriptor: a regular file, a pipe, a socket, a terminal,
-//! /dev/null. It never blocks a worker: what can block is opened anew without blocking where the
-//! host allows it, and asked with poll(2) first where not (the description is shared with processes
-//! outside, so O_NONBLOCK must not be set on it). Readiness arrives through the
+//! /dev/null. It never blocks a worker: the command line opens pipes and terminals anew without
+//! blocking where the host allows it; what still can block is asked with poll(2) first (its
+//! description is shared with processes outside, so O_NONBLOCK must not be set on it). Readiness arrives through the
 //! [`Reactor`](crate::executor::Reactor). Requests to a terminal go to the host; job control is our
 //! own ([`crate::fs::tty::job`]).
 
@@ -12,9 +12,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use nix::sys::stat::{FileStat, Mode, fstat};
+use nix::sys::stat::{FileStat, fstat};
 use parking_lot::Mutex;
 use runsc_platform::terminal::{self, Control, When};
 
@@ -109,15 +109,7 @@ pub fn host_file(kernel: &Arc<Kernel>, fd: OwnedFd) -> Result<Arc<File>> {
         FileType::Char if terminal::settings(fd.as_fd()).is_ok() => Kind::Terminal,
         _ => Kind::Other,
     };
-    let mut nonblocking = flags.contains(OFlag::O_NONBLOCK);
-    let mut fd = fd;
-    if matches!(kind, Kind::Pipe | Kind::Terminal)
-        && !nonblocking
-        && let Some(own) = reopen(&fd, flags)
-    {
-        fd = own;
-        nonblocking = true;
-    }
+    let nonblocking = flags.contains(OFlag::O_NONBLOCK);
     let fd = Arc::new(fd);
     let events = match kind {
         Kind::Regular => None,
@@ -156,16 +148,6 @@ pub fn host_file(kernel: &Arc<Kernel>, fd: OwnedFd) -> Result<Arc<File>> {
     let file = anon_file(Anon::Host(file_type, name), ops, open);
     file.with_position(|p| *p = position);
     Ok(file)
-}
-
-/// The same file through a description of our own that does not block. None where the host does
-/// not let us (no /proc, not our file).
-fn reopen(fd: &OwnedFd, flags: OFlag) -> Option<OwnedFd> {
-    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let flags = (flags & OFlag::O_ACCMODE) | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    let new = open(path.as_str(), flags, Mode::empty()).ok()?;
-    let (a, b) = (fstat(fd).ok()?, fstat(&new).ok()?);
-    ((a.st_dev, a.st_ino, a.st_rdev) == (b.st_dev, b.st_ino, b.st_rdev)).then_some(new)
 }
 
 /// Makes the terminal behind `file` the controlling terminal of the session of `task` (the first

@@ -10,16 +10,15 @@ pub mod attrs;
 pub mod change;
 pub mod context;
 pub mod dentry;
-pub mod device;
+pub mod dev;
 pub mod epoll;
 pub mod eventfd;
-pub mod dev;
 pub mod exec;
 pub mod extra;
 pub mod fdtable;
 pub mod file;
-pub mod hostfd;
 pub mod goferfs;
+pub mod hostfd;
 pub mod inode;
 pub mod inotify;
 pub mod kernfs;
@@ -34,16 +33,17 @@ pub mod path;
 pub mod perm;
 pub mod pidfd;
 pub mod pipe;
+pub mod proc;
 pub mod readdir;
 pub mod signalfd;
+pub mod sysfs;
 pub mod timerfd;
 pub mod tmpfs;
 pub mod tty;
+pub mod types;
 pub mod walk;
 
-pub mod proc;
-pub mod sysfs;
-pub fn register_all(_: &std::sync::Arc<crate::kernel::Kernel>, _: &std::sync::Arc<mount::MountNamespace>) {}
+pub use types::register_all;
 
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,6 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::errno::{Errno, Result};
 use crate::fs::dentry::Dentry;
-use crate::fs::device::DeviceTable;
 use crate::fs::inode::{Dev, Inode};
 use crate::fs::path::PathRef;
 
@@ -218,7 +217,6 @@ pub struct MountNamespace {
     pub id: u64,
     table: RwLock<Table>,
     types: Arc<RwLock<BTreeMap<&'static str, Arc<dyn FileSystemType>>>>,
-    devices: Arc<DeviceTable>,
 }
 
 /// Most mounts of a namespace (/proc/sys/fs/mount-max).
@@ -234,13 +232,7 @@ impl MountNamespace {
             id: next_namespace(),
             table: RwLock::new(table),
             types: Arc::default(),
-            devices: Arc::default(),
         })
-    }
-
-    /// What device nodes stand for; the same for all namespaces made from this one.
-    pub fn devices(&self) -> &Arc<DeviceTable> {
-        &self.devices
     }
 
     /// Makes a type known to mount(2).
@@ -470,7 +462,6 @@ impl MountNamespace {
             id: next_namespace(),
             table: RwLock::new(new),
             types: self.types.clone(),
-            devices: self.devices.clone(),
         };
         (Arc::new(namespace), places)
     }

@@ -314,8 +314,6 @@ impl Inner {
             }
             libc::MADV_DONTDUMP => self.change_vmas(from, to, set(VmaFlags::DONTDUMP, none)),
             libc::MADV_DODUMP => self.change_vmas(from, to, set(none, VmaFlags::DONTDUMP)),
-            libc::MADV_MERGEABLE => self.change_vmas(from, to, set(VmaFlags::MERGEABLE, none)),
-            libc::MADV_UNMERGEABLE => self.change_vmas(from, to, set(none, VmaFlags::MERGEABLE)),
             libc::MADV_HUGEPAGE => self.change_vmas(from, to, set(VmaFlags::HUGEPAGE, huge)),
             libc::MADV_NOHUGEPAGE => self.change_vmas(from, to, set(VmaFlags::NOHUGEPAGE, huge)),
             libc::MADV_DONTNEED | libc::MADV_FREE | MADV_DONTNEED_LOCKED => {
@@ -349,7 +347,7 @@ impl Inner {
             {
                 return Err(Errno::EINVAL);
             }
-            // MADV_WILLNEED, MADV_COLD, MADV_COLLAPSE: the host reads ahead by itself.
+            // MADV_WILLNEED, MADV_COLD: the host reads ahead by itself.
             _ => {}
         }
         Ok(())
@@ -418,11 +416,10 @@ impl Inner {
 }
 
 const MADV_DONTNEED_LOCKED: i32 = 24;
-const MADV_COLLAPSE: i32 = 25;
-
 fn advice_known(advice: i32) -> bool {
-    // Guard regions (102, 103) came with Linux 6.13; programs probe for them and expect EINVAL.
-    matches!(advice, 0..=4 | 8..=21 | 22..=23 | MADV_DONTNEED_LOCKED | MADV_COLLAPSE)
+    // Unknown, as on a kernel built without them: page merging (12, 13) and collapsing (25); guard
+    // regions (102, 103), which came with Linux 6.13.
+    matches!(advice, 0..=4 | 8..=11 | 14..=24)
         || matches!(advice, libc::MADV_HWPOISON | libc::MADV_SOFT_OFFLINE)
 }
 

@@ -13,8 +13,9 @@ use crate::mm::types::{PAGE_SIZE, SignalInfo, page_down, page_up};
 use crate::mm::vma::{GUARD_GAP, Source, Vma, VmaFlags};
 use crate::mm::{Inner, Mm};
 
-/// Pages are copied in aligned groups of this many bytes: a fault costs as much as many copies.
-const COPY_AROUND: u64 = 16 * PAGE_SIZE;
+/// Pages are copied in aligned groups of this many bytes: a fault costs as much as that many
+/// copies.
+pub(super) const COPY_AROUND: u64 = 8 * PAGE_SIZE;
 /// Memory of huge mappings appears in aligned pieces of this size.
 const HUGE_PIECE: u64 = 64 << 20;
 /// A shared mapping's pages are made writable in groups of this size.
@@ -278,6 +279,7 @@ impl Inner {
         let Held::Private { range, .. } = &piece.held else {
             return Err(Refusal::Bus);
         };
+        self.hot.note(page);
         let (owners, run_start, run_end) = range.owners(page - piece_start);
         let low = low.max(piece_start + run_start);
         let high = high.min(piece_start + run_end);
@@ -425,16 +427,13 @@ fn copy_from_fd(
     let in_memory = std::sync::Arc::ptr_eq(fd, inner.memory.fd());
     let mut done = 0;
     while done < len {
-        let (to, to_pos, n) = copy.window(done)?;
-        let n = n.min((len - done) as usize);
         if in_memory {
-            let (from, from_pos, m) = inner.memory.window(offset + done)?;
-            let n = n.min(m);
-            from.copy_to(from_pos, &to, to_pos, n)
-                .map_err(|_| Errno::EIO)?;
-            done += n as u64;
+            let (from, pos, n) = inner.memory.window(offset + done)?;
+            done += copy.put(done, &from, pos, n.min((len - done) as usize))? as u64;
             continue;
         }
+        let (to, to_pos, n) = copy.window(done)?;
+        let n = n.min((len - done) as usize);
         let got = to
             .fill_from(to_pos, n, fd.as_fd(), Some(offset + done))
             .map_err(|_| Errno::EIO)?;

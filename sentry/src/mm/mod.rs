@@ -24,7 +24,7 @@ pub mod io;
 mod lock;
 mod map;
 pub mod mappable;
-mod memory_file;
+pub(crate) mod memory_file;
 mod pages;
 mod remap;
 mod report;
@@ -86,6 +86,7 @@ struct Inner {
     /// Counts flushed batches.
     changes: u64,
     rss_peak: u64,
+    hot: fork::HotGroups,
     exe: Option<Arc<File>>,
     dumpable: u32,
 }
@@ -157,6 +158,7 @@ impl Mm {
                 idle_faults: (0, 0, 0),
                 changes: 0,
                 rss_peak: 0,
+                hot: fork::HotGroups::default(),
                 exe: None,
                 dumpable: 1,
             }),

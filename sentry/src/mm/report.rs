@@ -187,7 +187,6 @@ fn vm_flags(vma: &Vma) -> String {
     put(f(VmaFlags::DONTDUMP), "dd");
     put(f(VmaFlags::HUGEPAGE), "hg");
     put(f(VmaFlags::NOHUGEPAGE), "nh");
-    put(f(VmaFlags::MERGEABLE), "mg");
     text.truncate(text.trim_end().len());
     text
 }

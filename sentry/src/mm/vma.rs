@@ -29,7 +29,6 @@ bitflags::bitflags! {
         const DONTDUMP = 1 << 7;
         const HUGEPAGE = 1 << 8;
         const NOHUGEPAGE = 1 << 9;
-        const MERGEABLE = 1 << 10;
         const SEQ_READ = 1 << 11;
         const RAND_READ = 1 << 12;
         /// mprotect may add PROT_WRITE (a shared mapping of a file not open for writing may not).
@@ -38,8 +37,6 @@ bitflags::bitflags! {
         const MAYEXEC = 1 << 14;
         /// Counted against the overcommit limit.
         const ACCOUNT = 1 << 15;
-        /// mseal(2).
-        const SEALED = 1 << 16;
     }
 }
 

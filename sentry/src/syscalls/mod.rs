@@ -6,12 +6,11 @@
 
 pub mod cred;
 pub mod futex;
+pub mod inotify;
 pub mod io;
-pub mod memfd;
 pub mod memory;
 pub mod open;
 pub mod path;
-pub mod inotify;
 pub mod pipe;
 pub mod poll;
 pub mod process;

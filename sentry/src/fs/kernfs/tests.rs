@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::*;
 use crate::fs::anon::internal_file;
 use crate::fs::file::Seek;
-use crate::fs::inode::{Inode, OpenFlags};
+use crate::fs::inode::OpenFlags;
 use crate::kernel::cred::CapSet;
 use crate::mm::io::{Sink, Source};
 

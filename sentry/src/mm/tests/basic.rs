@@ -139,7 +139,28 @@ fn a_copy_brings_its_neighbours() {
     let faults: usize = (0..64)
         .map(|i| guest_write(&mm, a + i * P, b"x").unwrap())
         .sum();
-    assert_eq!(faults, 4);
+    assert_eq!(faults, 8);
+}
+
+#[test]
+fn what_is_written_after_each_fork_is_copied_ahead() {
+    let mm = new_mm();
+    let a = mm.mmap(anon(BASE, 64, RW, PRIVATE | FIXED)).unwrap();
+    poke(&mm, a, 1);
+    let first = mm.fork().unwrap();
+    assert_eq!(guest_write(&mm, a, &[2]), Ok(1));
+    for i in 0..40 {
+        let child = mm.fork().unwrap();
+        assert_eq!(peek(&child, a), 2 + i);
+        let faults = guest_write(&mm, a, &[3 + i]).unwrap();
+        assert_eq!(guest_write(&child, a, &[77]).unwrap(), faults);
+        // Now and then it must prove that it is still worth it.
+        assert_eq!(faults, usize::from(i == 16 || i == 33), "{i}");
+        assert_eq!(peek(&mm, a), 3 + i);
+        check_invariant(&mm);
+        check_invariant(&child);
+    }
+    assert_eq!(peek(&first, a), 1);
 }
 
 #[test]

@@ -4,3 +4,4 @@
 mod basic;
 pub(crate) mod fake;
 mod model;
+mod stress;

@@ -1,22 +1,21 @@
-//! Attributes out: stat, statx, statfs, directory entries.
+//! stat(2) in all forms, statx(2), access(2), statfs(2), readlink(2).
 
-use zerocopy::{FromZeros, Immutable, IntoBytes};
+use std::sync::Arc;
 
-use super::{follow, read_path, walk_flags};
-use crate::errno::{Errno, Result};
-use crate::fs::file::File;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::{Args, CWD, Errno, NOFOLLOW, Result, Start, SysResult, Task, WalkFlags, place_at};
 use crate::fs::inode::{Attr, FileType, StatFs, Timestamp};
-use crate::fs::mount::{Mount, MountFlags};
-use crate::fs::namei::lookup;
-use crate::fs::readdir::read_dir;
-use crate::fs::walk::WalkFlags;
-use crate::kernel::task::Task;
-use crate::syscalls::{Args, SysResult};
+use crate::fs::mount::MountFlags;
+use crate::fs::namei;
+use crate::fs::path::PathRef;
+use crate::fs::perm::{self, Access};
+use crate::kernel::cred::CapSet;
 
 /// struct stat of x86-64.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
-#[derive(IntoBytes, Immutable, FromZeros)]
-struct RawStat {
+struct Stat {
     dev: u64,
     ino: u64,
     nlink: u64,
@@ -32,64 +31,75 @@ struct RawStat {
     unused: [i64; 3],
 }
 
-fn write_stat(t: &Task, addr: u64, a: &Attr) -> SysResult {
-    let pair = |ts: Timestamp| [ts.sec, i64::from(ts.nsec)];
-    let ([as_, an], [ms, mn], [cs, cn]) = (pair(a.atime), pair(a.mtime), pair(a.ctime));
-    let raw = RawStat {
-        dev: a.dev.encode(),
-        ino: a.ino,
-        nlink: a.nlink.into(),
-        mode: a.mode(),
-        uid: a.uid.0,
-        gid: a.gid.0,
-        pad: 0,
-        rdev: a.rdev.encode(),
-        size: a.size as i64,
-        blksize: a.blksize.into(),
-        blocks: a.blocks as i64,
-        times: [as_, an, ms, mn, cs, cn],
-        unused: [0; 3],
-    };
-    t.mm().write_obj(addr, &raw)?;
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+impl From<Attr> for Stat {
+    fn from(attr: Attr) -> Stat {
+        let time = |t: Timestamp| [t.sec, i64::from(t.nsec)];
+        let [a, m, c] = [time(attr.atime), time(attr.mtime), time(attr.ctime)];
+        Stat {
+            dev: attr.dev.encode(),
+            ino: attr.ino,
+            nlink: u64::from(attr.nlink),
+            mode: attr.mode(),
+            uid: attr.uid.0,
+            gid: attr.gid.0,
+            rdev: attr.rdev.encode(),
+            size: signed(attr.size),
+            blksize: i64::from(attr.blksize),
+            blocks: signed(attr.blocks),
+            times: [a[0], a[1], m[0], m[1], c[0], c[1]],
+            ..Stat::default()
+        }
+    }
+}
+
+fn write_stat(t: &Task, addr: u64, attr: Attr) -> SysResult {
+    t.mm().write_obj(addr, &Stat::from(attr))?;
     Ok(0)
 }
 
+/// Attributes by path or, with AT_EMPTY_PATH and an empty path, of the open file itself.
+fn attr_at(t: &Task, dirfd: i32, path: u64, flags: i32) -> Result<(Attr, PathRef)> {
+    if flags & libc::AT_EMPTY_PATH != 0 && dirfd != CWD {
+        let empty = path == 0 || t.mm().read_obj::<u8>(path)? == 0;
+        if empty {
+            let file = t.files().get_any(dirfd)?;
+            return Ok((file.attr()?, file.path().clone()));
+        }
+    }
+    let place = place_at(t, dirfd, path, flags)?;
+    Ok((place.inode().attr()?, place))
+}
+
 pub async fn stat(t: &Task, a: &Args) -> SysResult {
-    write_stat(t, a.u64(1), &follow(t, a.u64(0))?.inode().attr()?)
+    let (attr, _) = attr_at(t, CWD, a.u64(0), 0)?;
+    write_stat(t, a.u64(1), attr)
 }
 
 pub async fn lstat(t: &Task, a: &Args) -> SysResult {
-    let path = read_path(t, a.u64(0))?;
-    let place = lookup(t, libc::AT_FDCWD, &path, WalkFlags::empty())?;
-    write_stat(t, a.u64(1), &place.inode().attr()?)
+    let (attr, _) = attr_at(t, CWD, a.u64(0), NOFOLLOW)?;
+    write_stat(t, a.u64(1), attr)
 }
 
 pub async fn fstat(t: &Task, a: &Args) -> SysResult {
-    write_stat(t, a.u64(1), &t.files().get_any(a.int(0))?.attr()?)
-}
-
-const STAT_FLAGS: i32 = libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH | libc::AT_NO_AUTOMOUNT;
-
-/// Attributes of what dirfd, path and AT_* flags name, and the mount it was reached through.
-fn attr_at(t: &Task, dirfd: i32, path: &[u8], flags: WalkFlags) -> Result<(Attr, std::sync::Arc<Mount>)> {
-    if path.is_empty() && flags.contains(WalkFlags::EMPTY) && dirfd != libc::AT_FDCWD {
-        let file = t.files().get_any(dirfd)?;
-        return Ok((file.attr()?, file.path().mount.clone()));
-    }
-    let place = lookup(t, dirfd, path, flags)?;
-    Ok((place.inode().attr()?, place.mount.clone()))
+    let attr = t.files().get_any(a.int(0))?.attr()?;
+    write_stat(t, a.u64(1), attr)
 }
 
 pub async fn newfstatat(t: &Task, a: &Args) -> SysResult {
-    let walk = walk_flags(a.int(3), STAT_FLAGS)?;
-    // As of Linux 6.11 NULL counts as an empty path.
-    let path = if a.u64(1) == 0 && walk.contains(WalkFlags::EMPTY) { Vec::new() } else { read_path(t, a.u64(1))? };
-    let (attr, _) = attr_at(t, a.int(0), &path, walk)?;
-    write_stat(t, a.u64(2), &attr)
+    let flags = a.int(3);
+    if flags & !(NOFOLLOW | libc::AT_EMPTY_PATH | libc::AT_NO_AUTOMOUNT) != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let (attr, _) = attr_at(t, a.int(0), a.u64(1), flags)?;
+    write_stat(t, a.u64(2), attr)
 }
 
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
-#[derive(Clone, Copy, IntoBytes, Immutable)]
 struct StatxTime {
     sec: i64,
     nsec: u32,
@@ -97,9 +107,9 @@ struct StatxTime {
 }
 
 /// struct statx.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
-#[derive(IntoBytes, Immutable)]
-struct RawStatx {
+struct Statx {
     mask: u32,
     blksize: u32,
     attributes: u64,
@@ -112,193 +122,247 @@ struct RawStatx {
     size: u64,
     blocks: u64,
     attributes_mask: u64,
-    times: [StatxTime; 4],
-    rdev: [u32; 2],
-    dev: [u32; 2],
+    atime: StatxTime,
+    btime: StatxTime,
+    ctime: StatxTime,
+    mtime: StatxTime,
+    rdev_major: u32,
+    rdev_minor: u32,
+    dev_major: u32,
+    dev_minor: u32,
     mnt_id: u64,
-    dio: [u32; 2],
-    spare: [u64; 12],
+    rest: [u64; 13],
 }
 
 pub async fn statx(t: &Task, a: &Args) -> SysResult {
-    const AT_STATX_SYNC_TYPE: i32 = 0x6000;
-    const STATX_RESERVED: u32 = 0x8000_0000;
-    const STATX_BTIME: u32 = 0x800;
     const STATX_MNT_ID: u32 = 0x1000;
     const STATX_ATTR_MOUNT_ROOT: u64 = 0x2000;
-    let flags = a.int(2);
-    if flags & AT_STATX_SYNC_TYPE == AT_STATX_SYNC_TYPE || a.uint(3) & STATX_RESERVED != 0 {
+    let (flags, mask) = (a.int(2), a.uint(3));
+    let sync = libc::AT_STATX_SYNC_TYPE;
+    let known = NOFOLLOW | libc::AT_EMPTY_PATH | libc::AT_NO_AUTOMOUNT | sync;
+    if mask & 0x8000_0000 != 0 || flags & sync == sync || flags & !known != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let walk = walk_flags(flags & !AT_STATX_SYNC_TYPE, STAT_FLAGS)?;
-    let path = if a.u64(1) == 0 && walk.contains(WalkFlags::EMPTY) { Vec::new() } else { read_path(t, a.u64(1))? };
-    let (attr, mount) = attr_at(t, a.int(0), &path, walk)?;
-    let time = |ts: Timestamp| StatxTime { sec: ts.sec, nsec: ts.nsec, pad: 0 };
-    let is_root = mount.root.inode().attr().is_ok_and(|r| r.ino == attr.ino && r.dev == attr.dev);
-    let raw = RawStatx {
-        mask: libc::STATX_BASIC_STATS | STATX_MNT_ID | if attr.btime.is_some() { STATX_BTIME } else { 0 },
+    let (attr, place) = attr_at(t, a.int(0), a.u64(1), flags)?;
+    let time = |t: Timestamp| StatxTime {
+        sec: t.sec,
+        nsec: t.nsec,
+        pad: 0,
+    };
+    let mut mask = libc::STATX_BASIC_STATS | STATX_MNT_ID;
+    if attr.btime.is_some() {
+        mask |= libc::STATX_BTIME;
+    }
+    let attributes = if place.is_mount_root() {
+        STATX_ATTR_MOUNT_ROOT
+    } else {
+        0
+    };
+    let out = Statx {
+        mask,
         blksize: attr.blksize,
-        attributes: if is_root { STATX_ATTR_MOUNT_ROOT } else { 0 },
+        attributes,
         nlink: attr.nlink,
         uid: attr.uid.0,
         gid: attr.gid.0,
         mode: attr.mode() as u16,
-        pad: 0,
         ino: attr.ino,
         size: attr.size,
         blocks: attr.blocks,
         attributes_mask: STATX_ATTR_MOUNT_ROOT,
-        times: [time(attr.atime), time(attr.btime.unwrap_or_default()), time(attr.ctime), time(attr.mtime)],
-        rdev: [attr.rdev.major, attr.rdev.minor],
-        dev: [attr.dev.major, attr.dev.minor],
-        mnt_id: mount.id.into(),
-        dio: [0; 2],
-        spare: [0; 12],
+        atime: time(attr.atime),
+        btime: time(attr.btime.unwrap_or_default()),
+        ctime: time(attr.ctime),
+        mtime: time(attr.mtime),
+        rdev_major: attr.rdev.major,
+        rdev_minor: attr.rdev.minor,
+        dev_major: attr.dev.major,
+        dev_minor: attr.dev.minor,
+        mnt_id: u64::from(place.mount.id),
+        ..Statx::default()
     };
-    t.mm().write_obj(a.u64(4), &raw)?;
+    t.mm().write_obj(a.u64(4), &out)?;
     Ok(0)
 }
 
-/// struct statfs of x86-64.
+pub async fn access(t: &Task, a: &Args) -> SysResult {
+    check_access(t, CWD, a.u64(0), a.int(1), 0)
+}
+
+pub async fn faccessat(t: &Task, a: &Args) -> SysResult {
+    check_access(t, a.int(0), a.u64(1), a.int(2), 0)
+}
+
+pub async fn faccessat2(t: &Task, a: &Args) -> SysResult {
+    check_access(t, a.int(0), a.u64(1), a.int(2), a.int(3))
+}
+
+/// The ids that access(2) checks with: the real ones.
+fn real_creds(t: &Task) -> crate::kernel::cred::Credentials {
+    const SECURE_NO_SETUID_FIXUP: u32 = 1 << 2;
+    let mut creds = (*t.creds()).clone();
+    creds.fsuid = creds.ruid;
+    creds.fsgid = creds.rgid;
+    if creds.securebits & SECURE_NO_SETUID_FIXUP == 0 {
+        creds.effective = if creds.ruid.0 == 0 {
+            creds.permitted
+        } else {
+            CapSet::EMPTY
+        };
+    }
+    creds
+}
+
+fn check_access(t: &Task, dirfd: i32, path: u64, mode: i32, flags: i32) -> SysResult {
+    let known = libc::AT_EACCESS | NOFOLLOW | libc::AT_EMPTY_PATH;
+    if mode & !7 != 0 || flags & !known != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let mut start = if flags & libc::AT_EMPTY_PATH != 0 && dirfd != CWD {
+        let path = super::path_at(t, path)?;
+        Start {
+            base: namei::base(t, dirfd, &path)?,
+            ctx: crate::fs::walk::Ctx::of(t),
+            path,
+        }
+    } else {
+        Start::new(t, dirfd, path)?
+    };
+    if flags & libc::AT_EACCESS == 0 {
+        start.ctx.creds = Arc::new(real_creds(t));
+    }
+    let mut how = WalkFlags::empty();
+    how.set(WalkFlags::FOLLOW, flags & NOFOLLOW == 0);
+    how.set(WalkFlags::EMPTY, flags & libc::AT_EMPTY_PATH != 0);
+    let place = start.lookup(how)?;
+    let want = Access::from_bits_truncate(mode as u32);
+    let inode = place.inode();
+    let kind = inode.kind();
+    if want.contains(Access::EXEC)
+        && kind == FileType::Regular
+        && place.mount.flags().contains(MountFlags::NOEXEC)
+    {
+        return Err(Errno::EACCES.into());
+    }
+    if want.is_empty() {
+        return Ok(0);
+    }
+    perm::check(inode, &start.ctx.creds, want)?;
+    let special = matches!(
+        kind,
+        FileType::Char | FileType::Block | FileType::Fifo | FileType::Socket
+    );
+    if want.contains(Access::WRITE) && !special {
+        place.mount.check_writable()?;
+    }
+    Ok(0)
+}
+
+/// struct statfs.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
-#[derive(IntoBytes, Immutable)]
-struct RawStatFs {
-    kind: u64,
-    bsize: u64,
+struct StatfsOut {
+    kind: i64,
+    bsize: i64,
     blocks: u64,
     bfree: u64,
     bavail: u64,
     files: u64,
     ffree: u64,
     fsid: u64,
-    namelen: u64,
-    frsize: u64,
-    flags: u64,
-    spare: [u64; 4],
+    namelen: i64,
+    frsize: i64,
+    flags: i64,
+    spare: [i64; 4],
 }
 
-fn write_statfs(t: &Task, addr: u64, s: &StatFs, mount: &Mount) -> SysResult {
-    const ST_VALID: u64 = 0x20;
-    let m = mount.flags();
-    let mut flags = ST_VALID;
-    for (flag, bit) in [
-        (MountFlags::NOSUID, libc::ST_NOSUID),
-        (MountFlags::NODEV, libc::ST_NODEV),
-        (MountFlags::NOEXEC, libc::ST_NOEXEC),
-        (MountFlags::NOATIME, libc::ST_NOATIME),
-        (MountFlags::NODIRATIME, libc::ST_NODIRATIME),
-        (MountFlags::RELATIME, libc::ST_RELATIME),
+fn write_statfs(t: &Task, addr: u64, place: &PathRef) -> SysResult {
+    const ST_VALID: u32 = 0x20;
+    const ST_RELATIME: u32 = 0x1000;
+    let s: StatFs = place.inode().statfs()?;
+    let mount = place.mount.flags();
+    let same = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let mut flags = ST_VALID | (mount & same).bits();
+    for (on, bit) in [
+        (place.mount.is_readonly(), 1),
+        (mount.contains(MountFlags::NOATIME), 0x400),
+        (mount.contains(MountFlags::NODIRATIME), 0x800),
+        (mount.contains(MountFlags::RELATIME), ST_RELATIME),
+        (mount.contains(MountFlags::NOSYMFOLLOW), 0x2000),
     ] {
-        if m.contains(flag) {
+        if on {
             flags |= bit;
         }
     }
-    if mount.is_readonly() {
-        flags |= libc::ST_RDONLY;
-    }
-    let raw = RawStatFs {
-        kind: s.magic,
-        bsize: s.block_size,
+    let out = StatfsOut {
+        kind: signed(s.magic),
+        bsize: signed(s.block_size),
         blocks: s.blocks,
         bfree: s.blocks_free,
         bavail: s.blocks_avail,
         files: s.files,
         ffree: s.files_free,
         fsid: s.fsid,
-        namelen: s.name_max,
-        frsize: s.block_size,
-        flags,
+        namelen: signed(s.name_max),
+        frsize: signed(s.block_size),
+        flags: i64::from(flags),
         spare: [0; 4],
     };
-    t.mm().write_obj(addr, &raw)?;
+    t.mm().write_obj(addr, &out)?;
     Ok(0)
 }
 
 pub async fn statfs(t: &Task, a: &Args) -> SysResult {
-    let place = follow(t, a.u64(0))?;
-    write_statfs(t, a.u64(1), &place.inode().statfs()?, &place.mount)
+    let place = place_at(t, CWD, a.u64(0), 0)?;
+    write_statfs(t, a.u64(1), &place)
 }
 
 pub async fn fstatfs(t: &Task, a: &Args) -> SysResult {
     let file = t.files().get_any(a.int(0))?;
-    write_statfs(t, a.u64(1), &file.inode().statfs()?, &file.path().mount)
+    write_statfs(t, a.u64(1), file.path())
 }
 
-/// How a directory entry is laid out.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Layout {
-    /// linux_dirent: d_type in the last byte.
-    Old,
-    /// linux_dirent64.
-    Wide,
+pub async fn readlink(t: &Task, a: &Args) -> SysResult {
+    read_link(t, CWD, a.u64(0), a.u64(1), a.int(2))
 }
 
-fn entry_bytes(layout: Layout, ino: u64, next: u64, kind: u8, name: &[u8]) -> Vec<u8> {
-    let head = if layout == Layout::Wide { 19 } else { 18 };
-    let tail = if layout == Layout::Wide { 1 } else { 2 };
-    let len = (head + name.len() + tail).next_multiple_of(8);
-    let mut raw = Vec::with_capacity(len);
-    raw.extend_from_slice(&ino.to_ne_bytes());
-    raw.extend_from_slice(&next.to_ne_bytes());
-    raw.extend_from_slice(&(len as u16).to_ne_bytes());
-    if layout == Layout::Wide {
-        raw.push(kind);
-    }
-    raw.extend_from_slice(name);
-    raw.resize(len, 0);
-    if layout == Layout::Old {
-        raw[len - 1] = kind;
-    }
-    raw
+pub async fn readlinkat(t: &Task, a: &Args) -> SysResult {
+    read_link(t, a.int(0), a.u64(1), a.u64(2), a.int(3))
 }
 
-fn get_entries(t: &Task, a: &Args, layout: Layout) -> SysResult {
-    let file = t.file(a.int(0))?;
-    if !file.flags().readable() {
-        return Err(Errno::EBADF.into());
+fn read_link(t: &Task, dirfd: i32, path: u64, buf: u64, size: i32) -> SysResult {
+    let size = usize::try_from(size).map_err(|_| Errno::EINVAL)?;
+    if size == 0 {
+        return Err(Errno::EINVAL.into());
     }
-    if file.inode().kind() != FileType::Dir {
-        return Err(Errno::ENOTDIR.into());
-    }
-    if file.path().dentry.is_deleted() {
-        return Err(Errno::ENOENT.into());
-    }
-    let room = (a.uint(2) as usize).min(1 << 20);
-    // Put together with the position locked, given to the guest afterwards.
-    let (raw, before) = file.with_position(|pos| collect(&file, pos, layout, room))?;
-    if let Err(e) = t.mm().write_bytes(a.u64(1), &raw) {
-        file.with_position(|pos| *pos = before);
-        return Err(e.into());
-    }
-    Ok(raw.len() as u64)
-}
-
-/// Entries from `pos` on that fit `room` bytes, and where `pos` was. EINVAL if not one fits.
-fn collect(file: &File, pos: &mut u64, layout: Layout, room: usize) -> Result<(Vec<u8>, u64)> {
-    let before = *pos;
-    let mut raw = Vec::new();
-    let mut too_small = false;
-    read_dir(file, before, &mut |entry| {
-        let kind = entry.kind.map_or(0, |k| k.dirent_type());
-        let bytes = entry_bytes(layout, entry.ino, entry.next, kind, entry.name);
-        if raw.len() + bytes.len() > room {
-            too_small = raw.is_empty();
-            return false;
+    let start = Start::new(t, dirfd, path)?;
+    let place = start.lookup(WalkFlags::EMPTY)?;
+    let inode = place.inode();
+    if inode.kind() != FileType::Symlink {
+        // An empty path names the descriptor itself, which then has to be a symlink.
+        return Err(if start.path.is_empty() {
+            Errno::ENOENT
+        } else {
+            Errno::EINVAL
         }
-        raw.extend_from_slice(&bytes);
-        *pos = entry.next;
-        true
-    })?;
-    if too_small {
-        return Err(Errno::EINVAL);
+        .into());
     }
-    Ok((raw, before))
-}
-
-pub async fn getdents(t: &Task, a: &Args) -> SysResult {
-    get_entries(t, a, Layout::Old)
-}
-
-pub async fn getdents64(t: &Task, a: &Args) -> SysResult {
-    get_entries(t, a, Layout::Wide)
+    let text = match inode.magic_link() {
+        // The text is as the reader sees the place.
+        Some(target) => match (inode.readlink(), target) {
+            (Ok(text), _) => text,
+            (Err(_), Ok(crate::fs::inode::MagicTarget::Path(p))) => p.display(&t.fs().root()),
+            (Err(_), Ok(crate::fs::inode::MagicTarget::File(f))) => {
+                f.path().display(&t.fs().root())
+            }
+            (Err(_), Err(e)) => return Err(e.into()),
+        },
+        None => inode.readlink()?,
+    };
+    if !place.mount.flags().contains(MountFlags::NOATIME) && !place.mount.is_readonly() {
+        inode.accessed(false);
+    }
+    let n = text.len().min(size);
+    t.mm().write_bytes(buf, &text[..n])?;
+    Ok(n as u64)
 }

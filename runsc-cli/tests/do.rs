@@ -1,0 +1,245 @@
+//! `runsc-rs do` and `run` from the outside: what passes through, in both directions.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+mod common;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    process::{Command, Output, Stdio},
+};
+
+use common::{Bundle, PROGRAM, command, outcome};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::{Pid, Uid},
+};
+
+/// Runs a command in the sandbox; its status, output and error output.
+fn sandboxed(args: &[&str]) -> (Option<i32>, String, String) {
+    texts(&command(&["do", "--"]).args(args).output().unwrap())
+}
+
+fn texts(output: &Output) -> (Option<i32>, String, String) {
+    let (code, stderr) = outcome(output);
+    (
+        code,
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr,
+    )
+}
+
+fn shell(script: &str) -> (Option<i32>, String, String) {
+    sandboxed(&["/bin/sh", "-c", script])
+}
+
+#[test]
+fn exit_statuses() {
+    for code in [0, 1, 42, 255] {
+        let (status, out, err) = shell(&format!("exit {code}"));
+        assert_eq!((status, out.as_str(), err.as_str()), (Some(code), "", ""));
+    }
+    for signal in ["TERM", "KILL", "SEGV"] {
+        let number = signal
+            .parse::<Signal>()
+            .unwrap_or_else(|_| format!("SIG{signal}").parse().unwrap());
+        let (status, _, err) = shell(&format!("kill -{signal} $$"));
+        assert_eq!(
+            (status, err.as_str()),
+            (Some(128 + number as i32), ""),
+            "{signal}"
+        );
+    }
+}
+
+#[test]
+fn programs_that_cannot_be_started() {
+    let cases = [
+        ("no-such-command", 127, "no-such-command: "),
+        ("/no/such/command", 127, "/no/such/command: "),
+        ("/etc/passwd", 126, "/etc/passwd: "),
+        ("/etc", 126, "/etc: "),
+    ];
+    for (program, code, start) in cases {
+        let (status, out, err) = sandboxed(&[program]);
+        assert_eq!((status, out.as_str()), (Some(code), ""), "{program}: {err}");
+        assert!(err.starts_with(&format!("runsc-rs: do: {start}")), "{err}");
+        assert_eq!(err.lines().count(), 1, "{err}");
+    }
+}
+
+#[test]
+fn the_host_is_not_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "before").unwrap();
+    let path = dir.path().display();
+    let script = format!(
+        "cd {path}; echo after > file; mkdir new; rm -f file; ls; echo x > new/y; cat new/y"
+    );
+    assert_eq!(shell(&script), (Some(0), "new\nx\n".into(), String::new()));
+    assert_eq!(fs::read_to_string(&file).unwrap(), "before");
+    assert_eq!(common::names(dir.path()), ["file"]);
+}
+
+#[test]
+fn stdio_passes_through() {
+    let mut child = command(&["do", "--", "cat"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"through\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(texts(&output), (Some(0), "through\n".into(), String::new()));
+    assert_eq!(
+        shell("echo err >&2"),
+        (Some(0), String::new(), "err\n".into())
+    );
+    let mut closed = Command::new("/bin/sh");
+    let script = "exec \"$0\" do -- /bin/sh -c 'test -e /proc/self/fd/0 || echo closed' <&-";
+    let output = closed.arg("-c").arg(script).arg(PROGRAM).output().unwrap();
+    assert_eq!(texts(&output), (Some(0), "closed\n".into(), String::new()));
+}
+
+#[test]
+fn surroundings_are_the_callers() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "pwd; echo $MARK; umask; ulimit -n; id -u; id -g; trap";
+    let run = |mut command: Command| {
+        command.current_dir(dir.path()).env("MARK", "a b");
+        texts(&command.args(["/bin/sh", "-c", script]).output().unwrap())
+    };
+    let mut native = Command::new("/usr/bin/env");
+    native.stdin(Stdio::null());
+    let mut ours = command(&["do"]);
+    ours.args(["--", "/usr/bin/env"]);
+    assert_eq!(run(ours), run(native));
+    let changed = [
+        "do",
+        "--user",
+        "7:8",
+        "--cwd",
+        "/usr",
+        "--env",
+        "MARK=c",
+        "--hostname",
+        "inside",
+    ];
+    let script = "pwd; echo $MARK; id -u; id -g; uname -n";
+    let output = command(&changed)
+        .args(["--", "/bin/sh", "-c", script])
+        .output()
+        .unwrap();
+    assert_eq!(
+        texts(&output),
+        (Some(0), "/usr\nc\n7\n8\ninside\n".into(), String::new())
+    );
+}
+
+#[test]
+fn an_ordinary_user_needs_no_setup() {
+    if !Uid::effective().is_root() {
+        // Then all other tests have shown it.
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = dir.path().join("runsc-rs");
+    fs::copy(PROGRAM, &program).unwrap();
+    let mut command = Command::new(program);
+    command.args([
+        "do",
+        "--",
+        "/bin/sh",
+        "-c",
+        "id -u; grep CapEff /proc/self/status",
+    ]);
+    let output = command
+        .uid(12345)
+        .gid(12345)
+        .current_dir("/")
+        .output()
+        .unwrap();
+    let expected = "12345\nCapEff:\t0000000000000000\n";
+    assert_eq!(texts(&output), (Some(0), expected.into(), String::new()));
+}
+
+#[test]
+fn signals_reach_the_program() {
+    let script = "trap 'echo got; exit 5' TERM; echo ready; while :; do sleep 0.1; done";
+    let mut child = command(&["do", "--", "/bin/sh", "-c", script])
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    assert_eq!(
+        (rest.as_str(), child.wait().unwrap().code()),
+        ("got\n", Some(5))
+    );
+    // Without a handler it kills, although the program is the first of its pid namespace.
+    let mut child = command(&["do", "--", "/bin/sh", "-c", "echo; exec sleep 100"])
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    out.read_line(&mut String::new()).unwrap();
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+#[test]
+fn a_bundle_runs() {
+    let config = include_str!("data/minimal.json")
+        .replace("\"rootfs\"", "\"/\"")
+        .replace(
+            "\"/bin/true\"",
+            "\"/bin/sh\", \"-c\", \"id -u; hostname; exit 3\"",
+        )
+        .replace("\"process\"", "\"hostname\": \"box\", \"process\"");
+    let bundle = Bundle::new(Some(&config));
+    let output = bundle.run("c").output().unwrap();
+    assert_eq!(texts(&output), (Some(3), "0\nbox\n".into(), String::new()));
+    assert_eq!(bundle.left_behind(), Vec::<String>::new());
+}
+
+#[test]
+fn an_id_is_used_once() {
+    let config = include_str!("data/minimal.json")
+        .replace("\"rootfs\"", "\"/\"")
+        .replace("\"/bin/true\"", "\"/bin/sh\", \"-c\", \"echo; read x\"");
+    let bundle = Bundle::new(Some(&config));
+    let mut first = bundle.run("c").stdin(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(first.stdout.take().unwrap());
+    out.read_line(&mut String::new()).unwrap();
+    let second = texts(&bundle.run("c").output().unwrap());
+    let line = "runsc-rs: run: container id: c: already in use\n";
+    assert_eq!(second, (Some(1), String::new(), line.into()));
+    // Killed, it leaves its state, which the next one with any id removes.
+    first.kill().unwrap();
+    first.wait().unwrap();
+    out.read_to_end(&mut Vec::new()).unwrap();
+    assert_eq!(bundle.left_behind(), ["c"]);
+    bundle.run("c").stdin(Stdio::null()).output().unwrap();
+    assert_eq!(bundle.left_behind(), Vec::<String>::new());
+}
+
+#[test]
+fn strace_goes_to_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let mut run = command(&["--strace-log"]);
+    let output = run
+        .arg(&log)
+        .args(["do", "--", "/bin/echo", "hello"])
+        .output()
+        .unwrap();
+    assert_eq!(texts(&output), (Some(0), "hello\n".into(), String::new()));
+    let text = fs::read_to_string(log).unwrap();
+    assert!(text.contains("write(1, \"hello\\n\", 6) = 6"), "{text}");
+}

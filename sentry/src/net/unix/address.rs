@@ -1,0 +1,116 @@
+//! Addresses of unix sockets, and the names that are not in the file system.
+
+use std::collections::BTreeMap;
+use std::sync::Weak;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::Mutex;
+
+use super::Unix;
+use crate::errno::{Errno, Result};
+
+/// sizeof(sun_path).
+const PATH_MAX: usize = 108;
+
+/// What a socket is bound to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Address {
+    /// A name in the file system, as bind(2) was given it.
+    Path(Vec<u8>),
+    /// A name of its own kind, without the leading NUL.
+    Abstract(Vec<u8>),
+}
+
+impl Address {
+    /// From struct sockaddr_un. None: only a family (autobind, or disconnect).
+    ///
+    /// # Errors
+    /// EINVAL for another family or a length that does not fit.
+    pub fn decode(raw: &[u8]) -> Result<Option<Address>> {
+        let [a, b, path @ ..] = raw else {
+            return Err(Errno::EINVAL);
+        };
+        if i32::from(u16::from_ne_bytes([*a, *b])) != libc::AF_UNIX || path.len() > PATH_MAX {
+            return Err(Errno::EINVAL);
+        }
+        Ok(match path {
+            [] => None,
+            [0, name @ ..] => Some(Address::Abstract(name.to_vec())),
+            _ => {
+                let end = path.iter().position(|b| *b == 0).unwrap_or(path.len());
+                Some(Address::Path(path[..end].to_vec()))
+            }
+        })
+    }
+
+    /// struct sockaddr_un, for `None` the family alone.
+    pub fn encode(address: Option<&Address>) -> Vec<u8> {
+        let mut raw = (libc::AF_UNIX as u16).to_ne_bytes().to_vec();
+        match address {
+            None => {}
+            Some(Address::Path(path)) => {
+                raw.extend_from_slice(path);
+                raw.push(0);
+            }
+            Some(Address::Abstract(name)) => {
+                raw.push(0);
+                raw.extend_from_slice(name);
+            }
+        }
+        raw
+    }
+}
+
+static NAMES: Mutex<BTreeMap<Vec<u8>, Weak<Unix>>> = Mutex::new(BTreeMap::new());
+
+/// Binds an abstract name. EADDRINUSE.
+pub(super) fn claim(name: &[u8], socket: Weak<Unix>) -> Result<()> {
+    let mut names = NAMES.lock();
+    if names.get(name).is_some_and(|s| s.strong_count() > 0) {
+        return Err(Errno::EADDRINUSE);
+    }
+    names.insert(name.to_vec(), socket);
+    Ok(())
+}
+
+/// Binds a free name of five digits (unix(7), "Autobind feature").
+pub(super) fn claim_any(socket: &Weak<Unix>) -> Result<Address> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..1 << 20 {
+        let name = format!("{:05x}", NEXT.fetch_add(1, Ordering::Relaxed) & 0xF_FFFF);
+        if claim(name.as_bytes(), socket.clone()).is_ok() {
+            return Ok(Address::Abstract(name.into_bytes()));
+        }
+    }
+    Err(Errno::ENOSPC)
+}
+
+pub(super) fn release(name: &[u8]) {
+    NAMES.lock().remove(name);
+}
+
+/// The socket with an abstract name. ECONNREFUSED.
+pub fn find(name: &[u8]) -> Result<std::sync::Arc<Unix>> {
+    let found = NAMES.lock().get(name).and_then(Weak::upgrade);
+    found.ok_or(Errno::ECONNREFUSED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_round_trip() {
+        for (raw, address) in [
+            (&b"\x01\0"[..], None),
+            (b"\x01\0/tmp/s\0", Some(Address::Path(b"/tmp/s".to_vec()))),
+            (b"\x01\0\0a\0b", Some(Address::Abstract(b"a\0b".to_vec()))),
+        ] {
+            assert_eq!(Address::decode(raw), Ok(address.clone()));
+            assert_eq!(Address::encode(address.as_ref()), raw);
+        }
+        assert_eq!(Address::decode(b"\x02\0xx"), Err(Errno::EINVAL));
+        assert_eq!(Address::decode(b"\x01"), Err(Errno::EINVAL));
+        assert_eq!(Address::decode(&[1; 120]), Err(Errno::EINVAL));
+    }
+}

@@ -1,0 +1,544 @@
+//! AF_UNIX sockets (unix(7)): streams, datagrams and sequenced packets between guest processes.
+//!
+//! A [`Unix`] has an inbox that its peers put [`Message`]s into, a connection state and a wait
+//! queue. Sockets refer to each other weakly; an open file (or a listener's queue of connections not
+//! yet accepted) owns one. At most one socket's lock is held at a time, and none while guest memory
+//! is copied or somebody is woken. Reading frees room and wakes those who send to this socket.
+
+pub mod address;
+mod file;
+pub mod message;
+#[cfg(test)]
+mod tests;
+mod transfer;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+pub use self::address::Address;
+pub use self::message::{Message, Rights, Ucred};
+pub use self::transfer::{Outgoing, Peek, Received};
+use crate::errno::{Errno, Result};
+use crate::fs::anon::{Anon, anon_file};
+use crate::fs::file::File;
+use crate::fs::inode::{Inode, OpenFlags};
+use crate::kernel::wait::{Ready, WaitQueue};
+
+/// Default of SO_SNDBUF and SO_RCVBUF, bytes.
+pub const DEFAULT_BUFFER: usize = 212_992;
+/// /proc/sys/net/core/somaxconn.
+const MAX_BACKLOG: usize = 4096;
+
+/// Type of socket(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Stream,
+    Datagram,
+    SeqPacket,
+}
+
+impl Kind {
+    pub fn from_number(n: i32) -> Result<Kind> {
+        Ok(match n {
+            libc::SOCK_STREAM => Kind::Stream,
+            // Linux gives a datagram socket for SOCK_RAW.
+            libc::SOCK_DGRAM | libc::SOCK_RAW => Kind::Datagram,
+            libc::SOCK_SEQPACKET => Kind::SeqPacket,
+            _ => return Err(Errno::ESOCKTNOSUPPORT),
+        })
+    }
+
+    pub fn number(self) -> i32 {
+        match self {
+            Kind::Stream => libc::SOCK_STREAM,
+            Kind::Datagram => libc::SOCK_DGRAM,
+            Kind::SeqPacket => libc::SOCK_SEQPACKET,
+        }
+    }
+
+    fn connects(self) -> bool {
+        self != Kind::Datagram
+    }
+}
+
+/// Options of setsockopt(2) that have an effect. Times in ns, 0: none.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    pub send_buffer: usize,
+    pub receive_buffer: usize,
+    pub pass_creds: bool,
+    pub receive_timeout_ns: u64,
+    pub send_timeout_ns: u64,
+    pub reuse_address: bool,
+    pub keep_alive: bool,
+    pub broadcast: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            send_buffer: DEFAULT_BUFFER,
+            receive_buffer: DEFAULT_BUFFER,
+            pass_creds: false,
+            receive_timeout_ns: 0,
+            send_timeout_ns: 0,
+            reuse_address: false,
+            keep_alive: false,
+            broadcast: false,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Inbox {
+    messages: VecDeque<Message>,
+    /// What the messages cost their senders.
+    cost: usize,
+    /// No more will come, or nobody wants it (shutdown(2)).
+    shut: bool,
+    closed: bool,
+}
+
+struct Listening {
+    backlog: usize,
+    pending: VecDeque<Arc<Unix>>,
+    creds: Ucred,
+}
+
+#[derive(Default)]
+struct State {
+    address: Option<Address>,
+    /// The inode that an address in the file system stands for.
+    inode: Option<Arc<dyn Inode>>,
+    peer: Option<Weak<Unix>>,
+    peer_address: Option<Address>,
+    peer_creds: Option<Ucred>,
+    /// Was connected at some time (streams).
+    connected: bool,
+    listening: Option<Listening>,
+    shut_write: bool,
+    error: Option<Errno>,
+    /// Datagram sockets that send here by default.
+    clients: Vec<Weak<Unix>>,
+}
+
+/// See the module documentation.
+pub struct Unix {
+    this: Weak<Unix>,
+    kind: Kind,
+    inbox: Mutex<Inbox>,
+    state: Mutex<State>,
+    pub options: Mutex<Options>,
+    queue: WaitQueue,
+    closed: AtomicBool,
+}
+
+/// What a socket inode remembers of the socket bound to it.
+struct Bound(Weak<Unix>);
+
+impl Unix {
+    pub fn new(kind: Kind) -> Arc<Unix> {
+        Arc::new_cyclic(|this| Unix {
+            this: this.clone(),
+            kind,
+            inbox: Mutex::default(),
+            state: Mutex::default(),
+            options: Mutex::default(),
+            queue: WaitQueue::new(),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// The socket behind an open file. ENOTSOCK.
+    pub fn of(file: &File) -> Result<&Unix> {
+        file.downcast::<file::SocketFile>()
+            .map(|f| &*f.0)
+            .ok_or(Errno::ENOTSOCK)
+    }
+
+    /// An open file for the socket. `flags`: O_NONBLOCK.
+    pub fn into_file(self: Arc<Self>, flags: OpenFlags) -> Arc<File> {
+        let ops = Arc::new(file::SocketFile(self));
+        anon_file(Anon::Socket, ops, flags | OpenFlags::RDWR)
+    }
+
+    /// socketpair(2).
+    pub fn pair(kind: Kind, creds: Ucred) -> (Arc<Unix>, Arc<Unix>) {
+        let (a, b) = (Unix::new(kind), Unix::new(kind));
+        a.link(&b, None, creds);
+        b.link(&a, None, creds);
+        (a, b)
+    }
+
+    fn link(&self, peer: &Arc<Unix>, address: Option<Address>, creds: Ucred) {
+        let mut state = self.state.lock();
+        state.peer = Some(Arc::downgrade(peer));
+        state.peer_address = address;
+        state.peer_creds = Some(creds);
+        state.connected = true;
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub fn queue(&self) -> &WaitQueue {
+        &self.queue
+    }
+
+    /// getsockname(2).
+    pub fn address(&self) -> Option<Address> {
+        self.state.lock().address.clone()
+    }
+
+    /// getpeername(2). ENOTCONN.
+    pub fn peer_address(&self) -> Result<Option<Address>> {
+        let state = self.state.lock();
+        if state.peer.is_none() {
+            return Err(Errno::ENOTCONN);
+        }
+        Ok(state.peer_address.clone())
+    }
+
+    /// SO_PEERCRED.
+    pub fn peer_creds(&self) -> Ucred {
+        let state = self.state.lock();
+        let listening = state.listening.as_ref().map(|l| l.creds);
+        state.peer_creds.or(listening).unwrap_or(Ucred {
+            pid: 0,
+            uid: u32::MAX,
+            gid: u32::MAX,
+        })
+    }
+
+    /// SO_ACCEPTCONN.
+    pub fn is_listening(&self) -> bool {
+        self.state.lock().listening.is_some()
+    }
+
+    /// SO_ERROR: told once.
+    pub fn take_error(&self) -> Option<Errno> {
+        self.state.lock().error.take()
+    }
+
+    fn peer(&self) -> Option<Arc<Unix>> {
+        self.state.lock().peer.as_ref().and_then(Weak::upgrade)
+    }
+
+    /// bind(2) to an abstract name; None: any free one (no effect on a socket that has a name).
+    ///
+    /// # Errors
+    /// EINVAL if it has a name, EADDRINUSE.
+    pub fn bind_abstract(&self, name: Option<&[u8]>) -> Result<()> {
+        let mut state = self.state.lock();
+        if state.address.is_some() {
+            return if name.is_none() {
+                Ok(())
+            } else {
+                Err(Errno::EINVAL)
+            };
+        }
+        state.address = Some(match name {
+            Some(name) => {
+                address::claim(name, self.this.clone())?;
+                Address::Abstract(name.to_vec())
+            }
+            None => address::claim_any(&self.this)?,
+        });
+        Ok(())
+    }
+
+    /// bind(2) to a name in the file system, whose inode was just made. EINVAL.
+    pub fn bind_inode(&self, path: Vec<u8>, inode: &Arc<dyn Inode>) -> Result<()> {
+        let mut state = self.state.lock();
+        if state.address.is_some() {
+            return Err(Errno::EINVAL);
+        }
+        inode
+            .extra()
+            .set_object(Some(Arc::new(Bound(self.this.clone()))));
+        state.address = Some(Address::Path(path));
+        state.inode = Some(inode.clone());
+        Ok(())
+    }
+
+    /// The socket bound to an inode. ECONNREFUSED.
+    pub fn at_inode(inode: &dyn Inode) -> Result<Arc<Unix>> {
+        let bound = inode.extra().object::<Bound>();
+        bound.and_then(|b| b.0.upgrade()).ok_or(Errno::ECONNREFUSED)
+    }
+
+    /// listen(2).
+    ///
+    /// # Errors
+    /// EOPNOTSUPP for datagrams, EINVAL without a name or when connected.
+    pub fn listen(&self, backlog: i32, creds: Ucred) -> Result<()> {
+        if !self.kind.connects() {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        {
+            let mut state = self.state.lock();
+            if state.address.is_none() || state.connected {
+                return Err(Errno::EINVAL);
+            }
+            let backlog = usize::try_from(backlog)
+                .unwrap_or(MAX_BACKLOG)
+                .min(MAX_BACKLOG);
+            match &mut state.listening {
+                Some(listening) => listening.backlog = backlog,
+                none => {
+                    *none = Some(Listening {
+                        backlog,
+                        pending: VecDeque::new(),
+                        creds,
+                    });
+                }
+            }
+        }
+        self.queue.wake_all();
+        Ok(())
+    }
+
+    /// accept(2): the next connection. EAGAIN, EINVAL if it does not listen.
+    pub fn accept(&self) -> Result<Arc<Unix>> {
+        if !self.kind.connects() {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let child = {
+            let mut state = self.state.lock();
+            let listening = state.listening.as_mut().ok_or(Errno::EINVAL)?;
+            listening.pending.pop_front().ok_or(Errno::EAGAIN)?
+        };
+        self.queue.wake(Ready::OUT | Ready::WRNORM);
+        Ok(child)
+    }
+
+    /// connect(2) to `target`.
+    ///
+    /// # Errors
+    /// EAGAIN if the backlog is full, ECONNREFUSED, EPROTOTYPE, EISCONN, EINVAL.
+    pub fn connect(&self, target: &Arc<Unix>, creds: Ucred) -> Result<()> {
+        if self.kind != target.kind {
+            return Err(Errno::EPROTOTYPE);
+        }
+        if !self.kind.connects() {
+            return self.connect_datagram(target);
+        }
+        let this = self.this.upgrade().ok_or(Errno::EINVAL)?;
+        let own_address = {
+            let state = self.state.lock();
+            if state.listening.is_some() {
+                return Err(Errno::EINVAL);
+            }
+            if state.connected {
+                return Err(Errno::EISCONN);
+            }
+            state.address.clone()
+        };
+        let child = Unix::new(self.kind);
+        let (address, server) = {
+            let mut state = target.state.lock();
+            let address = state.address.clone();
+            let listening = state.listening.as_mut().ok_or(Errno::ECONNREFUSED)?;
+            if target.closed.load(Ordering::Acquire) {
+                return Err(Errno::ECONNREFUSED);
+            }
+            if listening.pending.len() > listening.backlog {
+                return Err(Errno::EAGAIN);
+            }
+            listening.pending.push_back(child.clone());
+            (address, listening.creds)
+        };
+        child.state.lock().address = address.clone();
+        child.link(&this, own_address, creds);
+        child.options.lock().pass_creds = target.options.lock().pass_creds;
+        self.link(&child, address, server);
+        target.queue.wake(Ready::IN | Ready::RDNORM);
+        self.queue.wake(Ready::OUT | Ready::WRNORM);
+        Ok(())
+    }
+
+    fn connect_datagram(&self, target: &Arc<Unix>) -> Result<()> {
+        if target.closed.load(Ordering::Acquire) {
+            return Err(Errno::ECONNREFUSED);
+        }
+        // A socket that is connected hears its peer only.
+        let (address, reserved) = {
+            let state = target.state.lock();
+            let other = state
+                .peer
+                .as_ref()
+                .is_some_and(|p| p.strong_count() > 0 && !p.ptr_eq(&self.this));
+            (state.address.clone(), other)
+        };
+        if reserved {
+            return Err(Errno::EPERM);
+        }
+        {
+            let mut state = target.state.lock();
+            state.clients.retain(|c| c.strong_count() > 0);
+            state.clients.push(self.this.clone());
+        }
+        {
+            let mut state = self.state.lock();
+            state.peer = Some(Arc::downgrade(target));
+            state.peer_address = address;
+            state.connected = true;
+        }
+        self.queue.wake_all();
+        Ok(())
+    }
+
+    /// connect(2) with AF_UNSPEC: datagram sockets lose their peer.
+    pub fn disconnect(&self) -> Result<()> {
+        if self.kind.connects() {
+            return Err(Errno::EINVAL);
+        }
+        let mut state = self.state.lock();
+        state.peer = None;
+        state.peer_address = None;
+        state.connected = false;
+        Ok(())
+    }
+
+    /// shutdown(2). ENOTCONN.
+    pub fn shutdown(&self, read: bool, write: bool) -> Result<()> {
+        let peer = {
+            let mut state = self.state.lock();
+            if self.kind.connects() && !state.connected {
+                return Err(Errno::ENOTCONN);
+            }
+            state.shut_write |= write;
+            state.peer.as_ref().and_then(Weak::upgrade)
+        };
+        if read {
+            self.inbox.lock().shut = true;
+        }
+        if let Some(peer) = peer.filter(|_| self.kind.connects()) {
+            if write {
+                peer.inbox.lock().shut = true;
+            }
+            if read {
+                peer.state.lock().shut_write = true;
+            }
+            peer.queue.wake_all();
+        }
+        self.queue.wake_all();
+        Ok(())
+    }
+
+    /// The open file is gone.
+    fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        let (address, inode, peer, listening, clients) = {
+            let mut state = self.state.lock();
+            (
+                state.address.clone(),
+                state.inode.take(),
+                state.peer.take(),
+                state.listening.take(),
+                std::mem::take(&mut state.clients),
+            )
+        };
+        // An accepted socket shows its listener's name and does not own it.
+        let owner =
+            |name: &[u8]| address::find(name).is_ok_and(|s| std::ptr::eq(Arc::as_ptr(&s), self));
+        if let Some(Address::Abstract(name)) = &address
+            && owner(name)
+        {
+            address::release(name);
+        }
+        if let Some(inode) = inode {
+            inode.extra().set_object(None);
+        }
+        let unread = {
+            let mut inbox = self.inbox.lock();
+            inbox.closed = true;
+            inbox.shut = true;
+            inbox.cost = 0;
+            std::mem::take(&mut inbox.messages)
+        };
+        for child in listening.into_iter().flat_map(|l| l.pending) {
+            child.close_reset();
+        }
+        if let Some(peer) = peer.and_then(|p| p.upgrade())
+            && self.kind.connects()
+        {
+            peer.peer_closed(!unread.is_empty());
+        }
+        for client in clients.iter().filter_map(Weak::upgrade) {
+            client.queue.wake_all();
+        }
+        // Whoever waits to send here finds it closed.
+        self.queue.wake_all();
+    }
+
+    /// A connection that nobody accepted.
+    fn close_reset(&self) {
+        let peer = self.peer();
+        self.close();
+        if let Some(peer) = peer {
+            peer.state.lock().error = Some(Errno::ECONNRESET);
+            peer.queue.wake_all();
+        }
+    }
+
+    fn peer_closed(&self, lost_data: bool) {
+        self.inbox.lock().shut = true;
+        {
+            let mut state = self.state.lock();
+            state.shut_write = true;
+            if lost_data {
+                state.error = Some(Errno::ECONNRESET);
+            }
+        }
+        self.queue.wake_all();
+    }
+
+    /// What poll(2) shows.
+    pub fn ready(&self) -> Ready {
+        let readable = Ready::IN | Ready::RDNORM;
+        let writable = Ready::OUT | Ready::WRNORM | Ready::WRBAND;
+        let mut ready = Ready::empty();
+        let (connected, shut_write, peer) = {
+            let state = self.state.lock();
+            if let Some(listening) = &state.listening {
+                return if listening.pending.is_empty() {
+                    Ready::empty()
+                } else {
+                    readable
+                };
+            }
+            if state.error.is_some() {
+                ready |= Ready::ERR;
+            }
+            let peer = state.peer.as_ref().and_then(Weak::upgrade);
+            (state.connected, state.shut_write, peer)
+        };
+        {
+            let inbox = self.inbox.lock();
+            if !inbox.messages.is_empty() {
+                ready |= readable;
+            }
+            if inbox.shut {
+                ready |= readable | Ready::RDHUP;
+            }
+            if inbox.shut && shut_write {
+                ready |= Ready::HUP;
+            }
+        }
+        if self.kind.connects() && !connected {
+            return ready | Ready::HUP | writable;
+        }
+        // Linux: as long as no more than a quarter of the buffer is in use.
+        let limit = self.options.lock().send_buffer / 4;
+        let room = peer.is_none_or(|p| p.inbox.lock().cost <= limit);
+        if room {
+            ready |= writable;
+        }
+        ready
+    }
+}

@@ -1,0 +1,252 @@
+//! Unix sockets without tasks: what they do below the system calls.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::fs::eventfd::{Take, eventfd};
+use crate::fs::inode::FileType;
+use crate::mm::io::{Sink, Source};
+
+const ME: Ucred = Ucred {
+    pid: 1,
+    uid: 1000,
+    gid: 100,
+};
+
+fn pair(kind: Kind) -> (Arc<File>, Arc<File>) {
+    let (a, b) = Unix::pair(kind, ME);
+    (
+        a.into_file(OpenFlags::empty()),
+        b.into_file(OpenFlags::empty()),
+    )
+}
+
+fn file(kind: Kind) -> Arc<File> {
+    Unix::new(kind).into_file(OpenFlags::empty())
+}
+
+/// The socket of an open file, as others refer to it.
+fn socket(file: &File) -> Arc<Unix> {
+    Unix::of(file).unwrap().this.upgrade().unwrap()
+}
+
+fn read(file: &File, len: usize) -> Result<Vec<u8>> {
+    let mut buf = vec![0u8; len];
+    let n = file.read(&mut Sink::kernel(&mut buf))?;
+    buf.truncate(n);
+    Ok(buf)
+}
+
+fn write(file: &File, data: &[u8]) -> Result<usize> {
+    file.write(&mut Source::kernel(data))
+}
+
+fn send_files(to: &File, files: Vec<Arc<File>>, limit: u64) -> Result<usize> {
+    // A user of its own a limit: tests run side by side.
+    let mut out = Outgoing {
+        creds: ME,
+        rights: Rights::new(files, limit as u32 + 70_000, limit)?,
+    };
+    Unix::of(to)?.send_stream(&mut Source::kernel(b"f"), &mut out)
+}
+
+fn receive(from: &File, len: usize, peek: Peek) -> Result<Received> {
+    let mut buf = vec![0u8; len];
+    Unix::of(from)?.receive(&mut Sink::kernel(&mut buf), peek)
+}
+
+#[test]
+fn a_stream_joins_and_packets_stay_apart() {
+    let (a, b) = pair(Kind::Stream);
+    write(&a, b"one").unwrap();
+    write(&a, b"two").unwrap();
+    assert_eq!(read(&b, 4), Ok(b"onet".to_vec()));
+    assert_eq!(read(&b, 9), Ok(b"wo".to_vec()));
+    assert_eq!(read(&b, 9), Err(Errno::EAGAIN));
+    for kind in [Kind::Datagram, Kind::SeqPacket] {
+        let (a, b) = pair(kind);
+        write(&a, b"one").unwrap();
+        write(&a, b"").unwrap();
+        write(&a, b"two").unwrap();
+        assert_eq!(receive(&b, 2, Peek::Yes).unwrap().full, 3);
+        let got = receive(&b, 2, Peek::No).unwrap();
+        assert_eq!((got.count, got.truncated()), (2, true));
+        assert_eq!(read(&b, 9), Ok(vec![]));
+        assert_eq!(read(&b, 9), Ok(b"two".to_vec()));
+        assert_eq!(write(&a, &vec![0; 300_000]), Err(Errno::EMSGSIZE));
+    }
+}
+
+#[test]
+fn a_full_stream_takes_part_and_goes_on() {
+    let (a, b) = pair(Kind::Stream);
+    let data: Vec<u8> = (0..600_000u32).map(|i| (i / 7) as u8).collect();
+    let mut src = Source::kernel(&data);
+    let first = a.write(&mut src).unwrap();
+    assert!(first < data.len());
+    assert_eq!(a.write(&mut src), Err(Errno::EAGAIN));
+    assert!(!a.ready().contains(Ready::OUT));
+    let mut got = read(&b, 100_000).unwrap();
+    while got.len() < data.len() {
+        if src.remaining() > 0 {
+            let _ = a.write(&mut src);
+        }
+        got.extend(read(&b, 77_777).unwrap());
+    }
+    assert!(got == data);
+    assert!(a.ready().contains(Ready::OUT));
+}
+
+#[test]
+fn ends_are_seen() {
+    let (a, b) = pair(Kind::Stream);
+    write(&a, b"last").unwrap();
+    Unix::of(&a).unwrap().shutdown(false, true).unwrap();
+    assert_eq!(write(&a, b"x"), Err(Errno::EPIPE));
+    assert_eq!(read(&b, 9), Ok(b"last".to_vec()));
+    assert_eq!(read(&b, 9), Ok(vec![]));
+    assert!(b.ready().contains(Ready::RDHUP | Ready::IN));
+    assert!(!b.ready().contains(Ready::HUP));
+    write(&b, b"unread").unwrap();
+    drop(a);
+    assert!(b.ready().contains(Ready::HUP | Ready::ERR));
+    assert_eq!(read(&b, 9), Err(Errno::ECONNRESET));
+    assert_eq!(read(&b, 9), Ok(vec![]));
+    assert_eq!(write(&b, b"x"), Err(Errno::EPIPE));
+
+    let (a, b) = pair(Kind::Datagram);
+    drop(a);
+    assert_eq!(write(&b, b"x"), Err(Errno::ECONNREFUSED));
+    assert_eq!(read(&b, 9), Err(Errno::EAGAIN));
+}
+
+#[test]
+fn connections_by_abstract_name() {
+    let listener = file(Kind::Stream);
+    let server = Unix::of(&listener).unwrap();
+    assert_eq!(server.listen(1, ME), Err(Errno::EINVAL));
+    server.bind_abstract(Some(b"t-conn")).unwrap();
+    let other = file(Kind::Stream);
+    let bind = Unix::of(&other).unwrap().bind_abstract(Some(b"t-conn"));
+    assert_eq!(bind, Err(Errno::EADDRINUSE));
+    let target = address::find(b"t-conn").unwrap();
+    let client = file(Kind::Stream);
+    let c = Unix::of(&client).unwrap();
+    assert_eq!(c.connect(&target, ME), Err(Errno::ECONNREFUSED));
+    server.listen(1, ME).unwrap();
+    assert_eq!(
+        client.ready(),
+        Ready::HUP | Ready::OUT | Ready::WRNORM | Ready::WRBAND
+    );
+    let mine = Ucred { pid: 77, ..ME };
+    c.connect(&target, mine).unwrap();
+    assert_eq!(c.connect(&target, ME), Err(Errno::EISCONN));
+    // The backlog is 1: Linux lets in one more.
+    let second = file(Kind::Stream);
+    Unix::of(&second).unwrap().connect(&target, ME).unwrap();
+    let third = file(Kind::Stream);
+    let full = Unix::of(&third).unwrap().connect(&target, ME);
+    assert_eq!(full, Err(Errno::EAGAIN));
+    // Data may be sent before the connection is accepted.
+    write(&client, b"early").unwrap();
+    assert!(listener.ready().contains(Ready::IN));
+    let accepted = server.accept().unwrap().into_file(OpenFlags::empty());
+    assert_eq!(read(&accepted, 9), Ok(b"early".to_vec()));
+    let s = Unix::of(&accepted).unwrap();
+    assert_eq!((s.peer_creds(), c.peer_creds()), (mine, ME));
+    assert_eq!(s.address(), Some(Address::Abstract(b"t-conn".to_vec())));
+    assert_eq!(c.peer_address(), Ok(s.address()));
+    // Closing an accepted socket leaves the name, closing the listener takes it.
+    drop((accepted, target));
+    assert!(address::find(b"t-conn").is_ok());
+    drop(listener);
+    assert!(address::find(b"t-conn").is_err());
+    assert_eq!(read(&second, 1), Err(Errno::ECONNRESET));
+}
+
+#[test]
+fn datagrams_from_strangers() {
+    let server = file(Kind::Datagram);
+    let s = Unix::of(&server).unwrap();
+    s.bind_abstract(None).unwrap();
+    let Some(Address::Abstract(name)) = s.address() else {
+        panic!("autobind gives an abstract name");
+    };
+    assert_eq!(name.len(), 5);
+    let client = file(Kind::Datagram);
+    let c = Unix::of(&client).unwrap();
+    assert_eq!(write(&client, b"x"), Err(Errno::ENOTCONN));
+    c.bind_abstract(Some(b"t-stranger")).unwrap();
+    c.connect(&socket(&server), ME).unwrap();
+    let mut sent = 0;
+    while write(&client, b"hello").is_ok() {
+        sent += 1;
+    }
+    assert_eq!(sent, 11);
+    let got = receive(&server, 9, Peek::No).unwrap();
+    assert_eq!(got.from, Some(Address::Abstract(b"t-stranger".to_vec())));
+    assert_eq!(write(&client, b"again"), Ok(5));
+    drop(server);
+    assert_eq!(write(&client, b"x"), Err(Errno::ECONNREFUSED));
+}
+
+#[test]
+fn files_travel_and_are_counted() {
+    let (a, b) = pair(Kind::Stream);
+    let event = eventfd(5, Take::All, OpenFlags::empty());
+    write(&a, b"before").unwrap();
+    send_files(&a, vec![event.clone()], 10).unwrap();
+    write(&a, b"after").unwrap();
+    let got = receive(&b, 100, Peek::No).unwrap();
+    // Reading stops behind the byte that brought the file.
+    assert_eq!(got.count, 7);
+    assert!(Arc::ptr_eq(&got.files[0], &event));
+    assert_eq!(read(&b, 100), Ok(b"after".to_vec()));
+
+    for _ in 0..3 {
+        send_files(&a, vec![event.clone(); 3], 10).unwrap();
+    }
+    let many = send_files(&a, vec![event.clone(); 3], 10);
+    assert_eq!(many, Err(Errno::ETOOMANYREFS));
+    drop(b);
+    // Those were never read; now they do not count any more.
+    let (c, _d) = pair(Kind::Stream);
+    send_files(&c, vec![event; 10], 10).unwrap();
+}
+
+#[test]
+fn sockets_in_sockets_do_not_exhaust_the_stack() {
+    let (mut outer, mut far) = pair(Kind::Stream);
+    for _ in 0..50_000 {
+        let (a, b) = pair(Kind::Stream);
+        send_files(&a, vec![outer, far], 200_000).unwrap();
+        (outer, far) = (a, b);
+    }
+    drop(far);
+    drop(outer);
+}
+
+#[test]
+fn a_bound_name_leads_to_its_socket() {
+    let place = crate::fs::anon::anon_path(
+        crate::fs::anon::Anon::Host(FileType::Socket, "s"),
+        crate::kernel::cred::Uid(0),
+        crate::kernel::cred::Gid(0),
+    );
+    assert_eq!(
+        Unix::at_inode(&**place.inode()).err(),
+        Some(Errno::ECONNREFUSED)
+    );
+    let server = file(Kind::SeqPacket);
+    let s = Unix::of(&server).unwrap();
+    s.bind_inode(b"/s".to_vec(), place.inode()).unwrap();
+    assert!(Arc::ptr_eq(
+        &Unix::at_inode(&**place.inode()).unwrap(),
+        &socket(&server)
+    ));
+    let stream = file(Kind::Stream);
+    let wrong = Unix::of(&stream).unwrap().connect(&socket(&server), ME);
+    assert_eq!(wrong, Err(Errno::EPROTOTYPE));
+    drop(server);
+    assert!(Unix::at_inode(&**place.inode()).is_err());
+}

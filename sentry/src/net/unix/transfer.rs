@@ -1,0 +1,406 @@
+//! Sending and receiving.
+
+use std::sync::Arc;
+
+use super::{Address, Kind, Message, Rights, Ucred, Unix};
+use crate::errno::{Errno, Result};
+use crate::fs::file::File;
+use crate::kernel::wait::Ready;
+use crate::mm::io::{Sink, Source};
+
+/// A stream is cut into messages of at most this many bytes.
+const STREAM_CHUNK: usize = 32 * 1024;
+/// /proc/sys/net/unix/max_dgram_qlen: messages from strangers a datagram socket keeps.
+const MAX_QUEUE: usize = 10;
+
+/// What goes with the bytes of a sendmsg(2).
+pub struct Outgoing {
+    pub creds: Ucred,
+    pub rights: Rights,
+}
+
+/// MSG_PEEK or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peek {
+    No,
+    Yes,
+}
+
+/// What came with the bytes of a recvmsg(2).
+#[derive(Default)]
+pub struct Received {
+    /// Bytes put.
+    pub count: usize,
+    /// Length of the whole message (datagrams).
+    pub full: usize,
+    pub from: Option<Address>,
+    pub creds: Ucred,
+    pub files: Vec<Arc<File>>,
+}
+
+impl Received {
+    /// The rest of a message did not fit.
+    pub fn truncated(&self) -> bool {
+        self.full > self.count
+    }
+}
+
+impl Unix {
+    /// Sends bytes of `src` to the peer of a stream: as many as there is room for. The rights go
+    /// with the first of them.
+    ///
+    /// # Errors
+    /// EAGAIN if there is no room, EPIPE, ENOTCONN.
+    pub fn send_stream(&self, src: &mut Source<'_>, out: &mut Outgoing) -> Result<usize> {
+        let mut total = 0;
+        let limit = self.options.lock().send_buffer;
+        while src.remaining() > 0 {
+            let peer = match self.stream_peer() {
+                Ok(peer) => peer,
+                Err(_) if total > 0 => break,
+                Err(e) => return Err(e),
+            };
+            {
+                let inbox = peer.inbox.lock();
+                if inbox.cost >= limit {
+                    break;
+                }
+            }
+            let room = limit.clamp(1, STREAM_CHUNK);
+            let mut data = vec![0u8; src.remaining().min(room)];
+            let got = match src.take(&mut data) {
+                Ok(n) => n,
+                Err(_) if total > 0 => break,
+                Err(e) => return Err(e),
+            };
+            let short = got < data.len();
+            data.truncate(got);
+            let message = Message {
+                data,
+                start: 0,
+                from: self.address(),
+                creds: out.creds,
+                rights: std::mem::take(&mut out.rights),
+            };
+            if let Err(e) = peer.deliver(message) {
+                return if total > 0 { Ok(total) } else { Err(e) };
+            }
+            total += got;
+            if short {
+                break;
+            }
+        }
+        if total == 0 {
+            return Err(Errno::EAGAIN);
+        }
+        Ok(total)
+    }
+
+    fn stream_peer(&self) -> Result<Arc<Unix>> {
+        let state = self.state.lock();
+        if state.shut_write {
+            return Err(Errno::EPIPE);
+        }
+        let peer = state.peer.as_ref().ok_or(if state.connected {
+            Errno::EPIPE
+        } else {
+            Errno::ENOTCONN
+        })?;
+        peer.upgrade().ok_or(Errno::EPIPE)
+    }
+
+    /// Adds a message to the inbox.
+    fn deliver(&self, message: Message) -> Result<()> {
+        {
+            let mut inbox = self.inbox.lock();
+            if inbox.closed || (inbox.shut && self.kind.connects()) {
+                return Err(Errno::EPIPE);
+            }
+            inbox.cost += message.cost();
+            inbox.messages.push_back(message);
+        }
+        self.queue.wake(Ready::IN | Ready::RDNORM);
+        Ok(())
+    }
+
+    /// Where a datagram or packet goes: to `to`, or to the peer.
+    ///
+    /// # Errors
+    /// ENOTCONN, EPIPE, ECONNREFUSED if it is gone, EPROTOTYPE, EISCONN.
+    pub fn packet_target(&self, to: Option<Arc<Unix>>) -> Result<Arc<Unix>> {
+        let state = self.state.lock();
+        if state.shut_write {
+            return Err(Errno::EPIPE);
+        }
+        if let Some(to) = to.filter(|_| self.kind == Kind::Datagram) {
+            return if to.kind == Kind::Datagram {
+                Ok(to)
+            } else {
+                Err(Errno::EPROTOTYPE)
+            };
+        }
+        let gone = if self.kind == Kind::Datagram {
+            Errno::ECONNREFUSED
+        } else {
+            Errno::EPIPE
+        };
+        match &state.peer {
+            Some(peer) => peer.upgrade().ok_or(gone),
+            None if state.connected => Err(gone),
+            None => Err(Errno::ENOTCONN),
+        }
+    }
+
+    /// EMSGSIZE for a packet that can never be sent.
+    pub fn check_packet_len(&self, len: usize) -> Result<()> {
+        if len > self.options.lock().send_buffer.saturating_sub(32) {
+            return Err(Errno::EMSGSIZE);
+        }
+        Ok(())
+    }
+
+    /// Sends one packet to `target`; it stays in `message` unless Ok.
+    ///
+    /// # Errors
+    /// EAGAIN if there is no room, ECONNREFUSED or EPIPE.
+    pub fn send_packet(&self, target: &Arc<Unix>, message: &mut Option<Message>) -> Result<()> {
+        let limit = self.options.lock().send_buffer;
+        let stranger = self.kind == Kind::Datagram && {
+            let state = target.state.lock();
+            let heard = state.peer.as_ref().filter(|p| p.strong_count() > 0);
+            match heard {
+                Some(peer) if !peer.ptr_eq(&self.this) => return Err(Errno::EPERM),
+                heard => heard.is_none(),
+            }
+        };
+        {
+            let mut inbox = target.inbox.lock();
+            if inbox.closed {
+                return Err(if self.kind == Kind::Datagram {
+                    Errno::ECONNREFUSED
+                } else {
+                    Errno::EPIPE
+                });
+            }
+            if inbox.shut {
+                return Err(Errno::EPIPE);
+            }
+            if inbox.cost >= limit || (stranger && inbox.messages.len() > MAX_QUEUE) {
+                return Err(Errno::EAGAIN);
+            }
+            let Some(message) = message.take() else {
+                return Ok(());
+            };
+            inbox.cost += message.cost();
+            inbox.messages.push_back(message);
+        }
+        target.queue.wake(Ready::IN | Ready::RDNORM);
+        Ok(())
+    }
+
+    /// There is room again: whoever sends here is told.
+    fn room(&self) {
+        let (peer, clients) = {
+            let mut state = self.state.lock();
+            state.clients.retain(|c| c.strong_count() > 0);
+            let peer = state.peer.as_ref().and_then(std::sync::Weak::upgrade);
+            (peer, state.clients.clone())
+        };
+        let ready = Ready::OUT | Ready::WRNORM | Ready::WRBAND;
+        if let Some(peer) = peer {
+            peer.queue.wake(ready);
+        }
+        for client in clients.iter().filter_map(std::sync::Weak::upgrade) {
+            client.queue.wake(ready);
+        }
+        // Senders without a connection wait here.
+        self.queue.wake(ready);
+    }
+
+    /// Takes (or looks at) what is in the inbox.
+    ///
+    /// # Errors
+    /// EAGAIN if there is nothing, EINVAL or ENOTCONN where nothing can come, a pending error.
+    pub fn receive(&self, dst: &mut Sink<'_>, peek: Peek) -> Result<Received> {
+        if self.kind == Kind::Stream {
+            self.receive_stream(dst, peek)
+        } else {
+            self.receive_packet(dst, peek)
+        }
+    }
+
+    /// What an empty inbox means.
+    fn nothing(&self) -> Result<Received> {
+        let mut state = self.state.lock();
+        if let Some(error) = state.error.take() {
+            return Err(error);
+        }
+        let connected = state.connected;
+        drop(state);
+        if self.inbox.lock().shut {
+            return Ok(Received::default());
+        }
+        match self.kind {
+            Kind::Stream if !connected => Err(Errno::EINVAL),
+            Kind::SeqPacket if !connected => Err(Errno::ENOTCONN),
+            _ => Err(Errno::EAGAIN),
+        }
+    }
+
+    fn receive_packet(&self, dst: &mut Sink<'_>, peek: Peek) -> Result<Received> {
+        let mut got = Received::default();
+        let data = {
+            let mut inbox = self.inbox.lock();
+            let message = match peek {
+                Peek::Yes => inbox.messages.front().map(|m| {
+                    let keep = m.data.len().min(dst.remaining());
+                    let data = m.data[..keep].to_vec();
+                    (data, m.data.len(), m.from.clone(), m.creds, m.rights.look())
+                }),
+                Peek::No => inbox.messages.pop_front().map(|mut m| {
+                    inbox.cost -= m.cost();
+                    let files = m.rights.take();
+                    let data = std::mem::take(&mut m.data);
+                    let full = data.len();
+                    (data, full, m.from.take(), m.creds, files)
+                }),
+            };
+            drop(inbox);
+            match message {
+                None => return self.nothing(),
+                Some((data, full, from, creds, files)) => {
+                    got.full = full;
+                    got.from = from;
+                    got.creds = creds;
+                    got.files = files;
+                    data
+                }
+            }
+        };
+        if peek == Peek::No {
+            self.room();
+        }
+        let n = data.len().min(dst.remaining());
+        got.count = if n == 0 { 0 } else { dst.put(&data[..n])? };
+        Ok(got)
+    }
+
+    fn receive_stream(&self, dst: &mut Sink<'_>, peek: Peek) -> Result<Received> {
+        if dst.remaining() == 0 {
+            return Ok(Received::default());
+        }
+        if peek == Peek::Yes {
+            return self.peek_stream(dst);
+        }
+        let pass_creds = self.options.lock().pass_creds;
+        let mut got = Received::default();
+        while dst.remaining() > 0 && got.files.is_empty() {
+            let part = {
+                let mut inbox = self.inbox.lock();
+                let differs = |m: &Message| pass_creds && m.creds != got.creds;
+                match inbox.messages.pop_front() {
+                    None => None,
+                    Some(m) if got.count > 0 && differs(&m) => {
+                        inbox.messages.push_front(m);
+                        break;
+                    }
+                    Some(mut m) => {
+                        inbox.cost -= m.cost();
+                        got.files = m.rights.take();
+                        got.creds = m.creds;
+                        if got.from.is_none() {
+                            got.from = m.from.clone();
+                        }
+                        let n = m.len().min(dst.remaining());
+                        if n == m.len() {
+                            let mut data = std::mem::take(&mut m.data);
+                            data.drain(..m.start);
+                            Some(data)
+                        } else {
+                            let data = m.data[m.start..m.start + n].to_vec();
+                            m.start += n;
+                            inbox.cost += m.cost();
+                            inbox.messages.push_front(m);
+                            Some(data)
+                        }
+                    }
+                }
+            };
+            let Some(data) = part else {
+                if got.count > 0 {
+                    break;
+                }
+                return self.nothing();
+            };
+            let put = dst.put(&data);
+            let done = *put.as_ref().unwrap_or(&0);
+            if done < data.len() {
+                self.give_back(data[done..].to_vec(), &got);
+            }
+            got.count += done;
+            match put {
+                Err(e) if got.count == 0 => return Err(e),
+                Ok(n) if n == data.len() => {}
+                _ => break,
+            }
+        }
+        got.full = got.count;
+        self.room();
+        Ok(got)
+    }
+
+    /// Bytes that could not be copied out are still there.
+    fn give_back(&self, data: Vec<u8>, got: &Received) {
+        let message = Message {
+            data,
+            start: 0,
+            from: got.from.clone(),
+            creds: got.creds,
+            rights: Rights::default(),
+        };
+        let mut inbox = self.inbox.lock();
+        inbox.cost += message.cost();
+        inbox.messages.push_front(message);
+    }
+
+    fn peek_stream(&self, dst: &mut Sink<'_>) -> Result<Received> {
+        let mut got = Received::default();
+        let mut data = Vec::new();
+        {
+            let inbox = self.inbox.lock();
+            for m in &inbox.messages {
+                let n = m.len().min(dst.remaining() - data.len());
+                if n == 0 {
+                    break;
+                }
+                data.extend_from_slice(&m.data[m.start..m.start + n]);
+                got.creds = m.creds;
+                got.from = m.from.clone();
+                got.files = m.rights.look();
+                if !got.files.is_empty() {
+                    break;
+                }
+            }
+        }
+        if data.is_empty() {
+            return self.nothing();
+        }
+        got.count = dst.put(&data)?;
+        got.full = got.count;
+        Ok(got)
+    }
+
+    /// FIONREAD: bytes in the inbox, for packets of the first one.
+    pub fn readable_bytes(&self) -> usize {
+        let inbox = self.inbox.lock();
+        match self.kind {
+            Kind::Stream => inbox.messages.iter().map(Message::len).sum(),
+            _ => inbox.messages.front().map_or(0, Message::len),
+        }
+    }
+
+    /// TIOCOUTQ: what the peer has not read yet.
+    pub fn unread_bytes(&self) -> usize {
+        self.peer().map_or(0, |p| p.inbox.lock().cost)
+    }
+}

@@ -1,0 +1,56 @@
+//! ioctl(2): the requests every file knows; the rest is the file's.
+
+use super::super::{Args, SysResult};
+use crate::errno::Errno;
+use crate::fs::fdtable::Exec;
+use crate::fs::inode::{FileType, OpenFlags};
+use crate::kernel::task::Task;
+
+const FIONCLEX: u32 = 0x5450;
+const FIOCLEX: u32 = 0x5451;
+const FIONBIO: u32 = 0x5421;
+const FIOASYNC: u32 = 0x5452;
+const FIONREAD: u32 = 0x541B;
+const FIOQSIZE: u32 = 0x5460;
+const FIGETBSZ: u32 = 2;
+
+pub async fn ioctl(t: &Task, a: &Args) -> SysResult {
+    let (fd, request, arg) = (a.int(0), a.uint(1), a.u64(2));
+    let file = t.file(fd)?;
+    let kind = file.inode().kind();
+    match request {
+        FIOCLEX => t.files().set_exec(fd, Exec::Close)?,
+        FIONCLEX => t.files().set_exec(fd, Exec::Keep)?,
+        FIONBIO | FIOASYNC => {
+            let on: i32 = t.mm().read_obj(arg)?;
+            let flag = if request == FIONBIO {
+                OpenFlags::NONBLOCK
+            } else {
+                OpenFlags::ASYNC
+            };
+            let mut flags = file.flags();
+            flags.set(flag, on != 0);
+            file.set_flags(flags);
+        }
+        FIONREAD if kind == FileType::Regular => {
+            let left = file.attr()?.size.saturating_sub(file.position());
+            t.mm()
+                .write_obj(arg, &i32::try_from(left).unwrap_or(i32::MAX))?;
+        }
+        FIOQSIZE if matches!(kind, FileType::Regular | FileType::Dir | FileType::Symlink) => {
+            t.mm().write_obj(arg, &file.attr()?.size)?;
+        }
+        FIGETBSZ if matches!(kind, FileType::Regular | FileType::Dir) => {
+            let size = i32::try_from(file.attr()?.blksize).unwrap_or(4096);
+            t.mm().write_obj(arg, &size)?;
+        }
+        _ if matches!(kind, FileType::Regular | FileType::Dir) => {
+            return match file.ops().ioctl(t, &file, request, arg) {
+                Err(Errno::EINVAL) => Err(Errno::ENOTTY.into()),
+                other => Ok(other?),
+            };
+        }
+        _ => return Ok(file.ops().ioctl(t, &file, request, arg)?),
+    }
+    Ok(0)
+}

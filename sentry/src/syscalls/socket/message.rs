@@ -1,0 +1,539 @@
+//! sendmsg(2), recvmsg(2) and their relatives.
+
+use std::sync::Arc;
+
+use super::{deadline, find, read_address, socket_file, write_address};
+use crate::errno::{Errno, Error, Result};
+use crate::fs::fdtable::Exec;
+use crate::fs::file::File;
+use crate::kernel::block::Stop;
+use crate::kernel::cred::Cap;
+use crate::kernel::signal::send::send_to_task;
+use crate::kernel::signal::{SigInfo, Signal};
+use crate::kernel::task::Task;
+use crate::kernel::time::MonoTime;
+use crate::kernel::wait::Ready;
+use crate::mm::Mm;
+use crate::mm::io::{Segment, Sink, Source};
+use crate::net::unix::message::MAX_RIGHTS;
+use crate::net::unix::{Address, Kind, Message, Outgoing, Peek, Received, Rights, Ucred, Unix};
+use crate::syscalls::signal::read_timespec;
+use crate::syscalls::{Args, SysResult};
+
+/// Most bytes of a transfer (MAX_RW_COUNT).
+const MAX_RW: usize = 0x7fff_f000;
+const UIO_MAXIOV: u64 = 1024;
+/// Most bytes of control data taken.
+const MAX_CONTROL: usize = 8192;
+/// sizeof(struct msghdr), sizeof(struct mmsghdr), sizeof(struct cmsghdr).
+const MSGHDR_LEN: u64 = 56;
+const MMSGHDR_LEN: u64 = 64;
+const CMSGHDR_LEN: usize = 16;
+const MSG_CMSG_CLOEXEC: i32 = libc::MSG_CMSG_CLOEXEC;
+
+/// struct msghdr.
+struct Header {
+    name: u64,
+    name_len: u32,
+    iov: u64,
+    iov_len: u64,
+    control: u64,
+    control_len: u64,
+}
+
+fn read_header(t: &Task, addr: u64) -> Result<Header> {
+    let words: [u64; 7] = t.mm().read_obj(addr)?;
+    Ok(Header {
+        name: words[0],
+        name_len: words[1] as u32,
+        iov: words[2],
+        iov_len: words[3],
+        control: words[4],
+        control_len: words[5],
+    })
+}
+
+fn read_segments(t: &Task, h: &Header) -> Result<Vec<Segment>> {
+    if h.iov_len > UIO_MAXIOV {
+        return Err(Errno::EMSGSIZE);
+    }
+    let mut raw = vec![0u8; h.iov_len as usize * 16];
+    if !raw.is_empty() {
+        t.mm().read_bytes(h.iov, &mut raw)?;
+    }
+    let word = |b: &[u8]| b.iter().rev().fold(0u64, |w, b| w << 8 | u64::from(*b));
+    let mut left = MAX_RW;
+    let mut segments = Vec::with_capacity(h.iov_len as usize);
+    for entry in raw.chunks_exact(16) {
+        let (addr, len) = (word(&entry[..8]), word(&entry[8..]));
+        if i64::try_from(len).is_err() {
+            return Err(Errno::EINVAL);
+        }
+        let len = usize::try_from(len).unwrap_or(left).min(left);
+        left -= len;
+        segments.push(Segment { addr, len });
+    }
+    Ok(segments)
+}
+
+/// What the guest's control data asks to send along.
+fn read_control(t: &Task, h: &Header) -> Result<Outgoing> {
+    let mut creds = Ucred::of(t);
+    let mut files = Vec::new();
+    let len = usize::try_from(h.control_len).map_err(|_| Errno::ENOBUFS)?;
+    if h.control == 0 || len == 0 {
+        return Ok(Outgoing {
+            creds,
+            rights: Rights::default(),
+        });
+    }
+    if len > MAX_CONTROL {
+        return Err(Errno::ENOBUFS);
+    }
+    let mut raw = vec![0u8; len];
+    t.mm().read_bytes(h.control, &mut raw)?;
+    let int = |b: &[u8]| i32::from_ne_bytes([b[0], b[1], b[2], b[3]]);
+    let mut rest = &raw[..];
+    while rest.len() >= CMSGHDR_LEN {
+        let size = rest[..8]
+            .iter()
+            .rev()
+            .fold(0u64, |w, b| w << 8 | u64::from(*b));
+        let size = usize::try_from(size)
+            .ok()
+            .filter(|s| (CMSGHDR_LEN..=rest.len()).contains(s))
+            .ok_or(Errno::EINVAL)?;
+        let data = &rest[CMSGHDR_LEN..size];
+        if int(&rest[8..]) == libc::SOL_SOCKET {
+            match int(&rest[12..]) {
+                libc::SCM_RIGHTS => {
+                    for fd in data.chunks_exact(4) {
+                        files.push(t.files().get_any(int(fd))?);
+                    }
+                    if files.len() > MAX_RIGHTS {
+                        return Err(Errno::EINVAL);
+                    }
+                }
+                libc::SCM_CREDENTIALS if data.len() == 12 => {
+                    creds = check_creds(t, [int(data), int(&data[4..]), int(&data[8..])])?;
+                }
+                _ => return Err(Errno::EINVAL),
+            }
+        }
+        rest = &rest[size.next_multiple_of(8).min(rest.len())..];
+    }
+    let limit = t.group().limits.lock().soft(libc::RLIMIT_NOFILE);
+    Ok(Outgoing {
+        creds,
+        rights: Rights::new(files, creds.uid, limit)?,
+    })
+}
+
+/// A process may name itself, or with privileges anybody (unix(7), SCM_CREDENTIALS). EPERM.
+fn check_creds(t: &Task, [pid, uid, gid]: [i32; 3]) -> Result<Ucred> {
+    let creds = t.creds();
+    let (uid, gid) = (uid as u32, gid as u32);
+    let own_uid = [creds.ruid.0, creds.euid.0, creds.suid.0].contains(&uid);
+    let own_gid = [creds.rgid.0, creds.egid.0, creds.sgid.0].contains(&gid);
+    if (pid != t.pid() && !creds.has_cap(Cap::SysAdmin))
+        || !(own_uid || creds.has_cap(Cap::Setuid))
+        || !(own_gid || creds.has_cap(Cap::Setgid))
+    {
+        return Err(Errno::EPERM);
+    }
+    if pid != t.pid() && t.kernel().tree.group(pid).is_none() {
+        return Err(Errno::ESRCH);
+    }
+    Ok(Ucred { pid, uid, gid })
+}
+
+/// EPIPE raises SIGPIPE, unless the caller does not want it.
+fn broken(t: &Task, kind: Kind, flags: i32, e: Errno) -> Error {
+    if e == Errno::EPIPE && kind != Kind::Datagram && flags & libc::MSG_NOSIGNAL == 0 {
+        let info = SigInfo::user(Signal::SIGPIPE, t.pid(), t.creds().ruid.0);
+        send_to_task(t, info);
+    }
+    e.into()
+}
+
+/// Sends one message; the bytes sent.
+async fn send(
+    t: &Task,
+    file: &Arc<File>,
+    to: Option<Address>,
+    src: &mut Source<'_>,
+    mut out: Outgoing,
+    flags: i32,
+) -> SysResult {
+    let socket = Unix::of(file)?;
+    if flags & libc::MSG_OOB != 0 {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    let wait = !file.nonblocking() && flags & libc::MSG_DONTWAIT == 0;
+    let until = deadline(socket.options.lock().send_timeout_ns);
+    if socket.kind() == Kind::Stream {
+        if to.is_some() {
+            let connected = socket.peer_address().is_ok();
+            let e = if connected {
+                Errno::EISCONN
+            } else {
+                Errno::EOPNOTSUPP
+            };
+            return Err(e.into());
+        }
+        return send_stream(t, socket, src, &mut out, flags, wait.then_some(until)).await;
+    }
+    let to = match (socket.kind(), to) {
+        (Kind::Datagram, Some(to)) => Some(find(t, &to)?),
+        _ => None,
+    };
+    let target = socket
+        .packet_target(to)
+        .map_err(|e| broken(t, socket.kind(), flags, e))?;
+    socket.check_packet_len(src.remaining())?;
+    let mut data = vec![0u8; src.remaining()];
+    if !data.is_empty() && src.take(&mut data)? < data.len() {
+        return Err(Errno::EFAULT.into());
+    }
+    let len = data.len();
+    let mut message = Some(Message {
+        data,
+        start: 0,
+        from: socket.address(),
+        creds: out.creds,
+        rights: std::mem::take(&mut out.rights),
+    });
+    let mut attempt = || socket.send_packet(&target, &mut message);
+    let result = match attempt() {
+        Err(Errno::EAGAIN) if wait => {
+            let interest = Ready::OUT;
+            let register = |waker: Arc<dyn crate::kernel::wait::Waiter>| {
+                vec![
+                    socket.queue().register(interest, waker.clone()),
+                    target.queue().register(interest, waker),
+                ]
+            };
+            t.wait_with(until, register, attempt).await
+        }
+        other => other.map_err(Stop::Failed),
+    };
+    match result {
+        Ok(()) => Ok(len as u64),
+        Err(Stop::Failed(e)) => Err(broken(t, socket.kind(), flags, e)),
+        Err(stop) => Err(stop.restart()),
+    }
+}
+
+/// `wait`: until when to wait for room, if at all.
+async fn send_stream(
+    t: &Task,
+    socket: &Unix,
+    src: &mut Source<'_>,
+    out: &mut Outgoing,
+    flags: i32,
+    wait: Option<Option<MonoTime>>,
+) -> SysResult {
+    if src.remaining() == 0 {
+        // Nothing to send: only whether one could.
+        return match socket.packet_target(None) {
+            Ok(_) => Ok(0),
+            Err(e) => Err(broken(t, Kind::Stream, flags, e)),
+        };
+    }
+    let mut total = 0;
+    loop {
+        let mut attempt = || socket.send_stream(src, out);
+        let result = match (attempt(), wait) {
+            (Err(Errno::EAGAIN), Some(until)) => {
+                t.wait_on(socket.queue(), Ready::OUT, until, attempt).await
+            }
+            (other, _) => other.map_err(Stop::Failed),
+        };
+        match result {
+            Ok(n) => total += n as u64,
+            Err(Stop::Failed(Errno::EPIPE)) if total == 0 => {
+                return Err(broken(t, Kind::Stream, flags, Errno::EPIPE));
+            }
+            Err(_) if total > 0 => return Ok(total),
+            Err(stop) => return Err(stop.restart()),
+        }
+        if src.remaining() == 0 || wait.is_none() {
+            return Ok(total);
+        }
+    }
+}
+
+pub async fn sendto(t: &Task, a: &Args) -> SysResult {
+    let file = socket_file(t, a.int(0))?;
+    let to = match a.u64(4) {
+        0 => None,
+        addr => Address::decode(&read_address(t, addr, a.uint(5))?)?,
+    };
+    let mm = t.mm();
+    let mut src = Source::user(
+        &*mm,
+        vec![Segment {
+            addr: a.u64(1),
+            len: a.len(2).min(MAX_RW),
+        }],
+    );
+    let out = Outgoing {
+        creds: Ucred::of(t),
+        rights: Rights::default(),
+    };
+    send(t, &file, to, &mut src, out, a.int(3)).await
+}
+
+async fn send_header(t: &Task, file: &Arc<File>, addr: u64, flags: i32) -> SysResult {
+    let h = read_header(t, addr)?;
+    let to = if h.name != 0 && h.name_len > 0 {
+        Address::decode(&read_address(t, h.name, h.name_len)?)?
+    } else {
+        None
+    };
+    let segments = read_segments(t, &h)?;
+    let out = read_control(t, &h)?;
+    let mm = t.mm();
+    let mut src = Source::user(&*mm, segments);
+    send(t, file, to, &mut src, out, flags).await
+}
+
+pub async fn sendmsg(t: &Task, a: &Args) -> SysResult {
+    let file = socket_file(t, a.int(0))?;
+    send_header(t, &file, a.u64(1), a.int(2)).await
+}
+
+pub async fn sendmmsg(t: &Task, a: &Args) -> SysResult {
+    let file = socket_file(t, a.int(0))?;
+    let count = u64::from(a.uint(2)).min(UIO_MAXIOV);
+    for i in 0..count {
+        let at = a.u64(1).wrapping_add(i * MMSGHDR_LEN);
+        let sent = match send_header(t, &file, at, a.int(3)).await {
+            Ok(n) => n as u32,
+            Err(_) if i > 0 => return Ok(i),
+            Err(e) => return Err(e),
+        };
+        t.mm().write_obj(at.wrapping_add(MSGHDR_LEN), &sent)?;
+    }
+    Ok(count)
+}
+
+/// Waits for and takes a message.
+async fn receive(
+    t: &Task,
+    file: &Arc<File>,
+    mm: &Mm,
+    segments: Vec<Segment>,
+    flags: i32,
+) -> Result<Received, Error> {
+    let socket = Unix::of(file)?;
+    if flags & libc::MSG_OOB != 0 {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    let peek = if flags & libc::MSG_PEEK != 0 {
+        Peek::Yes
+    } else {
+        Peek::No
+    };
+    let wait = !file.nonblocking() && flags & libc::MSG_DONTWAIT == 0;
+    let until = deadline(socket.options.lock().receive_timeout_ns);
+    let mut dst = Sink::user(mm, segments);
+    let all = flags & libc::MSG_WAITALL != 0 && socket.kind() == Kind::Stream && peek == Peek::No;
+    let mut sum = Received::default();
+    loop {
+        let mut attempt = || socket.receive(&mut dst, peek);
+        let result = match attempt() {
+            Err(Errno::EAGAIN) if wait => {
+                t.wait_on(socket.queue(), Ready::IN | Ready::RDHUP, until, attempt)
+                    .await
+            }
+            other => other.map_err(Stop::Failed),
+        };
+        match result {
+            Ok(got) => {
+                let end = got.count == 0 || !got.files.is_empty();
+                let before = sum.count;
+                sum = got;
+                sum.count += before;
+                sum.full += before;
+                if !all || end || dst.remaining() == 0 {
+                    return Ok(sum);
+                }
+            }
+            Err(_) if sum.count > 0 => return Ok(sum),
+            Err(stop) => return Err(stop.restart()),
+        }
+    }
+}
+
+/// What recvfrom(2) and recvmsg(2) return: with MSG_TRUNC the whole length of a packet.
+fn result_len(got: &Received, flags: i32) -> u64 {
+    if flags & libc::MSG_TRUNC != 0 {
+        got.full as u64
+    } else {
+        got.count as u64
+    }
+}
+
+pub async fn recvfrom(t: &Task, a: &Args) -> SysResult {
+    let file = socket_file(t, a.int(0))?;
+    let mm = t.mm();
+    let segments = vec![Segment {
+        addr: a.u64(1),
+        len: a.len(2).min(MAX_RW),
+    }];
+    let got = receive(t, &file, &mm, segments, a.int(3)).await?;
+    let len = result_len(&got, a.int(3));
+    crate::net::unix::message::drop_flat(got.files);
+    if a.u64(4) != 0 {
+        match sender(&file, got.from.as_ref()) {
+            Some(raw) => write_address(t, &raw, a.u64(4), a.u64(5))?,
+            None => mm.write_obj(a.u64(5), &0u32)?,
+        }
+    }
+    Ok(len)
+}
+
+/// The address told with a message: none for streams and nameless senders.
+fn sender(file: &File, from: Option<&Address>) -> Option<Vec<u8>> {
+    let kind = Unix::of(file).ok()?.kind();
+    if kind == Kind::Stream {
+        return None;
+    }
+    from.map(|f| Address::encode(Some(f)))
+}
+
+/// Control data to write, within the room the guest gave.
+struct Control {
+    raw: Vec<u8>,
+    room: usize,
+    truncated: bool,
+}
+
+impl Control {
+    fn left(&self) -> usize {
+        self.room.saturating_sub(self.raw.len())
+    }
+
+    /// Adds a message, cut where the room ends.
+    fn put(&mut self, kind: i32, data: &[u8]) {
+        let left = self.left();
+        if left < CMSGHDR_LEN {
+            self.truncated = true;
+            return;
+        }
+        let fits = data.len().min(left - CMSGHDR_LEN);
+        self.truncated |= fits < data.len();
+        let len = (CMSGHDR_LEN + fits) as u64;
+        self.raw.extend_from_slice(&len.to_ne_bytes());
+        self.raw.extend_from_slice(&libc::SOL_SOCKET.to_ne_bytes());
+        self.raw.extend_from_slice(&kind.to_ne_bytes());
+        self.raw.extend_from_slice(&data[..fits]);
+        let padded = self.raw.len().next_multiple_of(8).min(self.room);
+        self.raw.resize(padded, 0);
+    }
+}
+
+/// Gives files that came along numbers; what does not fit is closed.
+fn install(t: &Task, control: &mut Control, files: Vec<Arc<File>>, exec: Exec) {
+    let room = control.left().saturating_sub(CMSGHDR_LEN) / 4;
+    let mut numbers = Vec::new();
+    let mut rest = files.into_iter();
+    for file in rest.by_ref().take(room) {
+        match t.add_file(file, exec) {
+            Ok(fd) => numbers.extend_from_slice(&fd.to_ne_bytes()),
+            Err(_) => {
+                control.truncated = true;
+                break;
+            }
+        }
+    }
+    let lost: Vec<_> = rest.collect();
+    control.truncated |= !lost.is_empty();
+    crate::net::unix::message::drop_flat(lost);
+    if !numbers.is_empty() {
+        control.put(libc::SCM_RIGHTS, &numbers);
+    }
+}
+
+async fn receive_header(t: &Task, file: &Arc<File>, addr: u64, flags: i32) -> SysResult {
+    let h = read_header(t, addr)?;
+    let segments = read_segments(t, &h)?;
+    let mm = t.mm();
+    let mut got = receive(t, file, &mm, segments, flags).await?;
+    let len = result_len(&got, flags);
+    let socket = Unix::of(file)?;
+    let mut told = flags & MSG_CMSG_CLOEXEC;
+    if got.truncated() && socket.kind() != Kind::Stream {
+        told |= libc::MSG_TRUNC;
+    }
+    let room = if h.control == 0 {
+        0
+    } else {
+        usize::try_from(h.control_len).unwrap_or(usize::MAX)
+    };
+    let mut control = Control {
+        raw: Vec::new(),
+        room,
+        truncated: false,
+    };
+    if socket.options.lock().pass_creds && (got.count > 0 || socket.kind() != Kind::Stream) {
+        control.put(libc::SCM_CREDENTIALS, &got.creds.encode());
+    }
+    let exec = if flags & MSG_CMSG_CLOEXEC != 0 {
+        Exec::Close
+    } else {
+        Exec::Keep
+    };
+    let files = std::mem::take(&mut got.files);
+    if !files.is_empty() {
+        install(t, &mut control, files, exec);
+    }
+    if control.truncated {
+        told |= libc::MSG_CTRUNC;
+    }
+    if h.name != 0 {
+        let raw = sender(file, got.from.as_ref()).unwrap_or_default();
+        let fits = raw.len().min(h.name_len as usize);
+        mm.write_bytes(h.name, &raw[..fits])?;
+        mm.write_obj(addr.wrapping_add(8), &(raw.len() as u32))?;
+    }
+    if !control.raw.is_empty() {
+        mm.write_bytes(h.control, &control.raw)?;
+    }
+    mm.write_obj(addr.wrapping_add(40), &(control.raw.len() as u64))?;
+    mm.write_obj(addr.wrapping_add(48), &told)?;
+    Ok(len)
+}
+
+pub async fn recvmsg(t: &Task, a: &Args) -> SysResult {
+    let file = socket_file(t, a.int(0))?;
+    receive_header(t, &file, a.u64(1), a.int(2)).await
+}
+
+pub async fn recvmmsg(t: &Task, a: &Args) -> SysResult {
+    let until = match a.u64(4) {
+        0 => None,
+        addr => Some(MonoTime::now().after_ns(read_timespec(t, addr)?)),
+    };
+    let file = socket_file(t, a.int(0))?;
+    let count = u64::from(a.uint(2)).min(UIO_MAXIOV);
+    let mut flags = a.int(3) & !libc::MSG_WAITFORONE;
+    for i in 0..count {
+        let at = a.u64(1).wrapping_add(i * MMSGHDR_LEN);
+        let got = match receive_header(t, &file, at, flags).await {
+            Ok(n) => n as u32,
+            Err(_) if i > 0 => return Ok(i),
+            Err(e) => return Err(e),
+        };
+        t.mm().write_obj(at.wrapping_add(MSGHDR_LEN), &got)?;
+        if a.int(3) & libc::MSG_WAITFORONE != 0 {
+            flags |= libc::MSG_DONTWAIT;
+        }
+        // As on Linux the time is looked at between messages only.
+        if until.is_some_and(|u| u <= MonoTime::now()) {
+            return Ok(i + 1);
+        }
+    }
+    Ok(count)
+}
