@@ -35,7 +35,10 @@ pub fn start(
     stdio: [Option<OwnedFd>; 3],
 ) -> Result<(), BootError> {
     let process = &config.process;
-    let failed = |what: &str, errno| BootError::Guest { what: what.to_owned(), errno };
+    let failed = |what: &str, errno| BootError::Guest {
+        what: what.to_owned(),
+        errno,
+    };
     let fs = FsContext::new(namespace);
     fs.set_umask(process.umask);
     let creds = credentials(process);
@@ -46,7 +49,9 @@ pub fn start(
         if let Some(fd) = fd {
             let file = crate::fs::hostfd::host_file(kernel, fd).map_err(|e| failed("stdio", e))?;
             let number = i32::try_from(number).unwrap_or(0);
-            files.set(number, file, Exec::Keep, 3).map_err(|e| failed("stdio", e))?;
+            files
+                .set(number, file, Exec::Keep, 3)
+                .map_err(|e| failed("stdio", e))?;
         }
     }
     let ctx = Ctx::new(&fs, Arc::new(creds.clone()));
@@ -59,7 +64,11 @@ pub fn start(
         }
     };
     let limits = limits(process);
-    let mm = Mm::new(&kernel.platform, &kernel.memory, crate::mm::Limits::default());
+    let mm = Mm::new(
+        &kernel.platform,
+        &kernel.memory,
+        crate::mm::Limits::default(),
+    );
     let task = kernel
         .tree
         .enter(|pid, tree| {
@@ -68,8 +77,12 @@ pub fn start(
             if process.init {
                 group.set_init();
             }
-            group.oom_score_adj.store(process.oom_score_adj.unwrap_or(0), std::sync::atomic::Ordering::Relaxed);
-            tree.nodes.insert(pid, Node::new(group.clone(), 0, pid, pid));
+            group.oom_score_adj.store(
+                process.oom_score_adj.unwrap_or(0),
+                std::sync::atomic::Ordering::Relaxed,
+            );
+            tree.nodes
+                .insert(pid, Node::new(group.clone(), 0, pid, pid));
             tree.sessions.insert(pid, Session::default());
             let task = Task::new(NewTask {
                 tid: pid,
@@ -95,7 +108,12 @@ pub fn start(
     {
         log::debug!("no controlling terminal: {e}");
     }
-    let program = Program { file, filename, argv: process.args.clone(), envp: process.env.clone() };
+    let program = Program {
+        file,
+        filename,
+        argv: process.args.clone(),
+        envp: process.env.clone(),
+    };
     let (name, kernel) = (name.clone(), kernel.clone());
     run::start_with(task, program, move |result| match result {
         Ok(()) => kernel.supervisor().started(),
@@ -112,9 +130,16 @@ fn report(kernel: &Kernel, name: &[u8], errno: Errno) {
         Errno::EACCES => (126, "permission denied".to_owned()),
         Errno::ENOEXEC => (126, "exec format error".to_owned()),
         Errno::EISDIR => (126, "is a directory".to_owned()),
-        e => (126, runsc_syscall_tables::errno_message(e.raw()).unwrap_or("cannot be executed").to_owned()),
+        e => (
+            126,
+            runsc_syscall_tables::errno_message(e.raw())
+                .unwrap_or("cannot be executed")
+                .to_owned(),
+        ),
     };
-    kernel.supervisor().start_failed(code, &format!("{name}: {why}"));
+    kernel
+        .supervisor()
+        .start_failed(code, &format!("{name}: {why}"));
 }
 
 fn credentials(p: &ProcessConfig) -> Credentials {
@@ -135,7 +160,13 @@ fn credentials(p: &ProcessConfig) -> Credentials {
 fn limits(p: &ProcessConfig) -> Limits {
     let mut limits = Limits::default();
     for r in &p.rlimits {
-        limits.set(r.resource, Limit { soft: r.soft, hard: r.hard });
+        limits.set(
+            r.resource,
+            Limit {
+                soft: r.soft,
+                hard: r.hard,
+            },
+        );
     }
     limits
 }
@@ -161,10 +192,17 @@ fn find(ctx: &Ctx, name: &[u8], env: &[Vec<u8>]) -> Result<(Arc<File>, Vec<u8>)>
         return Err(Errno::ENOENT);
     }
     let default: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    let path = env.iter().find_map(|e| e.strip_prefix(b"PATH=")).unwrap_or(default);
+    let path = env
+        .iter()
+        .find_map(|e| e.strip_prefix(b"PATH="))
+        .unwrap_or(default);
     let mut refused = Errno::ENOENT;
     for dir in path.split(|b| *b == b':') {
-        let mut full = if dir.is_empty() { b".".to_vec() } else { dir.to_vec() };
+        let mut full = if dir.is_empty() {
+            b".".to_vec()
+        } else {
+            dir.to_vec()
+        };
         full.push(b'/');
         full.extend_from_slice(name);
         match open_first(ctx, &full) {

@@ -27,17 +27,29 @@ use supervise::ControlSupervisor;
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
     #[error("{step}: {source}")]
-    Host { step: &'static str, source: std::io::Error },
+    Host {
+        step: &'static str,
+        source: std::io::Error,
+    },
     #[error("platform {name}: {source}")]
-    Platform { name: String, source: runsc_platform::Error },
+    Platform {
+        name: String,
+        source: runsc_platform::Error,
+    },
     #[error("unknown platform {0:?}: this build has ptrace")]
     UnknownPlatform(String),
     #[error("system-call filter: {0}")]
     Filter(#[from] runsc_platform::seccomp::Error),
     #[error("mount {destination}: {errno}")]
-    Mount { destination: String, errno: crate::errno::Errno },
+    Mount {
+        destination: String,
+        errno: crate::errno::Errno,
+    },
     #[error("{what}: {errno}")]
-    Guest { what: String, errno: crate::errno::Errno },
+    Guest {
+        what: String,
+        errno: crate::errno::Errno,
+    },
 }
 
 fn host(step: &'static str) -> impl Fn(std::io::Error) -> BootError {
@@ -51,7 +63,10 @@ fn make_platform(name: Option<&str>) -> Result<Arc<dyn Platform>, BootError> {
     match name.unwrap_or(PLATFORMS[0]) {
         "ptrace" => match runsc_platform::ptrace::PtracePlatform::new() {
             Ok(platform) => Ok(Arc::new(platform)),
-            Err(source) => Err(BootError::Platform { name: "ptrace".into(), source }),
+            Err(source) => Err(BootError::Platform {
+                name: "ptrace".into(),
+                source,
+            }),
         },
         other => Err(BootError::UnknownPlatform(other.to_owned())),
     }
@@ -72,18 +87,26 @@ pub fn run(config: BootConfig, fds: BootFds) -> Result<Infallible, BootError> {
     runsc_platform::host::raise_open_files_limit().map_err(host("open files limit"))?;
     let cpus = runsc_platform::host::affinity().map_or(1, |cores| cores.len());
     let control = Arc::new(Server::new(fds.control));
-    let gofer = Arc::new(runsc_gofer::client::Client::new(fds.gofer).map_err(host("gofer channels"))?);
+    let gofer =
+        Arc::new(runsc_gofer::client::Client::new(fds.gofer).map_err(host("gofer channels"))?);
     let platform = make_platform(config.platform.as_deref())?;
     let memory = MemoryFile::new().map_err(host("memory file"))?;
     let executor = Executor::new(platform.clone(), cpus.clamp(1, MAX_WORKERS));
-    let reactor = Reactor::new().map_err(|e| host("reactor")(std::io::Error::from_raw_os_error(e.raw())))?;
-    let strace = config.strace.enabled.then(|| Strace::new(&config.strace, fds.strace));
+    let reactor =
+        Reactor::new().map_err(|e| host("reactor")(std::io::Error::from_raw_os_error(e.raw())))?;
+    let strace = config
+        .strace
+        .enabled
+        .then(|| Strace::new(&config.strace, fds.strace));
     let kernel = Kernel::new(KernelParts {
         platform,
         memory,
         executor: executor.clone(),
         reactor: reactor.clone(),
-        uts: Uts { nodename: config.hostname.clone(), domainname: config.domainname.clone() },
+        uts: Uts {
+            nodename: config.hostname.clone(),
+            domainname: config.domainname.clone(),
+        },
         cpus,
         memory_total: mounts::memory_total(),
         strace,

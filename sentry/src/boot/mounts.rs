@@ -6,8 +6,8 @@ use runsc_gofer::protocol::MountId;
 
 use super::BootError;
 use crate::config::{
-    Atime, BootConfig, GoferMount, MountConfig, MountFlags as ConfigFlags, MountKind, NodeConfig, NodeKind,
-    OverlayKind, TmpfsOptions,
+    Atime, BootConfig, GoferMount, MountConfig, MountFlags as ConfigFlags, MountKind, NodeConfig,
+    NodeKind, OverlayKind, TmpfsOptions,
 };
 use crate::errno::{Errno, Result};
 use crate::fs::change::Make;
@@ -41,15 +41,24 @@ pub fn build(
         let destination = String::from_utf8_lossy(path).into_owned();
         move |errno| BootError::Mount { destination, errno }
     };
-    let root = b.gofer_tree(config.root.gofer_mount, config.root.overlay).map_err(at(b"/"))?;
-    let flags = if config.root.readonly { MountFlags::RDONLY } else { MountFlags::empty() };
+    let root = b
+        .gofer_tree(config.root.gofer_mount, config.root.overlay)
+        .map_err(at(b"/"))?;
+    let flags = if config.root.readonly {
+        MountFlags::RDONLY
+    } else {
+        MountFlags::empty()
+    };
     let namespace = MountNamespace::new(Mount::new(root, b"rootfs", flags | MountFlags::RELATIME));
     crate::fs::register_all(kernel, &namespace);
     let fs = FsContext::new(namespace.clone());
     let ctx = Ctx::new(&fs, Arc::new(Credentials::root()));
     for mount in &config.mounts {
         match b.mount(&ctx, mount) {
-            Err(Errno::ENODEV) => log::warn!("{} is not there yet", String::from_utf8_lossy(&mount.destination)),
+            Err(Errno::ENODEV) => log::warn!(
+                "{} is not there yet",
+                String::from_utf8_lossy(&mount.destination)
+            ),
             done => done.map_err(at(&mount.destination))?,
         }
     }
@@ -73,7 +82,11 @@ impl Builder<'_> {
             OverlayKind::None => GoferFs::mount(client, id, Trust::Shared),
             OverlayKind::Memory => {
                 let lower = GoferFs::open(client, id, Trust::Exclusive)?;
-                OverlayFs::mount(self.kernel.memory.clone(), lower, Some(self.kernel.memory_total / 2))
+                OverlayFs::mount(
+                    self.kernel.memory.clone(),
+                    lower,
+                    Some(self.kernel.memory_total / 2),
+                )
             }
         }
     }
@@ -85,8 +98,17 @@ impl Builder<'_> {
             MountKind::Tmpfs(options) => self.tmpfs(options)?,
             MountKind::Mqueue => self.tmpfs(&TmpfsOptions::default())?,
             MountKind::Devtmpfs => crate::fs::dev::mount(self.kernel)?,
-            MountKind::Devpts(options) => return { let _ = options; Ok(()) },
-            MountKind::Bind { gofer_mount, overlay, .. } => self.gofer_tree(*gofer_mount, *overlay)?,
+            MountKind::Devpts(options) => {
+                return {
+                    let _ = options;
+                    Ok(())
+                };
+            }
+            MountKind::Bind {
+                gofer_mount,
+                overlay,
+                ..
+            } => self.gofer_tree(*gofer_mount, *overlay)?,
         };
         let is_dir = fs.root.is_dir();
         if m.make_mount_point {
@@ -115,8 +137,14 @@ impl Builder<'_> {
             Err(e) => return Err(e),
         };
         if place.dentry.is_dir() {
-            let fs = self.tmpfs(&TmpfsOptions { size: Some(0), mode: Some(0o755), ..Default::default() })?;
-            return ctx.namespace.attach(&Mount::new(fs, b"tmpfs", MountFlags::RDONLY), &place);
+            let fs = self.tmpfs(&TmpfsOptions {
+                size: Some(0),
+                mode: Some(0o755),
+                ..Default::default()
+            })?;
+            return ctx
+                .namespace
+                .attach(&Mount::new(fs, b"tmpfs", MountFlags::RDONLY), &place);
         }
         let null = ctx.lookup(&Base::Cwd, b"/dev/null", WalkFlags::FOLLOW)?;
         ctx.namespace.bind(&null, &place, false)
@@ -140,11 +168,18 @@ fn flags(c: &ConfigFlags) -> MountFlags {
 pub fn make_dirs(ctx: &Ctx, path: &[u8]) -> Result<()> {
     let mut end = 0;
     while end < path.len() {
-        end = path[end + 1..].iter().position(|b| *b == b'/').map_or(path.len(), |n| end + 1 + n);
+        end = path[end + 1..]
+            .iter()
+            .position(|b| *b == b'/')
+            .map_or(path.len(), |n| end + 1 + n);
         match ctx.make(&Base::Cwd, &path[..end], Make::Dir, 0o755) {
             Ok(_) | Err(Errno::EEXIST) => {}
             // A read-only tree where it exists already.
-            Err(e) => match ctx.lookup(&Base::Cwd, &path[..end], WalkFlags::FOLLOW | WalkFlags::DIRECTORY) {
+            Err(e) => match ctx.lookup(
+                &Base::Cwd,
+                &path[..end],
+                WalkFlags::FOLLOW | WalkFlags::DIRECTORY,
+            ) {
                 Ok(_) => {}
                 Err(_) => return Err(e),
             },
@@ -165,21 +200,45 @@ fn make_mount_point(ctx: &Ctx, path: &[u8], is_dir: bool) -> Result<()> {
     {
         make_dirs(ctx, &path[..slash])?;
     }
-    ctx.make(&Base::Cwd, path, Make::Node(FileType::Regular, Dev::default()), 0o644).map(|_| ())
+    ctx.make(
+        &Base::Cwd,
+        path,
+        Make::Node(FileType::Regular, Dev::default()),
+        0o644,
+    )
+    .map(|_| ())
 }
 
 fn make_node(ctx: &Ctx, node: &NodeConfig) -> Result<()> {
     let (what, perm, owner) = match &node.kind {
         NodeKind::Symlink { target } => (Make::Symlink(target), 0o777, None),
-        NodeKind::Char { major, minor, mode, uid, gid } => {
-            (Make::Node(FileType::Char, Dev::new(*major, *minor)), *mode, Some((*uid, *gid)))
-        }
-        NodeKind::Block { major, minor, mode, uid, gid } => {
-            (Make::Node(FileType::Block, Dev::new(*major, *minor)), *mode, Some((*uid, *gid)))
-        }
-        NodeKind::Fifo { mode, uid, gid } => {
-            (Make::Node(FileType::Fifo, Dev::default()), *mode, Some((*uid, *gid)))
-        }
+        NodeKind::Char {
+            major,
+            minor,
+            mode,
+            uid,
+            gid,
+        } => (
+            Make::Node(FileType::Char, Dev::new(*major, *minor)),
+            *mode,
+            Some((*uid, *gid)),
+        ),
+        NodeKind::Block {
+            major,
+            minor,
+            mode,
+            uid,
+            gid,
+        } => (
+            Make::Node(FileType::Block, Dev::new(*major, *minor)),
+            *mode,
+            Some((*uid, *gid)),
+        ),
+        NodeKind::Fifo { mode, uid, gid } => (
+            Make::Node(FileType::Fifo, Dev::default()),
+            *mode,
+            Some((*uid, *gid)),
+        ),
     };
     let place = match ctx.make(&Base::Cwd, &node.path, what, perm) {
         Ok(place) => place,
@@ -207,6 +266,8 @@ fn make_readonly(ctx: &Ctx, path: &[u8]) -> Result<()> {
     };
     ctx.namespace.bind(&place, &place, true)?;
     let covered = ctx.lookup(&Base::Cwd, path, WalkFlags::FOLLOW)?;
-    covered.mount.set_flags(covered.mount.flags() | MountFlags::RDONLY);
+    covered
+        .mount
+        .set_flags(covered.mount.flags() | MountFlags::RDONLY);
     Ok(())
 }

@@ -18,7 +18,10 @@ pub struct ControlSupervisor {
 
 impl ControlSupervisor {
     pub fn new(control: Arc<Server>) -> Self {
-        ControlSupervisor { control, over: AtomicBool::new(false) }
+        ControlSupervisor {
+            control,
+            over: AtomicBool::new(false),
+        }
     }
 
     fn end(&self, event: &Event) {
@@ -37,21 +40,27 @@ impl Supervisor for ControlSupervisor {
     }
 
     fn start_failed(&self, exit_code: u8, message: &str) {
-        self.end(&Event::StartFailed { exit_code, message: message.to_owned() });
+        self.end(&Event::StartFailed {
+            exit_code,
+            message: message.to_owned(),
+        });
     }
 
     fn exited(&self, status: ExitStatus) {
         let status = match status {
             ExitStatus::Exited(code) => control::ExitStatus::Code(code),
-            ExitStatus::Signaled { signal, core } => {
-                control::ExitStatus::Signal { signo: signal.number(), core_dumped: core }
-            }
+            ExitStatus::Signaled { signal, core } => control::ExitStatus::Signal {
+                signo: signal.number(),
+                core_dumped: core,
+            },
         };
         self.end(&Event::Exited(status));
     }
 
     fn fatal(&self, report: &str) {
-        self.end(&Event::Fatal { report: report.to_owned() });
+        self.end(&Event::Fatal {
+            report: report.to_owned(),
+        });
     }
 }
 
@@ -88,9 +97,15 @@ fn signal_guest(kernel: &Kernel, signal: Signal, target: SignalTarget) {
             let foreground = {
                 let tree = kernel.tree.lock();
                 let session = tree.sessions.get(&sid);
-                session.filter(|s| s.terminal.is_some()).map(|s| s.foreground)
+                session
+                    .filter(|s| s.terminal.is_some())
+                    .map(|s| s.foreground)
             };
-            if kernel.tree.signal_pgrp(foreground.unwrap_or(pgid), info).is_err() {
+            if kernel
+                .tree
+                .signal_pgrp(foreground.unwrap_or(pgid), info)
+                .is_err()
+            {
                 log::debug!("no foreground process for signal {}", signal.number());
             }
         }

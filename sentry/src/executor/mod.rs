@@ -129,7 +129,11 @@ impl Executor {
     ///
     /// # Errors
     /// The platform broke: the sandbox cannot go on.
-    pub fn run_worker(self: &Arc<Self>, id: WorkerId, begin: impl FnOnce()) -> platform::Result<()> {
+    pub fn run_worker(
+        self: &Arc<Self>,
+        id: WorkerId,
+        begin: impl FnOnce(),
+    ) -> platform::Result<()> {
         let worker = self.platform.new_worker(id)?;
         begin();
         let local = Local {

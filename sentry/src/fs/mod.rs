@@ -11,6 +11,7 @@ pub mod change;
 pub mod context;
 pub mod dentry;
 pub mod dev;
+pub mod device;
 pub mod epoll;
 pub mod eventfd;
 pub mod exec;

@@ -15,6 +15,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::errno::{Errno, Result};
 use crate::fs::dentry::Dentry;
+use crate::fs::device::DeviceTable;
 use crate::fs::inode::{Dev, Inode};
 use crate::fs::path::PathRef;
 
@@ -217,6 +218,7 @@ pub struct MountNamespace {
     pub id: u64,
     table: RwLock<Table>,
     types: Arc<RwLock<BTreeMap<&'static str, Arc<dyn FileSystemType>>>>,
+    devices: Arc<DeviceTable>,
 }
 
 /// Most mounts of a namespace (/proc/sys/fs/mount-max).
@@ -232,7 +234,13 @@ impl MountNamespace {
             id: next_namespace(),
             table: RwLock::new(table),
             types: Arc::default(),
+            devices: Arc::default(),
         })
+    }
+
+    /// What device nodes stand for; the same for all namespaces made from this one.
+    pub fn devices(&self) -> &Arc<DeviceTable> {
+        &self.devices
     }
 
     /// Makes a type known to mount(2).
@@ -462,6 +470,7 @@ impl MountNamespace {
             id: next_namespace(),
             table: RwLock::new(new),
             types: self.types.clone(),
+            devices: self.devices.clone(),
         };
         (Arc::new(namespace), places)
     }

@@ -44,4 +44,3 @@ pub fn link_text(t: &Task, place: &PathRef) -> Result<Vec<u8>> {
         None => place.inode().readlink(),
     }
 }
-

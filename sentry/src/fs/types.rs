@@ -24,8 +24,10 @@ impl FileSystemType for Simple {
     }
 }
 
-/// Makes the kinds a container can mount by itself known to its namespace.
+/// Makes the devices of a container and the kinds of file systems it can mount by itself known to
+/// its namespace.
 pub fn register_all(kernel: &Arc<Kernel>, namespace: &Arc<MountNamespace>) {
+    dev::register(namespace.devices());
     let simple = |name, make| {
         let kernel = kernel.clone();
         namespace.register(Arc::new(Simple { name, kernel, make }));

@@ -34,9 +34,9 @@ use parking_lot::{Mutex, RwLock};
 use runsc_platform::Platform;
 
 use crate::executor::{Executor, Reactor};
+use crate::fs::tmpfs::{Options as TmpfsOptions, Tmpfs};
 use crate::kernel::group::{ExitStatus, ThreadGroup};
 use crate::kernel::time::MonoTime;
-use crate::fs::tmpfs::{Options as TmpfsOptions, Tmpfs};
 use crate::mm::MemoryFile;
 
 /// What uname(2) tells besides the hostname.
@@ -101,7 +101,13 @@ impl Kernel {
     pub fn new(parts: KernelParts) -> Arc<Kernel> {
         Arc::new(Kernel {
             platform: parts.platform,
-            memfds: Tmpfs::new(parts.memory.clone(), &TmpfsOptions { size: Some(parts.memory_total / 2), ..Default::default() }),
+            memfds: Tmpfs::new(
+                parts.memory.clone(),
+                &TmpfsOptions {
+                    size: Some(parts.memory_total / 2),
+                    ..Default::default()
+                },
+            ),
             memory: parts.memory,
             executor: parts.executor,
             reactor: parts.reactor,

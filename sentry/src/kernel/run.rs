@@ -26,21 +26,28 @@ pub fn start(task: Arc<Task>) {
 }
 
 /// Lets the first task of a container run: it executes `program`, and `told` hears how that went.
-pub fn start_with(task: Arc<Task>, program: Program, told: impl FnOnce(Result<(), Errno>) + Send + 'static) {
+pub fn start_with(
+    task: Arc<Task>,
+    program: Program,
+    told: impl FnOnce(Result<(), Errno>) + Send + 'static,
+) {
     let (executor, home) = (task.kernel().executor.clone(), task.home.clone());
-    executor.spawn(&home, current::scope(task.clone(), async move {
-        match exec(&task, program).await {
-            Ok(()) => told(Ok(())),
-            Err(e) => {
-                told(Err(match e {
-                    Error::Errno(errno) => errno,
-                    Error::Restart(_) => Errno::EINTR,
-                }));
-                return;
+    executor.spawn(
+        &home,
+        current::scope(task.clone(), async move {
+            match exec(&task, program).await {
+                Ok(()) => told(Ok(())),
+                Err(e) => {
+                    told(Err(match e {
+                        Error::Errno(errno) => errno,
+                        Error::Restart(_) => Errno::EINTR,
+                    }));
+                    return;
+                }
             }
-        }
-        boxed(task).await;
-    }));
+            boxed(task).await;
+        }),
+    );
 }
 
 /// Boxed, because a task's future contains the one of clone(2), which starts others.

@@ -1,9 +1,20 @@
 //! What the process tree needs to know of a terminal.
 
+use std::sync::Arc;
+
+use crate::errno::{Errno, Result};
+use crate::fs::file::File;
+use crate::fs::open::Special;
+use crate::kernel::task::Task;
+
 /// A terminal that can control a session.
 pub trait Terminal: Send + Sync {
     /// The session's leader died or gave it up (TIOCNOTTY).
     fn disassociate(&self);
     /// tty_nr of /proc/PID/stat.
     fn device(&self) -> crate::fs::inode::Dev;
+    /// Opens it through /dev/tty. EIO if it is gone.
+    fn open(&self, _task: &Task, _special: &Special) -> Result<Arc<File>> {
+        Err(Errno::EIO)
+    }
 }

@@ -11,7 +11,6 @@ pub mod io;
 pub mod memory;
 pub mod open;
 pub mod path;
-pub mod pipe;
 pub mod poll;
 pub mod process;
 pub mod signal;

@@ -34,7 +34,11 @@ impl Memory for GuestMemory<'_> {
 impl Strace {
     /// As `--strace` asked; `out` gets the lines, or the log does.
     pub fn new(config: &StraceConfig, out: Option<OwnedFd>) -> Strace {
-        let number = |name: &String| by_name(name).and_then(|s| s.number(Arch::HOST)).map(u64::from);
+        let number = |name: &String| {
+            by_name(name)
+                .and_then(|s| s.number(Arch::HOST))
+                .map(u64::from)
+        };
         Strace {
             format: Format::new(Arch::HOST, Limits::default()),
             out: out.map(|fd| Mutex::new(std::fs::File::from(fd))),
@@ -79,12 +83,17 @@ pub async fn traced(t: &Task, strace: &Strace, number: u64, args: [u64; 6]) -> S
     }
     let entered = strace.format.enter(number, &args, &GuestMemory(&t.mm()));
     // These do not come back.
-    if matches!(i64::try_from(number), Ok(libc::SYS_exit | libc::SYS_exit_group)) {
+    if matches!(
+        i64::try_from(number),
+        Ok(libc::SYS_exit | libc::SYS_exit_group)
+    ) {
         strace.line(t.tid(), &format!("{entered}) = ?"));
         return table::call(t, number, &Args(args)).await;
     }
     let result = table::call(t, number, &Args(args)).await;
-    let left = strace.format.exit(number, &args, Some(shown(&result)), &GuestMemory(&t.mm()));
+    let left = strace
+        .format
+        .exit(number, &args, Some(shown(&result)), &GuestMemory(&t.mm()));
     strace.line(t.tid(), &format!("{entered}{left}"));
     result
 }

@@ -102,7 +102,10 @@ mod tests {
         let null = root.lookup(b"null").unwrap().attr().unwrap();
         assert_eq!((null.kind, null.perm), (FileType::Char, 0o666));
         assert_eq!(null.rdev, Dev::new(1, 3));
-        assert_eq!(root.lookup(b"fd").unwrap().readlink().unwrap(), b"/proc/self/fd");
+        assert_eq!(
+            root.lookup(b"fd").unwrap().readlink().unwrap(),
+            b"/proc/self/fd"
+        );
         assert_eq!(root.lookup(b"shm").unwrap().attr().unwrap().perm, 0o1777);
         assert_eq!(fs.kind, "devtmpfs");
         assert_eq!(fs.options, "mode=755");

@@ -3,18 +3,18 @@
 use std::any::Any;
 use std::sync::{Arc, Weak};
 
-use super::{Device, opened};
 use crate::errno::{Errno, Result};
+use crate::fs::device::{Device, DeviceTable};
 use crate::fs::file::{File, FileOps, Seek, WriteAt};
-use crate::fs::inode::SetAttr;
-use crate::fs::open::Special;
+use crate::fs::inode::{Dev, FileType, OpenFlags, SetAttr};
+use crate::fs::path::PathRef;
 use crate::kernel::cred::Cap;
 use crate::kernel::task::Task;
 use crate::mm::io::{Sink, Source};
 use crate::mm::mappable::{Backing, Mappable, MappingOwner, WriteIntent};
 
 /// Major number of all of them.
-pub const MAJOR: u32 = 1;
+const MAJOR: u32 = 1;
 /// Most bytes of one read of a random device, as on Linux.
 const MAX_RANDOM: usize = 33_554_431;
 
@@ -28,15 +28,17 @@ pub(super) enum Mem {
     Random,
 }
 
-pub(super) fn devices() -> [(u32, Arc<dyn Device>); 5] {
-    let device = |mem: Mem| -> Arc<dyn Device> { Arc::new(mem) };
-    [
-        (3, device(Mem::Null)),
-        (5, device(Mem::Zero)),
-        (7, device(Mem::Full)),
-        (8, device(Mem::Random)),
-        (9, device(Mem::Random)),
-    ]
+pub(super) fn register(table: &DeviceTable) {
+    let devices = [
+        (3, Mem::Null),
+        (5, Mem::Zero),
+        (7, Mem::Full),
+        (8, Mem::Random),
+        (9, Mem::Random),
+    ];
+    for (minor, device) in devices {
+        table.register(FileType::Char, Dev::new(MAJOR, minor), Arc::new(device));
+    }
 }
 
 impl Device for Mem {
@@ -44,8 +46,8 @@ impl Device for Mem {
         "mem"
     }
 
-    fn open(&self, _task: &Task, special: &Special) -> Result<Arc<File>> {
-        Ok(opened(special, Arc::new(*self)))
+    fn open(&self, _t: &Task, path: &PathRef, _dev: Dev, flags: OpenFlags) -> Result<Arc<File>> {
+        Ok(File::new(Arc::new(*self), path.clone(), flags))
     }
 }
 
@@ -178,14 +180,28 @@ impl Mappable for ZeroMapping {
 mod tests {
     use super::*;
     use crate::fs::anon::{Anon, anon_file};
-    use crate::fs::inode::{FileType, OpenFlags};
 
     fn open(mem: Mem) -> Arc<File> {
-        anon_file(Anon::Host(FileType::Char, "test"), Arc::new(mem), OpenFlags::RDWR)
+        anon_file(
+            Anon::Host(FileType::Char, "test"),
+            Arc::new(mem),
+            OpenFlags::RDWR,
+        )
     }
 
     fn read(file: &File, buf: &mut [u8]) -> Result<usize> {
         file.read(&mut Sink::kernel(buf))
+    }
+
+    #[test]
+    fn devices_are_found_by_number() {
+        let table = DeviceTable::default();
+        register(&table);
+        let driver = |kind, dev| table.get(kind, dev).map(|d| d.driver());
+        assert_eq!(driver(FileType::Char, Dev::new(1, 3)), Ok("mem"));
+        assert_eq!(driver(FileType::Char, Dev::new(1, 1)), Err(Errno::ENXIO));
+        assert_eq!(driver(FileType::Block, Dev::new(1, 3)), Err(Errno::ENXIO));
+        assert_eq!(table.drivers(), [(1, "mem")]);
     }
 
     #[test]
@@ -194,7 +210,11 @@ mod tests {
         assert_eq!(read(&null, &mut [1; 8]), Ok(0));
         assert_eq!(null.write(&mut Source::kernel(b"abc")), Ok(3));
         assert_eq!(null.seek(Seek::End, 100), Ok(0));
-        assert!(null.ops().mappable(&null).is_err_and(|e| e == Errno::ENODEV));
+        assert!(
+            null.ops()
+                .mappable(&null)
+                .is_err_and(|e| e == Errno::ENODEV)
+        );
     }
 
     #[test]

@@ -176,7 +176,10 @@ impl Entries for StaticDir {
     }
 
     fn nlink(&self) -> u32 {
-        let dirs = self.entries.iter().filter(|(_, i)| i.kind() == FileType::Dir);
+        let dirs = self
+            .entries
+            .iter()
+            .filter(|(_, i)| i.kind() == FileType::Dir);
         2 + u32::try_from(dirs.count()).unwrap_or(0)
     }
 }

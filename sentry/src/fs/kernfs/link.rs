@@ -13,8 +13,12 @@ type TargetOf = Box<dyn Fn() -> Result<MagicTarget> + Send + Sync>;
 /// A synthetic symlink.
 pub struct Link {
     pub(super) head: Head,
-    text: TextOf,
-    target: Option<TargetOf>,
+    body: Body,
+}
+
+enum Body {
+    Text(TextOf),
+    Place(TargetOf),
 }
 
 impl Link {
@@ -25,21 +29,18 @@ impl Link {
     ) -> Arc<dyn Inode> {
         Arc::new(Link {
             head,
-            text: Box::new(text),
-            target: None,
+            body: Body::Text(Box::new(text)),
         })
     }
 
-    /// Leads to `target` whatever its text.
+    /// Leads to `target`; what text that has is the VFS's affair.
     pub fn magic(
         head: Head,
-        text: impl Fn() -> Result<Vec<u8>> + Send + Sync + 'static,
         target: impl Fn() -> Result<MagicTarget> + Send + Sync + 'static,
     ) -> Arc<dyn Inode> {
         Arc::new(Link {
             head,
-            text: Box::new(text),
-            target: Some(Box::new(target)),
+            body: Body::Place(Box::new(target)),
         })
     }
 
@@ -63,11 +64,17 @@ impl Inode for Link {
     }
 
     fn readlink(&self) -> Result<Vec<u8>> {
-        (self.text)()
+        match &self.body {
+            Body::Text(text) => text(),
+            Body::Place(_) => Err(Errno::EINVAL),
+        }
     }
 
     fn magic_link(&self) -> Option<Result<MagicTarget>> {
-        self.target.as_ref().map(|target| target())
+        match &self.body {
+            Body::Text(_) => None,
+            Body::Place(target) => Some(target()),
+        }
     }
 
     inode_basics!();

@@ -97,10 +97,19 @@ fn directories_list_and_look_up() {
 fn sysctl_rules_ignore_capabilities() {
     let root = Credentials::root();
     let user = Credentials::user(Uid(5), Gid(5), vec![], CapSet::FULL);
-    assert_eq!(sysctl_access(0o444, &root, Access::WRITE), Err(Errno::EACCES));
+    assert_eq!(
+        sysctl_access(0o444, &root, Access::WRITE),
+        Err(Errno::EACCES)
+    );
     assert_eq!(sysctl_access(0o644, &root, Access::WRITE), Ok(()));
-    assert_eq!(sysctl_access(0o644, &user, Access::WRITE), Err(Errno::EACCES));
-    assert_eq!(sysctl_access(0o600, &user, Access::READ), Err(Errno::EACCES));
+    assert_eq!(
+        sysctl_access(0o644, &user, Access::WRITE),
+        Err(Errno::EACCES)
+    );
+    assert_eq!(
+        sysctl_access(0o600, &user, Access::READ),
+        Err(Errno::EACCES)
+    );
 }
 
 #[test]

@@ -136,7 +136,9 @@ impl Generated {
 impl FileOps for Generated {
     fn read_at(&self, _file: &File, dst: &mut Sink<'_>, offset: u64) -> Result<usize> {
         let text = self.text(offset)?;
-        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+        let from = usize::try_from(offset)
+            .unwrap_or(usize::MAX)
+            .min(text.len());
         let n = dst.remaining().min(text.len() - from);
         if n == 0 {
             return Ok(0);

@@ -25,6 +25,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::anon::{Anon, anon_file};
 use crate::fs::file::File;
 use crate::fs::inode::{Inode, OpenFlags};
+use crate::kernel::time::MonoTime;
 use crate::kernel::wait::{Ready, WaitQueue};
 
 /// Default of SO_SNDBUF and SO_RCVBUF, bytes.
@@ -187,6 +188,17 @@ impl Unix {
 
     pub fn queue(&self) -> &WaitQueue {
         &self.queue
+    }
+
+    /// When a wait to receive (else to send) that begins now ends, by SO_RCVTIMEO or SO_SNDTIMEO.
+    pub fn deadline(&self, receive: bool) -> Option<MonoTime> {
+        let options = self.options.lock();
+        let ns = if receive {
+            options.receive_timeout_ns
+        } else {
+            options.send_timeout_ns
+        };
+        (ns > 0).then(|| MonoTime::now().after_ns(ns))
     }
 
     /// getsockname(2).

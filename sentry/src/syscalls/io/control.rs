@@ -1,7 +1,7 @@
 //! ioctl(2): the requests every file knows; the rest is the file's.
 
 use super::super::{Args, SysResult};
-use crate::errno::Errno;
+use crate::errno::{Errno, Error, Restart};
 use crate::fs::fdtable::Exec;
 use crate::fs::inode::{FileType, OpenFlags};
 use crate::kernel::task::Task;
@@ -50,7 +50,13 @@ pub async fn ioctl(t: &Task, a: &Args) -> SysResult {
                 other => Ok(other?),
             };
         }
-        _ => return Ok(file.ops().ioctl(t, &file, request, arg)?),
+        _ => {
+            return match file.ops().ioctl(t, &file, request, arg) {
+                // A background process at its terminal: it got SIGTTOU and tries again after that.
+                Err(Errno::EAGAIN) if t.interrupted() => Err(Error::Restart(Restart::Sys)),
+                other => Ok(other?),
+            };
+        }
     }
     Ok(0)
 }

@@ -19,6 +19,7 @@ use crate::kernel::signal::{SigInfo, Signal};
 use crate::kernel::task::Task;
 use crate::kernel::wait::Ready;
 use crate::mm::io::{Segment, Sink, Source};
+use crate::net::unix::Unix;
 
 /// Most bytes one call moves (MAX_RW_COUNT).
 pub(super) const MAX_RW: usize = 0x7fff_f000;
@@ -41,7 +42,11 @@ pub(super) async fn when_ready<T>(
     let Some(queue) = file.ops().wait_queue() else {
         return Err(Errno::EAGAIN.into());
     };
-    t.wait_on(queue, interest, None, operation)
+    // SO_RCVTIMEO and SO_SNDTIMEO hold for read(2) and write(2) too.
+    let deadline = Unix::of(file)
+        .ok()
+        .and_then(|s| s.deadline(interest.contains(Ready::IN)));
+    t.wait_on(queue, interest, deadline, operation)
         .await
         .map_err(Stop::restart)
 }

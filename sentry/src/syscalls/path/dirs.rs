@@ -147,14 +147,3 @@ pub async fn getdents(t: &Task, a: &Args) -> SysResult {
 pub async fn getdents64(t: &Task, a: &Args) -> SysResult {
     entries(t, a, Layout::New)
 }
-
-macro_rules! missing {
-    ($($name:ident)*) => {
-        $(
-            pub async fn $name(_: &Task, _: &Args) -> SysResult {
-                Err(Errno::ENOSYS.into())
-            }
-        )*
-    };
-}
-missing! { inotify_init inotify_add_watch inotify_rm_watch inotify_init1 }

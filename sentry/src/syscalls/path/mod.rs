@@ -14,6 +14,8 @@ pub use names::*;
 pub use stat::*;
 pub use xattrs::*;
 
+pub use super::inotify::*;
+
 use super::open::path_at;
 use super::{Args, SysResult};
 use crate::errno::{Errno, Result};

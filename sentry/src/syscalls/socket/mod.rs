@@ -21,7 +21,6 @@ use crate::kernel::task::Task;
 use crate::kernel::time::MonoTime;
 use crate::kernel::wait::Ready;
 use crate::net::unix::{Address, Kind, Ucred, Unix, address};
-use crate::syscalls::pipe::install_pair;
 use crate::syscalls::{Args, SysResult};
 
 /// sizeof(struct sockaddr_storage): the longest address taken.
@@ -54,6 +53,26 @@ pub async fn socket(t: &Task, a: &Args) -> SysResult {
     let (kind, flags) = parse(a)?;
     let file = Unix::new(kind).into_file(flags - OpenFlags::CLOEXEC);
     Ok(t.add_file(file, Exec::from_flags(flags))? as u64)
+}
+
+/// Installs two files and tells their numbers; neither stays if that fails.
+fn install_pair(t: &Task, files: [Arc<File>; 2], exec: Exec, addr: u64) -> Result<()> {
+    let table = t.files();
+    let [a, b] = files;
+    let first = t.add_file(a, exec)?;
+    let second = match t.add_file(b, exec) {
+        Ok(second) => second,
+        Err(e) => {
+            table.close(first)?;
+            return Err(e);
+        }
+    };
+    if let Err(e) = t.mm().write_obj(addr, &[first, second]) {
+        table.close(first)?;
+        table.close(second)?;
+        return Err(e);
+    }
+    Ok(())
 }
 
 pub async fn socketpair(t: &Task, a: &Args) -> SysResult {
