@@ -126,6 +126,7 @@ impl Ctx {
                 Last::Name { name, .. } => name,
                 // A magic link led here.
                 Last::Nothing if !walk.at.dentry.is_dir() => break,
+                _ if flags.contains(OpenFlags::EXCL) => return Err(Errno::EEXIST),
                 _ => return Err(Errno::EISDIR),
             };
             let child = match walk.lookup(&name)? {
