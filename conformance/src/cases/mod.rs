@@ -6,6 +6,7 @@
 use crate::case::Case;
 
 mod attrs;
+mod creds;
 mod events;
 mod futexes;
 mod io;
@@ -15,7 +16,9 @@ mod open;
 mod paths;
 mod pipes;
 mod process;
+mod sched;
 mod signals;
+mod times;
 
 /// Every case, family by family.
 pub fn all() -> impl Iterator<Item = &'static Case> {
@@ -24,6 +27,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
 
 static FAMILIES: &[&[Case]] = &[
     attrs::CASES,
+    creds::CASES,
     events::CASES,
     futexes::CASES,
     io::CASES,
@@ -33,7 +37,9 @@ static FAMILIES: &[&[Case]] = &[
     paths::CASES,
     pipes::CASES,
     process::CASES,
+    sched::CASES,
     signals::CASES,
+    times::CASES,
 ];
 
 #[cfg(test)]
