@@ -7,8 +7,11 @@ use crate::case::Case;
 
 mod attrs;
 mod creds;
+mod devices;
 mod events;
+mod filesystems;
 mod futexes;
+mod inotifies;
 mod io;
 mod locks;
 mod memory;
@@ -16,8 +19,10 @@ mod open;
 mod paths;
 mod pipes;
 mod process;
+mod procfs;
 mod sched;
 mod signals;
+mod sockets;
 mod times;
 
 /// Every case, family by family.
@@ -28,8 +33,11 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
 static FAMILIES: &[&[Case]] = &[
     attrs::CASES,
     creds::CASES,
+    devices::CASES,
     events::CASES,
+    filesystems::CASES,
     futexes::CASES,
+    inotifies::CASES,
     io::CASES,
     locks::CASES,
     memory::CASES,
@@ -37,8 +45,10 @@ static FAMILIES: &[&[Case]] = &[
     paths::CASES,
     pipes::CASES,
     process::CASES,
+    procfs::CASES,
     sched::CASES,
     signals::CASES,
+    sockets::CASES,
     times::CASES,
 ];
 
