@@ -6,8 +6,12 @@
 use crate::case::Case;
 
 mod attrs;
+mod creds;
+mod devices;
 mod events;
+mod filesystems;
 mod futexes;
+mod inotifies;
 mod io;
 mod locks;
 mod memory;
@@ -15,7 +19,11 @@ mod open;
 mod paths;
 mod pipes;
 mod process;
+mod procfs;
+mod sched;
 mod signals;
+mod sockets;
+mod times;
 
 /// Every case, family by family.
 pub fn all() -> impl Iterator<Item = &'static Case> {
@@ -24,8 +32,12 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
 
 static FAMILIES: &[&[Case]] = &[
     attrs::CASES,
+    creds::CASES,
+    devices::CASES,
     events::CASES,
+    filesystems::CASES,
     futexes::CASES,
+    inotifies::CASES,
     io::CASES,
     locks::CASES,
     memory::CASES,
@@ -33,7 +45,11 @@ static FAMILIES: &[&[Case]] = &[
     paths::CASES,
     pipes::CASES,
     process::CASES,
+    procfs::CASES,
+    sched::CASES,
     signals::CASES,
+    sockets::CASES,
+    times::CASES,
 ];
 
 #[cfg(test)]
