@@ -54,13 +54,7 @@ pub fn build(
     let fs = FsContext::new(namespace.clone());
     let ctx = Ctx::new(&fs, Arc::new(Credentials::root()));
     for mount in &config.mounts {
-        match b.mount(&ctx, mount) {
-            Err(Errno::ENODEV) => log::warn!(
-                "{} is not there yet",
-                String::from_utf8_lossy(&mount.destination)
-            ),
-            done => done.map_err(at(&mount.destination))?,
-        }
+        b.mount(&ctx, mount).map_err(at(&mount.destination))?;
     }
     for node in &config.nodes {
         make_node(&ctx, node).map_err(at(&node.path))?;
