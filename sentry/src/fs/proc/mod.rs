@@ -98,18 +98,18 @@ fn fixed(kernel: &Arc<Kernel>, sb: &Arc<Super>) -> Result<StaticDir> {
     let mut dir = StaticDir::new();
     for (name, read) in FILES {
         let kernel = kernel.clone();
-        dir.add(name, Text::new(Head::new(sb, 0o444), move || read(&kernel)));
+        dir.add(name, Text::made(Head::new(sb, 0o444), move || read(&kernel)));
     }
     let link = |text| Link::fixed(Head::new(sb, 0o777), text);
     dir.add("mounts", link("self/mounts"));
     dir.add("net", link("self/net"));
     dir.add(
         "self",
-        Link::new(Head::new(sb, 0o777), || own(|me| me.pid().to_string())),
+        Link::made(Head::new(sb, 0o777), || own(|me| me.pid().to_string())),
     );
     dir.add(
         "thread-self",
-        Link::new(Head::new(sb, 0o777), || {
+        Link::made(Head::new(sb, 0o777), || {
             own(|me| format!("{}/task/{}", me.pid(), me.tid()))
         }),
     );

@@ -267,8 +267,8 @@ fn make(sb: &Arc<Super>, subject: &Subject, index: usize, entry: &Entry) -> Arc<
     let head = Head::numbered(sb, ino, entry.perm).owned(owner);
     let s = subject.clone();
     match entry.body {
-        Body::Text(read) => Text::new(head, move || read(&s)),
-        Body::Secret(read) => Text::new(head, move || {
+        Body::Text(read) => Text::made(head, move || read(&s)),
+        Body::Secret(read) => Text::made(head, move || {
             s.check_look()?;
             read(&s)
         }),

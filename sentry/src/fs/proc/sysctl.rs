@@ -240,7 +240,7 @@ fn file(kernel: &Arc<Kernel>, sb: &Arc<Super>, kind: &'static Kind) -> Arc<dyn I
     let kernel = kernel.clone();
     match kind {
         Fixed(text) => Text::fixed(head(0o444), format!("{text}\n")),
-        Live(read) => Text::new(head(0o444), move || {
+        Live(read) => Text::made(head(0o444), move || {
             Ok(with_newline(read(&kernel).into_bytes()))
         }),
         Number(start, least, greatest) => {

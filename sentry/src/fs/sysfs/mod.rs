@@ -97,7 +97,7 @@ impl Tree {
 
     fn node(&self, kernel: &Arc<Kernel>) -> Arc<dyn Inode> {
         let shared = kernel.clone();
-        let meminfo = Text::new(Head::new(&self.sb, 0o444).sized(4096), move || {
+        let meminfo = Text::made(Head::new(&self.sb, 0o444).sized(4096), move || {
             let total = shared.memory_total;
             let used = shared.memory.used().min(total);
             let rows = [
@@ -118,7 +118,7 @@ impl Tree {
             .with("meminfo", meminfo);
         let dir = (0..self.cpus).fold(dir, |dir, cpu| {
             let target = format!("../../cpu/cpu{cpu}");
-            let link = Link::new(Head::new(&self.sb, 0o777), move || {
+            let link = Link::made(Head::new(&self.sb, 0o777), move || {
                 Ok(target.clone().into_bytes())
             });
             dir.with(&format!("cpu{cpu}"), link)
