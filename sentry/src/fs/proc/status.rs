@@ -80,7 +80,8 @@ impl View {
         };
         let mm = task.as_ref().and_then(|t| t.try_mm().ok());
         Ok(View {
-            threads: group.task_count(),
+            // A zombie counts as one.
+            threads: group.task_count().max(1),
             comm: comm.iter().copied().take_while(|b| *b != 0).collect(),
             signals: Signals::of(&group, task.as_deref()),
             memory: mm.map(|mm| (mm.totals(), mm.layout())),
