@@ -11,6 +11,7 @@ use crate::kernel::current;
 use crate::kernel::group::{ExitStatus, ThreadGroup, Usage};
 use crate::kernel::signal::{NSIG, SIG_DFL, SIG_IGN, SigSet, Signal};
 use crate::kernel::task::Task;
+use crate::kernel::time::{MonoTime, since_boot_ns};
 use crate::mm::types::{Layout, PAGE_SIZE, Totals, page_up};
 
 /// Nanoseconds of a clock tick (USER_HZ is 100).
@@ -160,10 +161,7 @@ pub fn stat(subject: &Subject) -> Result<Vec<u8>> {
         (true, true) => address,
         (true, false) => 1,
     };
-    let started = view
-        .group
-        .start_ns
-        .saturating_sub(subject.kernel.started.as_ns());
+    let started = since_boot_ns(MonoTime::from_ns(view.group.start_ns));
     let (policy, priority) = view.task.as_ref().map_or((0, 0), |t| *t.sched.lock());
     let nice = view.group.nice.load(Ordering::Relaxed);
     let realtime = matches!(policy, libc::SCHED_FIFO | libc::SCHED_RR);

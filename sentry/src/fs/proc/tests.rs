@@ -688,6 +688,8 @@ fn the_machine() {
         assert!(stat.lines().any(|l| l.starts_with(key)), "{key}");
     }
     assert_eq!(shape(&w.text("/uptime")), shape(&host("/proc/uptime")));
+    let seconds = |text: String| text.split('.').next().unwrap().parse::<u64>().unwrap();
+    assert!(seconds(host("/proc/uptime")).abs_diff(seconds(w.text("/uptime"))) <= 2);
     assert_eq!(shape(&w.text("/loadavg")), shape(&host("/proc/loadavg")));
     assert_eq!(
         shape(&w.text("/self/uid_map")).len(),
