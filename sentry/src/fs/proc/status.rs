@@ -65,7 +65,14 @@ impl View {
                 (code, if foreground == 0 { -1 } else { foreground })
             });
             let status = node.zombie.map(|z| z.status);
-            (node.parent, node.pgid, node.sid, tty, status, node.children_usage)
+            (
+                node.parent,
+                node.pgid,
+                node.sid,
+                tty,
+                status,
+                node.children_usage,
+            )
         };
         let usage = match (&task, subject.scope) {
             (Some(task), Scope::Thread) => task.usage(),
@@ -175,7 +182,8 @@ pub fn stat(subject: &Subject) -> Result<Vec<u8>> {
         }
         Scope::Thread => -1,
     };
-    let processor = view.task.as_ref().map_or(0, |t| t.home.worker().0) % subject.kernel.cpus.max(1);
+    let processor =
+        view.task.as_ref().map_or(0, |t| t.home.worker().0) % subject.kernel.cpus.max(1);
     let low = |set: SigSet| set.0 & 0x7fff_ffff;
     let ticks = |ns: u64| ns / TICK_NS;
     let limit = view.group.limits.lock().soft(libc::RLIMIT_RSS);
