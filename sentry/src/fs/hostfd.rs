@@ -23,7 +23,7 @@ use crate::executor::HostEvents;
 use crate::fs::anon::{Anon, anon_file};
 use crate::fs::file::{File, FileOps, Positioned, Seek, WriteAt};
 use crate::fs::inode::{Attr, Dev, FileType, OpenFlags, SetAttr, Timestamp};
-use crate::fs::open::Special;
+use crate::fs::path::PathRef;
 use crate::fs::tty::job;
 use crate::kernel::Kernel;
 use crate::kernel::cred::{Gid, Uid};
@@ -55,9 +55,9 @@ impl Terminal for HostTerminal {
         self.rdev
     }
 
-    fn open(&self, _task: &Task, special: &Special) -> Result<Arc<File>> {
+    fn open(&self, path: &PathRef, flags: OpenFlags) -> Result<Arc<File>> {
         let ops = self.file.lock().upgrade().ok_or(Errno::EIO)?;
-        Ok(crate::fs::dev::opened(special, ops))
+        Ok(File::new(ops, path.clone(), flags))
     }
 }
 

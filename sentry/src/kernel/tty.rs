@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::errno::{Errno, Result};
 use crate::fs::file::File;
-use crate::fs::open::Special;
-use crate::kernel::task::Task;
+use crate::fs::inode::OpenFlags;
+use crate::fs::path::PathRef;
 
 /// A terminal that can control a session.
 pub trait Terminal: Send + Sync {
@@ -13,8 +13,8 @@ pub trait Terminal: Send + Sync {
     fn disassociate(&self);
     /// tty_nr of /proc/PID/stat.
     fn device(&self) -> crate::fs::inode::Dev;
-    /// Opens it through /dev/tty. EIO if it is gone.
-    fn open(&self, _task: &Task, _special: &Special) -> Result<Arc<File>> {
+    /// Opens it through /dev/tty, whose node is at `path`. EIO if it is gone.
+    fn open(&self, _path: &PathRef, _flags: OpenFlags) -> Result<Arc<File>> {
         Err(Errno::EIO)
     }
 }

@@ -24,7 +24,11 @@ pub fn register(table: &DeviceTable) {
 
 /// Opens a device node whose permissions are checked. ENXIO if there is no such device.
 pub fn open(t: &Task, special: Special) -> Result<Arc<File>> {
-    let device = t.fs().namespace().devices().get(special.kind, special.rdev)?;
+    let device = t
+        .fs()
+        .namespace()
+        .devices()
+        .get(special.kind, special.rdev)?;
     let file = device.open(t, &special.path, special.rdev, special.flags)?;
     notify::file(&file.path().dentry, Events::OPEN);
     Ok(file)

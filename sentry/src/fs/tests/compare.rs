@@ -119,13 +119,17 @@ fn ours(ctx: &Ctx, op: Op, one: &str, two: &str) -> Outcome {
                 f.write(&mut Source::kernel(&bytes))
             }))
         }
-        Op::Truncate(size) => say(at(one, WalkFlags::FOLLOW)
-            .and_then(|p| attrs::truncate(&p, &ctx.creds, size as u64))),
+        Op::Truncate(size) => {
+            say(at(one, WalkFlags::FOLLOW)
+                .and_then(|p| attrs::truncate(&p, &ctx.creds, size as u64)))
+        }
         Op::Rename(flags) => {
             let flags = RenameFlags::from_bits_retain(flags);
             say(ctx.rename((&cwd, one.as_bytes()), (&cwd, two.as_bytes()), flags))
         }
-        Op::Link => say(at(one, WalkFlags::empty()).and_then(|p| ctx.link(&p, &cwd, two.as_bytes()))),
+        Op::Link => {
+            say(at(one, WalkFlags::empty()).and_then(|p| ctx.link(&p, &cwd, two.as_bytes())))
+        }
         Op::Symlink(i) => {
             let what = Make::Symlink(TARGETS[i].as_bytes());
             say(ctx.make(&cwd, one.as_bytes(), what, 0o777).map(drop))
@@ -137,9 +141,9 @@ fn ours(ctx: &Ctx, op: Op, one: &str, two: &str) -> Outcome {
             } else {
                 WalkFlags::empty()
             };
-            say(at(one, flags).and_then(|p| p.inode().attr()).map(|a| {
-                facts(a.mode(), u64::from(a.nlink), a.size as i64)
-            }))
+            say(at(one, flags)
+                .and_then(|p| p.inode().attr())
+                .map(|a| facts(a.mode(), u64::from(a.nlink), a.size as i64)))
         }
         Op::Chmod(mode) => say(at(one, WalkFlags::FOLLOW)
             .and_then(|p| attrs::chmod(Target::Path(&p), &ctx.creds, mode))),
@@ -197,7 +201,11 @@ impl Host<'_> {
                 one,
                 Mode::from_bits_retain(0o755),
             ))),
-            Op::Rmdir => say(host(nix::unistd::unlinkat(dir, one, UnlinkatFlags::RemoveDir))),
+            Op::Rmdir => say(host(nix::unistd::unlinkat(
+                dir,
+                one,
+                UnlinkatFlags::RemoveDir,
+            ))),
             Op::Unlink => say(host(nix::unistd::unlinkat(
                 dir,
                 one,
@@ -209,7 +217,11 @@ impl Host<'_> {
                 say(self.open(one, flags).map(drop))
             }
             Op::Write(offset, len) => say(self.open(one, OFlag::O_RDWR).and_then(|f| {
-                host(nix::sys::uio::pwrite(f, &vec![len as u8; len], offset as i64))
+                host(nix::sys::uio::pwrite(
+                    f,
+                    &vec![len as u8; len],
+                    offset as i64,
+                ))
             })),
             Op::Append(len) => say(self
                 .open(one, OFlag::O_WRONLY | OFlag::O_APPEND)
@@ -240,8 +252,9 @@ impl Host<'_> {
                 LinkatFlags::empty(),
             ))),
             Op::Symlink(i) => say(host(nix::unistd::symlinkat(TARGETS[i], dir, one))),
-            Op::Readlink => say(host(nix::fcntl::readlinkat(dir, one))
-                .map(|text| text.as_bytes().to_vec())),
+            Op::Readlink => {
+                say(host(nix::fcntl::readlinkat(dir, one)).map(|text| text.as_bytes().to_vec()))
+            }
             Op::Stat(follow) => {
                 let flags = if follow {
                     AtFlags::empty()
@@ -313,7 +326,11 @@ fn same_tree(ctx: &Ctx, dir: &Path, below: &str, seed: u64) {
     let listed = ours(ctx, Op::List, below, "");
     let root = std::fs::File::open(dir).unwrap().into();
     let host = Host { dir: &root };
-    assert_eq!(listed, host.run(Op::List, below, ""), "seed {seed}: {below}");
+    assert_eq!(
+        listed,
+        host.run(Op::List, below, ""),
+        "seed {seed}: {below}"
+    );
     let file = ctx.open_file(below, OpenFlags::DIRECTORY, 0).unwrap();
     for name in names(&file).unwrap() {
         if name == "." || name == ".." {
@@ -342,9 +359,7 @@ fn compare(ctx: &mut Ctx, dir: &Path, seed: u64, steps: usize) {
     let base = dir.join("base");
     let _ = std::fs::create_dir(&base);
     let _ = ctx.make(&Base::Cwd, b"base", Make::Dir, 0o755);
-    ctx.cwd = ctx
-        .lookup(&Base::Cwd, b"base", WalkFlags::empty())
-        .unwrap();
+    ctx.cwd = ctx.lookup(&Base::Cwd, b"base", WalkFlags::empty()).unwrap();
     let fd = std::fs::File::open(&base).unwrap().into();
     let host = Host { dir: &fd };
     let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
@@ -403,7 +418,9 @@ fn overlay_behaves_as_the_host_and_leaves_the_lower_tree_alone() {
             compare(&mut at_root(overlay(lower), me()), host, seed + 1000, 600);
             // The lower tree is as it was.
             let mut check = at_root(gofer_fs(lower, Trust::Exclusive), me());
-            check.cwd = check.lookup(&Base::Cwd, b"base", WalkFlags::empty()).unwrap();
+            check.cwd = check
+                .lookup(&Base::Cwd, b"base", WalkFlags::empty())
+                .unwrap();
             same_tree(&check, &untouched.join("base"), ".", seed);
         }
     });

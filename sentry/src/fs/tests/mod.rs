@@ -27,7 +27,11 @@ use crate::mm::io::{Sink, Source};
 /// The credentials of the test itself, so that results can be compared with the host's.
 fn me() -> Credentials {
     let uid = nix::unistd::geteuid().as_raw();
-    let caps = if uid == 0 { CapSet::FULL } else { CapSet::EMPTY };
+    let caps = if uid == 0 {
+        CapSet::FULL
+    } else {
+        CapSet::EMPTY
+    };
     let groups = nix::unistd::getgroups().unwrap_or_default();
     let groups = groups.into_iter().map(|g| Gid(g.as_raw())).collect();
     Credentials::user(Uid(uid), Gid(nix::unistd::getegid().as_raw()), groups, caps)

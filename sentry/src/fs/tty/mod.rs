@@ -12,11 +12,11 @@ use std::sync::Arc;
 pub use devpts::{Devpts, DevptsType};
 
 use crate::errno::{Errno, Result};
-use crate::fs::dev::{self, Device};
+use crate::fs::device::Device;
 use crate::fs::file::File;
-use crate::fs::inode::Dev;
+use crate::fs::inode::{Dev, FileType, OpenFlags};
 use crate::fs::mount::MountNamespace;
-use crate::fs::open::Special;
+use crate::fs::path::PathRef;
 use crate::kernel::Kernel;
 use crate::kernel::task::Task;
 
@@ -28,9 +28,10 @@ pub const PTMX: Dev = Dev::new(5, 2);
 /// Makes terminals known: their device numbers, and devpts to mount(2).
 pub fn register(kernel: &Arc<Kernel>, namespace: &MountNamespace) {
     let devpts = Devpts::new(kernel);
-    dev::register(PTMX, Arc::new(Ptmx(devpts.clone())));
-    dev::register_major(PTS_MAJOR, Arc::new(Slaves(devpts.clone())));
-    dev::register(TTY, Arc::new(Tty));
+    let devices = namespace.devices();
+    devices.register(FileType::Char, PTMX, Arc::new(Ptmx(devpts.clone())));
+    devices.register_major(FileType::Char, PTS_MAJOR, Arc::new(Slaves(devpts.clone())));
+    devices.register(FileType::Char, TTY, Arc::new(Tty));
     namespace.register(Arc::new(DevptsType(devpts)));
 }
 
@@ -42,9 +43,10 @@ impl Device for Ptmx {
         "ptmx"
     }
 
-    fn open(&self, task: &Task, special: &Special) -> Result<Arc<File>> {
-        let pty = self.0.create(task.creds().fsuid)?;
-        Ok(dev::opened(special, pty.master()))
+    fn open(&self, t: &Task, path: &PathRef, dev: Dev, flags: OpenFlags) -> Result<Arc<File>> {
+        debug_assert_eq!(dev, PTMX);
+        let pty = self.0.create(t.creds().fsuid)?;
+        Ok(File::new(pty.master(), path.clone(), flags))
     }
 }
 
@@ -56,9 +58,9 @@ impl Device for Slaves {
         "pts"
     }
 
-    fn open(&self, task: &Task, special: &Special) -> Result<Arc<File>> {
-        let pty = self.0.find(special.rdev.minor).ok_or(Errno::EIO)?;
-        pty.open_slave(task, special)
+    fn open(&self, t: &Task, path: &PathRef, dev: Dev, flags: OpenFlags) -> Result<Arc<File>> {
+        let pty = self.0.find(dev.minor).ok_or(Errno::EIO)?;
+        pty.open_slave(t, path, flags)
     }
 }
 
@@ -70,8 +72,9 @@ impl Device for Tty {
         "/dev/tty"
     }
 
-    fn open(&self, task: &Task, special: &Special) -> Result<Arc<File>> {
-        let terminal = job::controlling(task).ok_or(Errno::ENXIO)?;
-        terminal.open(task, special)
+    fn open(&self, t: &Task, path: &PathRef, dev: Dev, flags: OpenFlags) -> Result<Arc<File>> {
+        debug_assert_eq!(dev, TTY);
+        let terminal = job::controlling(t).ok_or(Errno::ENXIO)?;
+        terminal.open(path, flags)
     }
 }

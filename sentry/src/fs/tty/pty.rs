@@ -14,10 +14,9 @@ use super::line::{Available, Line, WINSIZE_LEN};
 use super::{PTS_MAJOR, job, requests};
 use crate::errno::{Errno, Result};
 use crate::executor::TimerHandle;
-use crate::fs::dev;
 use crate::fs::file::{File, FileOps, Positioned, WriteAt};
 use crate::fs::inode::{Dev, OpenFlags};
-use crate::fs::open::Special;
+use crate::fs::path::PathRef;
 use crate::kernel::Kernel;
 use crate::kernel::current;
 use crate::kernel::signal::Signal;
@@ -121,12 +120,17 @@ impl Pty {
     }
 
     /// open(2) of the slave: a session leader without a terminal gets this one.
-    pub fn open_slave(self: &Arc<Self>, task: &Task, special: &Special) -> Result<Arc<File>> {
+    pub fn open_slave(
+        self: &Arc<Self>,
+        task: &Task,
+        path: &PathRef,
+        flags: OpenFlags,
+    ) -> Result<Arc<File>> {
         let ops = self.slave()?;
-        if !special.flags.contains(OpenFlags::NOCTTY) && special.flags.readable() {
+        if !flags.contains(OpenFlags::NOCTTY) && flags.readable() {
             job::acquire_if_free(task, &self.terminal());
         }
-        Ok(dev::opened(special, ops))
+        Ok(File::new(ops, path.clone(), flags))
     }
 
     /// As what controls sessions.
@@ -229,9 +233,9 @@ impl Terminal for Pty {
         Dev::new(PTS_MAJOR, self.index)
     }
 
-    fn open(&self, _task: &Task, special: &Special) -> Result<Arc<File>> {
+    fn open(&self, path: &PathRef, flags: OpenFlags) -> Result<Arc<File>> {
         let pty = self.this.upgrade().ok_or(Errno::EIO)?;
-        Ok(dev::opened(special, pty.slave()?))
+        Ok(File::new(pty.slave()?, path.clone(), flags))
     }
 }
 
