@@ -609,3 +609,42 @@ pub fn tick(ms: i64) -> Outcome {
     ));
     Ok(())
 }
+
+/// A child that waits for signals until killed.
+pub fn sleeper() -> Outcome<pid_t> {
+    child(|| {
+        loop {
+            raw!(pause());
+        }
+    })
+}
+
+/// Kills a [`sleeper`] and reaps it.
+pub fn finish(pid: pid_t) -> Outcome {
+    ok!(kill(pid, SIGKILL));
+    expect_signal(pid, SIGKILL)
+}
+
+/// Reads a byte of a mapping, whatever that does.
+pub fn peek(at: *mut u8) -> u8 {
+    unsafe { at.read_volatile() }
+}
+
+/// Writes a byte of a mapping, whatever that does.
+pub fn poke(at: *mut u8, value: u8) {
+    unsafe { at.write_volatile(value) }
+}
+
+/// Expects a child that runs this to die by that signal.
+pub fn dies<T>(signal: c_int, body: impl FnOnce() -> T) -> Outcome {
+    let pid = child(|| {
+        let none = rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        raw!(setrlimit(RLIMIT_CORE, &none));
+        body();
+        0
+    })?;
+    expect_signal(pid, signal)
+}
