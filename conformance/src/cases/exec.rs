@@ -303,14 +303,15 @@ pub static CASES: &[Case] = &[
         },
     ),
     Case::new(
-        "exec.setuid_cleared_by_nnp",
+        "exec.no_new_privs",
         "prctl(2)",
         "no_new_privs survives execve",
         || {
+            let was = raw!(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0));
+            helper_says(1 - was, &["no-new-privs"], || {})?;
             helper_says(0, &["no-new-privs"], || {
                 raw!(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-            })?;
-            helper_says(1, &["no-new-privs"], || {})
+            })
         },
     ),
     Case::new(
