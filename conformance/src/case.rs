@@ -381,7 +381,7 @@ fn all_ids_mapped() -> bool {
             };
             let counts = text
                 .lines()
-                .filter_map(|line| line.split_whitespace().nth(2)?.parse().ok());
+                .filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok());
             counts.sum::<u64>() >= 65536
         })
 }
