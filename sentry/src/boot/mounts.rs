@@ -92,11 +92,7 @@ impl Builder<'_> {
             MountKind::Tmpfs(options) => self.tmpfs(options)?,
             MountKind::Mqueue => self.tmpfs(&TmpfsOptions::default())?,
             MountKind::Devtmpfs => crate::fs::dev::mount(self.kernel)?,
-            // The terminals of a container are one set, whoever mounts them.
-            MountKind::Devpts(_) => ctx
-                .namespace
-                .file_system_type(b"devpts")?
-                .mount(&m.source, b"")?,
+            MountKind::Devpts(_) => ctx.namespace.file_system_type(b"devpts")?.mount(b"devpts", b"")?,
             MountKind::Bind {
                 gofer_mount,
                 overlay,

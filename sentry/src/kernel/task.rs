@@ -357,6 +357,12 @@ impl Task {
         self.attention.pending.swap(false, Ordering::SeqCst)
     }
 
+    /// Does it sleep in a system call?
+    #[cfg(test)]
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.attention.waker.lock().is_some()
+    }
+
     /// Makes the task look at its signals soon: wakes it where it waits, or stops its guest code.
     pub fn interrupt(&self) {
         self.attention.pending.store(true, Ordering::SeqCst);

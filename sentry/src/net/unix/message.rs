@@ -159,11 +159,12 @@ pub struct Message {
 const OVERHEAD: usize = 256;
 
 impl Message {
-    pub fn len(&self) -> usize {
+    /// Bytes not yet read.
+    pub fn left(&self) -> usize {
         self.data.len() - self.start
     }
 
     pub fn cost(&self) -> usize {
-        self.len() + OVERHEAD
+        self.left() + OVERHEAD
     }
 }
