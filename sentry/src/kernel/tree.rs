@@ -103,6 +103,11 @@ impl Inner {
         Err(Errno::EAGAIN)
     }
 
+    /// The pid or thread id given out last.
+    pub fn last_pid(&self) -> i32 {
+        self.last_pid
+    }
+
     pub fn node(&self, pid: i32) -> Option<&Node> {
         self.nodes.get(&pid)
     }

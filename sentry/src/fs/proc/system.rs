@@ -28,7 +28,7 @@ fn used(kernel: &Kernel) -> Usage {
     groups.iter().fold(ended, |sum, g| sum.plus(g.usage()))
 }
 
-/// Tasks that run guest code now (at least the one that asks), and all.
+/// Tasks that run guest code now (with the one that asks), all, and the id given out last.
 fn tasks(kernel: &Kernel) -> (usize, usize, i32) {
     let tree = kernel.tree.lock();
     let me = current::task().map(|t| t.tid());
@@ -36,8 +36,7 @@ fn tasks(kernel: &Kernel) -> (usize, usize, i32) {
         .tasks
         .values()
         .filter(|t| t.is_in_guest() || Some(t.tid()) == me);
-    let last = tree.tasks.keys().max().copied().unwrap_or(0);
-    (running.count(), tree.tasks.len(), last)
+    (running.count(), tree.tasks.len(), tree.last_pid())
 }
 
 pub fn cpuinfo(kernel: &Arc<Kernel>) -> Made {
