@@ -10,6 +10,7 @@ use crate::fs::inode::{Dev, FileType, OpenFlags, SetAttr};
 use crate::fs::path::PathRef;
 use crate::kernel::cred::Cap;
 use crate::kernel::task::Task;
+use crate::kernel::wait::Ready;
 use crate::mm::io::{Sink, Source};
 use crate::mm::mappable::{Backing, Mappable, MappingOwner, WriteIntent};
 
@@ -67,6 +68,14 @@ impl FileOps for Mem {
             Mem::Full if src.remaining() == 0 => Ok((0, 0)),
             Mem::Full => Err(Errno::ENOSPC),
             Mem::Random => mix_in(src),
+        }
+    }
+
+    fn ready(&self, _file: &File) -> Ready {
+        match self {
+            // Linux asks for entropy only while the pool is not seeded.
+            Mem::Random => Ready::IN | Ready::RDNORM,
+            _ => Ready::IN | Ready::OUT | Ready::RDNORM | Ready::WRNORM,
         }
     }
 

@@ -59,9 +59,8 @@ fn file(subject: &Subject, fd: i32) -> Result<Arc<File>> {
 impl Fds {
     /// A number may become another file: the bits are part of the inode's number.
     fn link(&self, fd: i32, flags: OpenFlags) -> Arc<dyn Inode> {
-        let path = flags.contains(OpenFlags::PATH);
-        let readable = if flags.readable() || path { 0o500 } else { 0 };
-        let writable = if flags.writable() || path { 0o300 } else { 0 };
+        let readable = if flags.readable() { 0o500 } else { 0 };
+        let writable = if flags.writable() { 0o300 } else { 0 };
         let perm = readable | writable;
         let ino = self.link_ino(fd, perm);
         let head = Head::numbered(&self.sb, ino, perm)

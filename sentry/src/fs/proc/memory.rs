@@ -45,7 +45,7 @@ fn open_with(subject: &Subject, make: Make) -> Result<Arc<dyn FileOps>> {
     let subject = subject.clone();
     Ok(Generated::ops(move || {
         let Some(mm) = mm.upgrade() else {
-            return Ok(Vec::new());
+            return subject.group().map(|_| Vec::new());
         };
         let Ok(root) = reader_root(&subject) else {
             return Ok(Vec::new());
