@@ -159,10 +159,7 @@ pub fn stat(subject: &Subject) -> Result<Vec<u8>> {
         (true, true) => address,
         (true, false) => 1,
     };
-    let started = view
-        .group
-        .start_ns
-        .saturating_sub(subject.kernel.started.as_ns());
+    let started = view.group.start_ns;
     let (policy, priority) = view.task.as_ref().map_or((0, 0), |t| *t.sched.lock());
     let nice = view.group.nice.load(Ordering::Relaxed);
     let realtime = matches!(policy, libc::SCHED_FIFO | libc::SCHED_RR);
