@@ -118,7 +118,7 @@ impl Pipe {
     pub fn set_capacity(&self, task: &Task, size: u64) -> Result<usize> {
         let size = usize::try_from(size)
             .ok()
-            .filter(|s| *s > 0 && *s <= 1 << 31)
+            .filter(|s| *s <= 1 << 31)
             .ok_or(Errno::EINVAL)?;
         let capacity = size.max(PIPE_BUF).next_power_of_two();
         if capacity > MAX_CAPACITY && !task.creds().has_cap(crate::kernel::cred::Cap::SysResource) {
