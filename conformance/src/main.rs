@@ -73,6 +73,9 @@ struct RunArgs {
     /// Seconds a case may take
     #[arg(long, default_value_t = 20)]
     timeout: u32,
+    /// Seconds of silence, over a case's own, after which a sandbox is taken for hung
+    #[arg(long, default_value_t = 15)]
+    grace: u64,
     /// Directory the cases make their scratch directories in
     #[arg(long, default_value = "/tmp")]
     dir: PathBuf,
@@ -154,7 +157,7 @@ fn run(args: &RunArgs) -> Result<bool, String> {
         batch: if args.one_per_sandbox { 1 } else { args.batch },
         jobs: args.runtime.jobs,
         case_timeout_s: args.timeout,
-        grace: Duration::from_secs(15),
+        grace: Duration::from_secs(args.grace),
     };
     let targets = args.runtime.targets()?;
     let native = runner::run(&Target::native(), &plan, &names);

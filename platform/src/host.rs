@@ -165,6 +165,23 @@ pub fn single_heap() {
     }
 }
 
+/// The registers eax, ebx, ecx, edx that CPUID gives for a leaf and its sub-leaf. Any leaf may be
+/// asked; what the processor does not have is zeros or the highest leaf's answer.
+#[cfg(target_arch = "x86_64")]
+pub fn cpuid(leaf: u32, sub: u32) -> [u32; 4] {
+    #[allow(unused_unsafe, reason = "safe in newer standard libraries")]
+    // SAFETY: every x86-64 processor has the instruction.
+    let r = unsafe { std::arch::x86_64::__cpuid_count(leaf, sub) };
+    [r.eax, r.ebx, r.ecx, r.edx]
+}
+
+/// The time-stamp counter.
+#[cfg(target_arch = "x86_64")]
+pub fn time_stamp() -> u64 {
+    // SAFETY: the instruction has no operands and is allowed in user mode (Linux sets no CR4.TSD).
+    unsafe { std::arch::x86_64::_rdtsc() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

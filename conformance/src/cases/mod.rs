@@ -6,16 +6,29 @@
 use crate::case::Case;
 
 mod attrs;
+mod creds;
+mod devices;
 mod events;
+mod exec;
+mod faults;
+mod filesystems;
 mod futexes;
+mod inodes;
+mod inotifies;
 mod io;
 mod locks;
+mod memfds;
 mod memory;
 mod open;
 mod paths;
 mod pipes;
 mod process;
+mod procfs;
+mod sched;
 mod signals;
+mod sockets;
+mod times;
+mod waits;
 
 /// Every case, family by family.
 pub fn all() -> impl Iterator<Item = &'static Case> {
@@ -24,16 +37,29 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
 
 static FAMILIES: &[&[Case]] = &[
     attrs::CASES,
+    creds::CASES,
+    devices::CASES,
     events::CASES,
+    exec::CASES,
+    faults::CASES,
+    filesystems::CASES,
     futexes::CASES,
+    inodes::CASES,
+    inotifies::CASES,
     io::CASES,
     locks::CASES,
+    memfds::CASES,
     memory::CASES,
     open::CASES,
     paths::CASES,
     pipes::CASES,
     process::CASES,
+    procfs::CASES,
+    sched::CASES,
     signals::CASES,
+    sockets::CASES,
+    times::CASES,
+    waits::CASES,
 ];
 
 #[cfg(test)]

@@ -54,13 +54,7 @@ pub fn build(
     let fs = FsContext::new(namespace.clone());
     let ctx = Ctx::new(&fs, Arc::new(Credentials::root()));
     for mount in &config.mounts {
-        match b.mount(&ctx, mount) {
-            Err(Errno::ENODEV) => log::warn!(
-                "{} is not there yet",
-                String::from_utf8_lossy(&mount.destination)
-            ),
-            done => done.map_err(at(&mount.destination))?,
-        }
+        b.mount(&ctx, mount).map_err(at(&mount.destination))?;
     }
     for node in &config.nodes {
         make_node(&ctx, node).map_err(at(&node.path))?;
@@ -98,12 +92,7 @@ impl Builder<'_> {
             MountKind::Tmpfs(options) => self.tmpfs(options)?,
             MountKind::Mqueue => self.tmpfs(&TmpfsOptions::default())?,
             MountKind::Devtmpfs => crate::fs::dev::mount(self.kernel)?,
-            MountKind::Devpts(options) => {
-                return {
-                    let _ = options;
-                    Ok(())
-                };
-            }
+            MountKind::Devpts(_) => ctx.namespace.file_system_type(b"devpts")?.mount(b"devpts", b"")?,
             MountKind::Bind {
                 gofer_mount,
                 overlay,

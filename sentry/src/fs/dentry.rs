@@ -296,18 +296,23 @@ impl Dentry {
                 children.negative = 0;
             }
         }
-        let dropped = self.bound(&mut children);
         drop(children);
-        drop((old, dropped));
+        drop(old);
+        self.bound();
     }
 
-    /// Drops children nobody uses when there are too many dentries.
-    fn bound(self: &Arc<Self>, children: &mut Children) -> Vec<Child> {
-        let count = DENTRIES.load(Ordering::Relaxed);
-        if count > MAX_DENTRIES && (children.table.len() > 256 || count.is_multiple_of(512)) {
-            return children.prune();
+    /// Now and then drops what nobody uses, when there are too many dentries.
+    fn bound(self: &Arc<Self>) {
+        static INSERTED: AtomicUsize = AtomicUsize::new(0);
+        let turn = INSERTED.fetch_add(1, Ordering::Relaxed);
+        if DENTRIES.load(Ordering::Relaxed) <= MAX_DENTRIES || !turn.is_multiple_of(4096) {
+            return;
         }
-        Vec::new()
+        let mut top = self.clone();
+        while let Some(parent) = top.parent() {
+            top = parent;
+        }
+        top.shrink();
     }
 
     /// A name was made for `inode`; [`Dentry::lock_dir`] is held.

@@ -383,7 +383,8 @@ pub fn pipe(task: &Task, flags: OpenFlags) -> (Arc<File>, Arc<File>) {
 }
 
 fn ends(path: PathRef, flags: OpenFlags) -> (Arc<File>, Arc<File>) {
-    let pipe = Arc::new(Pipe::default());
+    // Kept with the inode, so that /proc/PID/fd/N opens the same pipe.
+    let pipe = path.inode().extra().object_or_insert(Arc::<Pipe>::default);
     let keep = flags & (OpenFlags::NONBLOCK | OpenFlags::DIRECT);
     let read = pipe.open_end(path.clone(), keep - OpenFlags::DIRECT, None);
     let write = pipe.open_end(path, keep | OpenFlags::WRONLY, None);
@@ -414,7 +415,9 @@ impl Pipe {
 /// ENXIO for a writer that does not wait while nobody reads; a restart when interrupted.
 pub async fn open_fifo(task: &Task, path: PathRef, flags: OpenFlags) -> Result<Arc<File>, Error> {
     let pipe = path.inode().extra().object_or_insert(Arc::<Pipe>::default);
-    let nonblock = flags.contains(OpenFlags::NONBLOCK);
+    // Without a name it was made with both sides: nobody waits for another.
+    let nameless = path.dentry.parent().is_none();
+    let nonblock = flags.contains(OpenFlags::NONBLOCK) || nameless;
     let (readers, opens) = {
         let state = pipe.state.lock();
         let opens = if flags.writable() {
@@ -426,7 +429,7 @@ pub async fn open_fifo(task: &Task, path: PathRef, flags: OpenFlags) -> Result<A
     };
     match (flags.readable(), flags.writable()) {
         (true, true) => return Ok(pipe.open_end(path, flags, None)),
-        (false, true) if nonblock && readers == 0 => return Err(Errno::ENXIO.into()),
+        (false, true) if nonblock && !nameless && readers == 0 => return Err(Errno::ENXIO.into()),
         (false, false) => return Err(Errno::EINVAL.into()),
         _ => {}
     }

@@ -133,12 +133,13 @@ impl Ctx {
         if absolute && flags.contains(WalkFlags::BENEATH) {
             return Err(Errno::EXDEV);
         }
-        let start = if absolute && !scoped {
+        let from_root = absolute && !scoped;
+        let start = if from_root {
             self.root.clone()
         } else {
             self.base(base)
         };
-        if !start.dentry.is_dir() && !path.is_empty() && !(absolute && !scoped) {
+        if !start.dentry.is_dir() && !path.is_empty() && !from_root {
             return Err(Errno::ENOTDIR);
         }
         let root = if scoped {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, RwLock};
 
 use crate::kernel::Kernel;
+use crate::kernel::cred::Credentials;
 use crate::kernel::limits::Limits;
 use crate::kernel::signal::{GroupSignals, SigActions, Signal};
 use crate::kernel::task::Task;
@@ -70,6 +71,13 @@ impl Usage {
     }
 }
 
+/// What /proc tells of a main thread that has ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    pub comm: [u8; 16],
+    pub creds: Arc<Credentials>,
+}
+
 /// A guest process. Its place among others (parent, group, session) is in [`crate::kernel::tree`].
 pub struct ThreadGroup {
     kernel: Arc<Kernel>,
@@ -110,6 +118,7 @@ pub struct ThreadGroup {
     init: AtomicBool,
     /// What the main thread ended with; the process's status if nobody called exit_group(2).
     leader_status: Mutex<Option<ExitStatus>>,
+    ended: Mutex<Option<Ended>>,
     /// Bytes for /proc/PID/io (rchar, wchar, syscr, syscw).
     pub io: IoCounters,
 }
@@ -156,6 +165,7 @@ impl ThreadGroup {
             membarrier: AtomicI32::new(0),
             init: AtomicBool::new(false),
             leader_status: Mutex::new(None),
+            ended: Mutex::new(None),
             io: IoCounters::default(),
         })
     }
@@ -199,6 +209,12 @@ impl ThreadGroup {
 
     /// Removes a task; true if it was the last one.
     pub fn remove_task(&self, task: &Task) -> bool {
+        if task.tid() == self.pid {
+            *self.ended.lock() = Some(Ended {
+                comm: task.comm(),
+                creds: task.creds(),
+            });
+        }
         let last = {
             let mut tasks = self.tasks.lock();
             tasks.retain(|t| !std::ptr::eq(&**t, task));
@@ -217,6 +233,11 @@ impl ThreadGroup {
         }
         self.task_exits.wake_all();
         last
+    }
+
+    /// Name and credentials of the main thread at its end.
+    pub fn ended(&self) -> Option<Ended> {
+        self.ended.lock().clone()
     }
 
     pub fn is_dead(&self) -> bool {

@@ -8,7 +8,10 @@
 //! 5. files: a description's position, then its object's lock
 //! 6. wait queues, the reactor's timers
 //!
-//! No lock is held across an await, or a copy to or from guest memory.
+//! No lock is held across an await, or a copy to or from guest memory, with two exceptions: a
+//! description's position, and the lock that orders writers of one file (`io` of
+//! `fs::tmpfs::data`, `append` of a Gofer file). Faults take neither. A directory's dentry lock is
+//! held across Gofer trips.
 
 pub mod block;
 pub mod clone;

@@ -388,6 +388,11 @@ impl Task {
         *self.attention.kicker.lock() = kicker;
     }
 
+    /// Guest code runs right now.
+    pub fn is_in_guest(&self) -> bool {
+        self.attention.in_guest.load(Ordering::Relaxed)
+    }
+
     /// Announces that guest code is about to run. False if there is something to look at first.
     pub(in crate::kernel) fn enter_guest(&self) -> bool {
         self.attention.in_guest.store(true, Ordering::SeqCst);

@@ -27,7 +27,7 @@ pub use file::HostFile;
 pub use node::Node;
 
 /// Host fds kept for files that are opened again soon.
-const KEPT_FDS: usize = 64;
+const KEPT_FDS: usize = 128;
 
 /// Who else changes the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

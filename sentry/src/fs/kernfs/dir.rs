@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Head, Super, inode_basics};
 use crate::errno::{Errno, Result};
 use crate::fs::file::{File, FileOps};
-use crate::fs::inode::{Attr, DirEntry, FileType, Inode, OpenFlags};
+use crate::fs::inode::{Attr, Dev, DirEntry, FileType, Inode, NewNode, OpenFlags};
 
 /// What a directory holds.
 pub trait Entries: Send + Sync + 'static {
@@ -76,6 +76,32 @@ impl Inode for Dir {
         !self.entries.changes()
     }
 
+    fn create(&self, _name: &[u8], _node: &NewNode) -> Result<Arc<dyn Inode>> {
+        Err(self.head.sb.fixed)
+    }
+
+    fn mkdir(&self, _name: &[u8], _node: &NewNode) -> Result<Arc<dyn Inode>> {
+        Err(self.head.sb.fixed)
+    }
+
+    fn mknod(
+        &self,
+        _name: &[u8],
+        _node: &NewNode,
+        _kind: FileType,
+        _rdev: Dev,
+    ) -> Result<Arc<dyn Inode>> {
+        Err(self.head.sb.fixed)
+    }
+
+    fn symlink(&self, _name: &[u8], _node: &NewNode, _target: &[u8]) -> Result<Arc<dyn Inode>> {
+        Err(self.head.sb.fixed)
+    }
+
+    fn link(&self, _name: &[u8], _target: &Arc<dyn Inode>) -> Result<()> {
+        Err(self.head.sb.fixed)
+    }
+
     inode_basics!();
 }
 
@@ -122,10 +148,13 @@ pub fn list_table<'a>(
     true
 }
 
+/// A name and what it stands for.
+type Named = (Box<[u8]>, Arc<dyn Inode>);
+
 /// A directory whose entries are made once, in the order added.
 #[derive(Default)]
 pub struct StaticDir {
-    entries: Vec<(Box<[u8]>, Arc<dyn Inode>)>,
+    entries: Vec<Named>,
 }
 
 impl StaticDir {

@@ -16,7 +16,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::extra::InodeExtra;
 use crate::fs::inode::{Attr, Dev, FileType, SetAttr, StatFs, Timestamp};
 use crate::fs::mount::anonymous_dev;
-use crate::fs::perm::{self, Access};
+use crate::fs::perm::Access;
 use crate::kernel::cred::{Credentials, Gid, Uid};
 pub use dir::{Dir, Entries, StaticDir, list_table};
 pub use link::Link;
@@ -26,15 +26,18 @@ pub use text::{Generated, Text};
 pub struct Super {
     pub dev: Dev,
     magic: u64,
+    /// What making a name fails with.
+    fixed: Errno,
     next: AtomicU64,
 }
 
 impl Super {
-    /// `magic`: *_MAGIC of statfs(2).
-    pub fn new(magic: u64) -> Arc<Super> {
+    /// `magic`: *_MAGIC of statfs(2); `fixed`: what creating anything in it fails with.
+    pub fn new(magic: u64, fixed: Errno) -> Arc<Super> {
         Arc::new(Super {
             dev: anonymous_dev(),
             magic,
+            fixed,
             next: AtomicU64::new(1),
         })
     }
@@ -184,11 +187,6 @@ fn sysctl_access(perm: u32, creds: &Credentials, want: Access) -> Result<()> {
     } else {
         Err(Errno::EACCES)
     }
-}
-
-/// The ordinary check on a synthetic inode's bits.
-pub fn posix_access(attr: &Attr, creds: &Credentials, want: Access) -> Result<()> {
-    perm::check_attr(attr, creds, want)
 }
 
 /// The inode methods that are the same for all bodies.

@@ -17,10 +17,10 @@ fn read(file: &crate::fs::file::File, len: usize) -> Vec<u8> {
 
 #[test]
 fn content_is_made_at_the_start_and_kept_for_what_follows() {
-    let sb = Super::new(1);
+    let sb = Super::new(1, Errno::EPERM);
     let count = Arc::new(AtomicU32::new(0));
     let counter = count.clone();
-    let inode = Text::new(Head::new(&sb, 0o444), move || {
+    let inode = Text::made(Head::new(&sb, 0o444), move || {
         let n = counter.fetch_add(1, Ordering::Relaxed);
         Ok(format!("text {n}\n").into_bytes())
     });
@@ -38,7 +38,7 @@ fn content_is_made_at_the_start_and_kept_for_what_follows() {
 
 #[test]
 fn writes_reach_the_setting_or_fail() {
-    let sb = Super::new(1);
+    let sb = Super::new(1, Errno::EPERM);
     let value = Arc::new(AtomicU32::new(7));
     let (shown, set) = (value.clone(), value);
     let inode = Text::writable(
@@ -59,12 +59,12 @@ fn writes_reach_the_setting_or_fail() {
 
     let fixed = Text::fixed(Head::new(&sb, 0o444), "a");
     let file = internal_file(fixed, OpenFlags::RDWR).unwrap();
-    assert_eq!(file.write(&mut Source::kernel(b"b")), Err(Errno::EINVAL));
+    assert_eq!(file.write(&mut Source::kernel(b"b")), Err(Errno::EIO));
 }
 
 #[test]
 fn directories_list_and_look_up() {
-    let sb = Super::new(1);
+    let sb = Super::new(1, Errno::EPERM);
     let dir = StaticDir::new()
         .with("a", Text::fixed(Head::new(&sb, 0o444), "1"))
         .with("b", Link::fixed(Head::new(&sb, 0o777), "a"))
@@ -72,6 +72,12 @@ fn directories_list_and_look_up() {
         .build(&sb);
     assert_eq!(dir.attr().unwrap().nlink, 3);
     assert!(dir.cacheable());
+    let node = crate::fs::inode::NewNode {
+        perm: 0o755,
+        uid: Uid(0),
+        gid: Gid(0),
+    };
+    assert!(dir.mkdir(b"x", &node).is_err_and(|e| e == Errno::EPERM));
     assert!(dir.lookup(b"x").is_err_and(|e| e == Errno::ENOENT));
     let a = dir.lookup(b"a").unwrap();
     assert!(a.lookup(b"x").is_err_and(|e| e == Errno::ENOTDIR));

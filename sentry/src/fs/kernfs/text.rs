@@ -35,7 +35,7 @@ pub struct Text {
 
 impl Text {
     /// Read only.
-    pub fn new(
+    pub fn made(
         head: Head,
         read: impl Fn() -> Result<Vec<u8>> + Send + Sync + 'static,
     ) -> Arc<dyn Inode> {
@@ -66,7 +66,7 @@ impl Text {
     /// With a text that never changes.
     pub fn fixed(head: Head, text: impl Into<Vec<u8>>) -> Arc<dyn Inode> {
         let text = text.into();
-        Text::new(head, move || Ok(text.clone()))
+        Text::made(head, move || Ok(text.clone()))
     }
 
     /// What is open is up to `open`.
@@ -95,6 +95,10 @@ impl Inode for Text {
             Body::Text { read, write } => Ok(Arc::new(Generated {
                 read: read.clone(),
                 write: write.clone(),
+                unwritable: match self.head.owner {
+                    Some(_) => Errno::EINVAL,
+                    None => Errno::EIO,
+                },
                 text: Mutex::default(),
             })),
             Body::Open(open) => open(flags),
@@ -109,6 +113,8 @@ impl Inode for Text {
 pub struct Generated {
     read: Arc<Read>,
     write: Option<Arc<Write>>,
+    /// What a write fails with where none is possible.
+    unwritable: Errno,
     text: Mutex<Option<Arc<Vec<u8>>>>,
 }
 
@@ -118,6 +124,7 @@ impl Generated {
         Arc::new(Generated {
             read: Arc::new(read),
             write: None,
+            unwritable: Errno::EINVAL,
             text: Mutex::default(),
         })
     }
@@ -147,7 +154,7 @@ impl FileOps for Generated {
     }
 
     fn write_at(&self, _file: &File, src: &mut Source<'_>, at: WriteAt) -> Result<(usize, u64)> {
-        let write = self.write.as_ref().ok_or(Errno::EINVAL)?;
+        let write = self.write.as_ref().ok_or(self.unwritable)?;
         let mut data = vec![0; src.remaining().min(MAX_WRITE)];
         let n = src.take(&mut data)?;
         data.truncate(n);

@@ -9,6 +9,9 @@ use crate::fs::anon::internal_file;
 use crate::fs::inode::{Chain, Exchange, FileType, Inode, LookupHint, OpenFlags};
 use crate::fs::meta::Meta;
 
+/// Is told name, inode number and type of an entry; says whether to go on.
+pub(super) type EachName<'a> = dyn FnMut(&[u8], u64, Option<FileType>) -> bool + 'a;
+
 /// A name that differs from the lower directory.
 pub(super) struct Entry {
     /// None: removed (a whiteout).
@@ -206,10 +209,7 @@ impl Node {
     }
 
     /// Calls `each` with the lower directory's names that still show, until it says no.
-    pub(super) fn each_lower(
-        &self,
-        each: &mut dyn FnMut(&[u8], u64, Option<FileType>) -> bool,
-    ) -> Result<()> {
+    pub(super) fn each_lower(&self, each: &mut EachName<'_>) -> Result<()> {
         let Some(lower) = &self.lower else {
             return Ok(());
         };

@@ -261,7 +261,7 @@ impl Host<'_> {
                 } else {
                     AtFlags::AT_SYMLINK_NOFOLLOW
                 };
-                say(stat(flags).map(|s| facts(s.st_mode, s.st_nlink as u64, s.st_size)))
+                say(stat(flags).map(|s| facts(s.st_mode, s.st_nlink, s.st_size)))
             }
             Op::Chmod(mode) => say(host(nix::sys::stat::fchmodat(
                 dir,

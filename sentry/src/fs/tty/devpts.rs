@@ -51,7 +51,7 @@ impl Devpts {
     }
 
     pub(super) fn with_kernel(kernel: Weak<Kernel>) -> Arc<Devpts> {
-        let sb = Super::new(MAGIC);
+        let sb = Super::new(MAGIC, Errno::EPERM);
         Arc::new(Devpts {
             ptmx: Node::new(&sb, PTMX_INO, PTMX, 0o666, (Uid(0), Gid(0))),
             kernel,

@@ -1,0 +1,28 @@
+//! The cases in our own sandbox: what passes on Linux passes there, on every platform, but for
+//! what `expected-failures.txt` lists.
+
+use std::path::Path;
+use std::process::Command;
+
+/// Every platform of the product.
+const PLATFORMS: &[&str] = &["ptrace"];
+
+#[test]
+fn cases_pass_in_the_sandbox() {
+    let conformance = Path::new(env!("CARGO_BIN_EXE_conformance"));
+    let runsc = conformance.with_file_name("runsc-rs");
+    assert!(
+        runsc.exists(),
+        "{} is missing: run the tests of the whole workspace (cargo test --workspace)",
+        runsc.display()
+    );
+    for platform in PLATFORMS {
+        let status = Command::new(conformance)
+            .args(["run", "--platform", platform, "--runsc"])
+            .arg(&runsc)
+            .args(["--expected", concat!(env!("CARGO_MANIFEST_DIR"), "/expected-failures.txt")])
+            .status()
+            .unwrap();
+        assert!(status.success(), "unexpected results on {platform}, see above");
+    }
+}

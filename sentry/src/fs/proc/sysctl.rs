@@ -1,0 +1,378 @@
+//! /proc/sys (proc_sys(5)).
+//!
+//! One table of paths. Settings that exist here take effect (host and domain name); others that
+//! Linux lets the superuser change keep what is written, within Linux's bounds, so that tools that
+//! set them and look again are content; the rest is read only.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+
+use super::settings::parse_number;
+use crate::errno::{Errno, Result};
+use crate::fs::fdtable::NR_OPEN;
+use crate::fs::inode::Inode;
+use crate::fs::kernfs::{Head, StaticDir, Super, Text};
+use crate::kernel::cred::CAP_LAST;
+use crate::kernel::tree::PID_MAX;
+use crate::kernel::{Kernel, UTS_RELEASE, UTS_SYSNAME, UTS_VERSION};
+
+/// Longest host or domain name, bytes.
+const NAME_MAX: usize = 64;
+/// Longest text that is kept.
+const TEXT_MAX: usize = 127;
+
+enum Kind {
+    Fixed(&'static str),
+    Live(fn(&Kernel) -> String),
+    /// A number that is kept: what it is at first, least and greatest.
+    Number(i64, i64, i64),
+    /// A text that is kept.
+    Kept(&'static str),
+    Hostname,
+    Domainname,
+}
+use Kind::{Domainname, Fixed, Hostname, Kept, Live, Number};
+
+const INT_MAX: i64 = i32::MAX as i64;
+
+/// In the order of the paths, directories together.
+const TABLE: &[(&str, Kind)] = &[
+    ("fs/aio-max-nr", Number(65536, 0, i64::MAX)),
+    ("fs/aio-nr", Fixed("0")),
+    ("fs/dentry-state", Fixed("0\t0\t45\t0\t0\t0")),
+    (
+        "fs/epoll/max_user_watches",
+        Live(|k| (k.memory_total / 25 / 180).to_string()),
+    ),
+    ("fs/file-max", Fixed("9223372036854775807")),
+    (
+        "fs/file-nr",
+        Live(|k| format!("{}\t0\t9223372036854775807", open_files(k))),
+    ),
+    ("fs/inode-nr", Fixed("0\t0")),
+    ("fs/inode-state", Fixed("0\t0\t0\t0\t0\t0\t0")),
+    ("fs/inotify/max_queued_events", Number(16384, 0, INT_MAX)),
+    ("fs/inotify/max_user_instances", Number(128, 0, INT_MAX)),
+    ("fs/inotify/max_user_watches", Number(65536, 0, INT_MAX)),
+    ("fs/lease-break-time", Number(45, 0, INT_MAX)),
+    ("fs/leases-enable", Number(1, 0, 1)),
+    ("fs/mount-max", Number(100_000, 1, INT_MAX)),
+    ("fs/mqueue/msg_default", Number(10, 1, 65536)),
+    ("fs/mqueue/msg_max", Number(10, 1, 65536)),
+    ("fs/mqueue/msgsize_default", Number(8192, 128, 16 << 20)),
+    ("fs/mqueue/msgsize_max", Number(8192, 128, 16 << 20)),
+    ("fs/mqueue/queues_max", Number(256, 0, INT_MAX)),
+    ("fs/nr_open", Live(|_| NR_OPEN.to_string())),
+    ("fs/overflowgid", Number(65534, 0, 65535)),
+    ("fs/overflowuid", Number(65534, 0, 65535)),
+    ("fs/pipe-max-size", Number(1 << 20, 4096, INT_MAX)),
+    ("fs/pipe-user-pages-hard", Number(0, 0, i64::MAX)),
+    ("fs/pipe-user-pages-soft", Number(16384, 0, i64::MAX)),
+    ("fs/protected_fifos", Fixed("1")),
+    ("fs/protected_hardlinks", Fixed("1")),
+    ("fs/protected_regular", Fixed("1")),
+    ("fs/protected_symlinks", Fixed("1")),
+    ("fs/suid_dumpable", Number(0, 0, 2)),
+    ("kernel/arch", Fixed("x86_64")),
+    ("kernel/cap_last_cap", Live(|_| CAP_LAST.to_string())),
+    ("kernel/core_pattern", Kept("core")),
+    ("kernel/core_pipe_limit", Number(0, 0, INT_MAX)),
+    ("kernel/core_uses_pid", Number(0, 0, INT_MAX)),
+    ("kernel/dmesg_restrict", Number(1, 0, 1)),
+    ("kernel/domainname", Domainname),
+    ("kernel/hostname", Hostname),
+    ("kernel/io_uring_disabled", Fixed("2")),
+    ("kernel/kptr_restrict", Number(1, 0, 2)),
+    ("kernel/msgmax", Number(8192, 0, INT_MAX)),
+    ("kernel/msgmnb", Number(16384, 0, INT_MAX)),
+    ("kernel/msgmni", Number(32000, 0, INT_MAX)),
+    ("kernel/ngroups_max", Fixed("65536")),
+    ("kernel/osrelease", Live(|_| UTS_RELEASE.to_owned())),
+    ("kernel/ostype", Live(|_| UTS_SYSNAME.to_owned())),
+    ("kernel/overflowgid", Number(65534, 0, 65535)),
+    ("kernel/overflowuid", Number(65534, 0, 65535)),
+    ("kernel/panic", Number(0, -INT_MAX, INT_MAX)),
+    ("kernel/perf_event_max_sample_rate", Fixed("100000")),
+    ("kernel/perf_event_mlock_kb", Fixed("516")),
+    ("kernel/perf_event_paranoid", Fixed("3")),
+    ("kernel/pid_max", Live(|_| PID_MAX.to_string())),
+    ("kernel/printk", Fixed("4\t4\t1\t7")),
+    ("kernel/pty/max", Number(4096, 0, INT_MAX)),
+    ("kernel/pty/reserve", Number(1024, 0, INT_MAX)),
+    ("kernel/random/boot_id", Live(|_| boot_id().to_owned())),
+    ("kernel/random/entropy_avail", Fixed("256")),
+    ("kernel/random/poolsize", Fixed("256")),
+    ("kernel/random/urandom_min_reseed_secs", Fixed("60")),
+    ("kernel/random/uuid", Live(|_| uuid())),
+    ("kernel/random/write_wakeup_threshold", Fixed("256")),
+    ("kernel/randomize_va_space", Number(2, 0, 2)),
+    ("kernel/sched_rr_timeslice_ms", Fixed("100")),
+    ("kernel/sem", Fixed("32000\t1024000000\t500\t32000")),
+    ("kernel/shm_rmid_forced", Number(0, 0, 1)),
+    ("kernel/shmall", Fixed("18446744073692774399")),
+    ("kernel/shmmax", Fixed("18446744073692774399")),
+    ("kernel/shmmni", Number(4096, 0, 32768)),
+    ("kernel/sysctl_writes_strict", Fixed("1")),
+    ("kernel/tainted", Fixed("0")),
+    (
+        "kernel/threads-max",
+        Live(|k| {
+            (k.memory_total / (8 * 16384))
+                .clamp(20, 0x3fff_ffff)
+                .to_string()
+        }),
+    ),
+    ("kernel/unprivileged_bpf_disabled", Fixed("2")),
+    ("kernel/version", Live(|_| UTS_VERSION.to_owned())),
+    ("kernel/yama/ptrace_scope", Fixed("0")),
+    ("net/core/netdev_max_backlog", Number(1000, 0, INT_MAX)),
+    ("net/core/optmem_max", Number(131_072, 0, INT_MAX)),
+    ("net/core/rmem_default", Number(212_992, 2304, INT_MAX)),
+    ("net/core/rmem_max", Number(212_992, 2304, INT_MAX)),
+    ("net/core/somaxconn", Number(4096, 0, INT_MAX)),
+    ("net/core/wmem_default", Number(212_992, 4608, INT_MAX)),
+    ("net/core/wmem_max", Number(212_992, 4608, INT_MAX)),
+    ("net/ipv4/icmp_echo_ignore_all", Number(0, 0, 1)),
+    ("net/ipv4/ip_default_ttl", Number(64, 1, 255)),
+    ("net/ipv4/ip_forward", Number(0, 0, 1)),
+    ("net/ipv4/ip_local_port_range", Kept("32768\t60999")),
+    ("net/ipv4/ip_local_reserved_ports", Kept("")),
+    ("net/ipv4/ip_nonlocal_bind", Number(0, 0, 1)),
+    (
+        "net/ipv4/ip_unprivileged_port_start",
+        Number(1024, 0, 65535),
+    ),
+    ("net/ipv4/ping_group_range", Kept("1\t0")),
+    (
+        "net/ipv4/tcp_available_congestion_control",
+        Fixed("reno cubic"),
+    ),
+    ("net/ipv4/tcp_congestion_control", Kept("cubic")),
+    ("net/ipv4/tcp_fin_timeout", Number(60, 0, INT_MAX)),
+    ("net/ipv4/tcp_keepalive_intvl", Number(75, 1, 32767)),
+    ("net/ipv4/tcp_keepalive_probes", Number(9, 1, 127)),
+    ("net/ipv4/tcp_keepalive_time", Number(7200, 1, 32767)),
+    ("net/ipv4/tcp_max_syn_backlog", Number(512, 0, INT_MAX)),
+    ("net/ipv4/tcp_rmem", Kept("4096\t131072\t6291456")),
+    ("net/ipv4/tcp_sack", Number(1, 0, 1)),
+    ("net/ipv4/tcp_syncookies", Number(1, 0, 2)),
+    ("net/ipv4/tcp_timestamps", Number(1, 0, 2)),
+    ("net/ipv4/tcp_tw_reuse", Number(2, 0, 2)),
+    ("net/ipv4/tcp_window_scaling", Number(1, 0, 1)),
+    ("net/ipv4/tcp_wmem", Kept("4096\t16384\t4194304")),
+    ("net/ipv6/bindv6only", Number(0, 0, 1)),
+    ("net/ipv6/conf/all/disable_ipv6", Number(0, 0, 1)),
+    ("net/ipv6/conf/default/disable_ipv6", Number(0, 0, 1)),
+    ("net/unix/max_dgram_qlen", Number(10, 0, INT_MAX)),
+    ("vm/admin_reserve_kbytes", Number(8192, 0, i64::MAX)),
+    ("vm/dirty_background_ratio", Number(10, 0, 100)),
+    ("vm/dirty_expire_centisecs", Number(3000, 0, INT_MAX)),
+    ("vm/dirty_ratio", Number(20, 0, 100)),
+    ("vm/dirty_writeback_centisecs", Number(500, 0, INT_MAX)),
+    ("vm/hugetlb_shm_group", Number(0, 0, INT_MAX)),
+    ("vm/max_map_count", Number(65530, 0, INT_MAX)),
+    ("vm/memfd_noexec", Fixed("0")),
+    ("vm/min_free_kbytes", Number(67584, 0, INT_MAX)),
+    (
+        "vm/mmap_min_addr",
+        Live(|k| k.platform.user_range().0.to_string()),
+    ),
+    ("vm/nr_hugepages", Fixed("0")),
+    ("vm/nr_overcommit_hugepages", Fixed("0")),
+    ("vm/oom_kill_allocating_task", Number(0, 0, INT_MAX)),
+    ("vm/overcommit_kbytes", Number(0, 0, i64::MAX)),
+    ("vm/overcommit_memory", Number(0, 0, 2)),
+    ("vm/overcommit_ratio", Number(50, 0, INT_MAX)),
+    ("vm/page-cluster", Number(3, 0, 31)),
+    ("vm/panic_on_oom", Number(0, 0, 2)),
+    ("vm/swappiness", Number(60, 0, 200)),
+    ("vm/unprivileged_userfaultfd", Number(0, 0, 1)),
+    ("vm/user_reserve_kbytes", Number(131_072, 0, i64::MAX)),
+    ("vm/vfs_cache_pressure", Number(100, 0, INT_MAX)),
+];
+
+/// Open descriptors of the whole sandbox.
+fn open_files(kernel: &Kernel) -> usize {
+    let tasks: Vec<_> = kernel.tree.lock().tasks.values().cloned().collect();
+    let mut tables = BTreeMap::new();
+    for task in tasks {
+        if let Ok(files) = task.try_files() {
+            tables.insert(files.id(), files.numbers().len());
+        }
+    }
+    tables.values().sum()
+}
+
+/// A random UUID (version 4).
+fn uuid() -> String {
+    let mut b = [0u8; 16];
+    if let Err(e) = runsc_platform::host::random(&mut b) {
+        log::error!("getrandom: {e}");
+    }
+    b[6] = b[6] & 0x0f | 0x40;
+    b[8] = b[8] & 0x3f | 0x80;
+    let hex = |part: &[u8]| part.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let parts = [&b[..4], &b[4..6], &b[6..8], &b[8..10], &b[10..]];
+    parts.map(hex).join("-")
+}
+
+/// One a boot of the sandbox.
+fn boot_id() -> &'static str {
+    static ID: OnceLock<String> = OnceLock::new();
+    ID.get_or_init(uuid)
+}
+
+fn with_newline(mut text: Vec<u8>) -> Vec<u8> {
+    text.push(b'\n');
+    text
+}
+
+/// What is written up to the first newline or NUL, at most `max` bytes.
+fn text_written(data: &[u8], max: usize) -> Vec<u8> {
+    let end = data.iter().position(|b| matches!(b, b'\n' | 0));
+    data[..end.unwrap_or(data.len()).min(max)].to_vec()
+}
+
+fn file(kernel: &Arc<Kernel>, sb: &Arc<Super>, kind: &'static Kind) -> Arc<dyn Inode> {
+    let head = |perm| Head::new(sb, perm).sysctl();
+    let kernel = kernel.clone();
+    match kind {
+        Fixed(text) => Text::fixed(head(0o444), format!("{text}\n")),
+        Live(read) => Text::made(head(0o444), move || {
+            Ok(with_newline(read(&kernel).into_bytes()))
+        }),
+        Number(start, least, greatest) => {
+            let value = Arc::new(Mutex::new(*start));
+            let set = value.clone();
+            Text::writable(
+                head(0o644),
+                move || Ok(format!("{}\n", value.lock()).into_bytes()),
+                move |data| {
+                    let new = parse_number(data)?;
+                    if !(*least..=*greatest).contains(&new) {
+                        return Err(Errno::EINVAL);
+                    }
+                    *set.lock() = new;
+                    Ok(data.len())
+                },
+            )
+        }
+        Kept(start) => {
+            let value = Arc::new(Mutex::new(start.as_bytes().to_vec()));
+            let set = value.clone();
+            Text::writable(
+                head(0o644),
+                move || Ok(with_newline(value.lock().clone())),
+                move |data| {
+                    *set.lock() = text_written(data, TEXT_MAX);
+                    Ok(data.len())
+                },
+            )
+        }
+        Hostname => {
+            let set = kernel.clone();
+            Text::writable(
+                head(0o644),
+                move || Ok(with_newline(kernel.uts.read().nodename.clone())),
+                move |data| {
+                    set.uts.write().nodename = text_written(data, NAME_MAX);
+                    Ok(data.len())
+                },
+            )
+        }
+        Domainname => {
+            let set = kernel.clone();
+            Text::writable(
+                head(0o644),
+                move || Ok(with_newline(kernel.uts.read().domainname.clone())),
+                move |data| {
+                    set.uts.write().domainname = text_written(data, NAME_MAX);
+                    Ok(data.len())
+                },
+            )
+        }
+    }
+}
+
+/// Builds the directory whose entries are those of `rows` below `prefix`.
+fn build(
+    kernel: &Arc<Kernel>,
+    sb: &Arc<Super>,
+    rows: &'static [(&'static str, Kind)],
+    prefix: usize,
+) -> Arc<dyn Inode> {
+    let mut dir = StaticDir::new();
+    let mut at = 0;
+    while let Some((path, kind)) = rows.get(at) {
+        let rest = &path[prefix..];
+        let Some((name, _)) = rest.split_once('/') else {
+            dir.add(rest, file(kernel, sb, kind));
+            at += 1;
+            continue;
+        };
+        let below =
+            |(p, _): &&(&str, Kind)| p[prefix..].split_once('/').is_some_and(|(n, _)| n == name);
+        let count = rows[at..].iter().take_while(below).count();
+        let inner = prefix + name.len() + 1;
+        dir.add(name, build(kernel, sb, &rows[at..at + count], inner));
+        at += count;
+    }
+    dir.build_with(Head::new(sb, 0o555).sysctl())
+}
+
+/// The directory /proc/sys.
+pub fn dir(kernel: &Arc<Kernel>, sb: &Arc<Super>) -> Result<Arc<dyn Inode>> {
+    Ok(build(kernel, sb, TABLE, 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted() {
+        let paths: Vec<&str> = TABLE.iter().map(|(p, _)| *p).collect();
+        // Directories together is what matters; Linux sorts by name.
+        let dirs: Vec<&str> = paths
+            .iter()
+            .map(|p| p.rsplit_once('/').unwrap().0)
+            .collect();
+        for (i, dir) in dirs.iter().enumerate() {
+            let again = dirs[i..]
+                .iter()
+                .skip_while(|d| d.starts_with(dir))
+                .any(|d| d == dir);
+            assert!(!again, "{dir} comes twice");
+        }
+        for pair in paths.windows(2) {
+            assert!(pair[0] != pair[1]);
+        }
+    }
+
+    #[test]
+    fn uuids_are_random_and_well_formed() {
+        let (a, b) = (uuid(), uuid());
+        assert_ne!(a, b);
+        assert_eq!(a.len(), 36);
+        let parts: Vec<usize> = a.split('-').map(str::len).collect();
+        assert_eq!(parts, [8, 4, 4, 4, 12]);
+        assert_eq!(&a[14..15], "4");
+    }
+
+    #[test]
+    fn kinds_of_rows_exist_on_the_host() {
+        let mut missing = 0;
+        for (path, kind) in TABLE {
+            let host = std::path::Path::new("/proc/sys").join(path);
+            missing += usize::from(!host.exists());
+            if let (Fixed(text), Ok(theirs)) = (kind, std::fs::read_to_string(&host)) {
+                let fields = |t: &str| t.split('\t').count();
+                assert_eq!(fields(text), fields(theirs.trim_end()), "{path}");
+            }
+        }
+        // Some depend on how the host's kernel was built.
+        assert!(missing < 15, "{missing} of our paths are not Linux's");
+    }
+}
