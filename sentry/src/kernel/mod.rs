@@ -41,7 +41,6 @@ use runsc_platform::Platform;
 use crate::executor::{Executor, Reactor};
 use crate::fs::tmpfs::{Options as TmpfsOptions, Tmpfs};
 use crate::kernel::group::{ExitStatus, ThreadGroup};
-use crate::kernel::time::MonoTime;
 use crate::mm::MemoryFile;
 
 /// What uname(2) tells besides the hostname.
@@ -78,8 +77,6 @@ pub struct Kernel {
     pub tree: tree::Tree,
     pub futexes: futex::FutexTable,
     pub uts: RwLock<Uts>,
-    /// CLOCK_MONOTONIC when the sandbox came up.
-    pub started: MonoTime,
     /// CPUs the guest is told about.
     pub cpus: usize,
     /// Memory the guest is told about, bytes.
@@ -119,7 +116,6 @@ impl Kernel {
             tree: tree::Tree::default(),
             futexes: futex::FutexTable::default(),
             uts: RwLock::new(parts.uts),
-            started: MonoTime::now(),
             cpus: parts.cpus,
             memory_total: parts.memory_total,
             strace: parts.strace,

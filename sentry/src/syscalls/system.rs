@@ -7,7 +7,7 @@ use crate::kernel::cred::Cap;
 use crate::kernel::group::Usage;
 use crate::kernel::limits::{Limit, RLIM_NLIMITS};
 use crate::kernel::task::Task;
-use crate::kernel::time::clock_ns;
+use crate::kernel::time::uptime_ns;
 use crate::kernel::{UTS_MACHINE, UTS_RELEASE, UTS_SYSNAME, UTS_VERSION};
 use crate::mm::io::{Segment, Sink};
 use crate::syscalls::{Args, SysResult};
@@ -87,7 +87,7 @@ pub async fn sysinfo(t: &Task, a: &Args) -> SysResult {
     let total = kernel.memory_total;
     let used = kernel.memory.used();
     let info = RawSysinfo {
-        uptime: (clock_ns(nix::time::ClockId::CLOCK_BOOTTIME) / 1_000_000_000) as i64,
+        uptime: (uptime_ns() / 1_000_000_000) as i64,
         loads: [0; 3],
         totalram: total,
         freeram: total.saturating_sub(used),

@@ -11,6 +11,7 @@ use crate::kernel::current;
 use crate::kernel::group::{ExitStatus, ThreadGroup, Usage};
 use crate::kernel::signal::{NSIG, SIG_DFL, SIG_IGN, SigSet, Signal};
 use crate::kernel::task::Task;
+use crate::kernel::time::{MonoTime, since_boot_ns};
 use crate::mm::types::{Layout, PAGE_SIZE, Totals, page_up};
 
 /// Nanoseconds of a clock tick (USER_HZ is 100).
@@ -80,7 +81,8 @@ impl View {
         };
         let mm = task.as_ref().and_then(|t| t.try_mm().ok());
         Ok(View {
-            threads: group.task_count(),
+            // A zombie counts as one.
+            threads: group.task_count().max(1),
             comm: comm.iter().copied().take_while(|b| *b != 0).collect(),
             signals: Signals::of(&group, task.as_deref()),
             memory: mm.map(|mm| (mm.totals(), mm.layout())),
@@ -159,7 +161,7 @@ pub fn stat(subject: &Subject) -> Result<Vec<u8>> {
         (true, true) => address,
         (true, false) => 1,
     };
-    let started = view.group.start_ns;
+    let started = since_boot_ns(MonoTime::from_ns(view.group.start_ns));
     let (policy, priority) = view.task.as_ref().map_or((0, 0), |t| *t.sched.lock());
     let nice = view.group.nice.load(Ordering::Relaxed);
     let realtime = matches!(policy, libc::SCHED_FIFO | libc::SCHED_RR);

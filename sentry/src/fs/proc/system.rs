@@ -7,16 +7,12 @@ use nix::time::ClockId;
 
 use crate::errno::Result;
 use crate::kernel::group::Usage;
-use crate::kernel::time::clock_ns;
+use crate::kernel::time::{clock_ns, uptime_ns};
 use crate::kernel::{Kernel, UTS_RELEASE, UTS_SYSNAME, UTS_VERSION, current};
 
 const TICK_NS: u64 = 10_000_000;
 
 type Made = Result<Vec<u8>>;
-
-fn uptime_ns() -> u64 {
-    clock_ns(ClockId::CLOCK_BOOTTIME)
-}
 
 /// CPU time of all processes, ended ones included.
 fn used(kernel: &Kernel) -> Usage {

@@ -533,6 +533,7 @@ fn names_of_processes_come_and_go() {
     assert!(text.starts_with("2 (a (b\n) c) Z 0 2 2 "), "{text}");
     assert!(text.ends_with(" 768\n"), "{text}");
     assert!(w.text("/2/status").contains("State:\tZ (zombie)\n"));
+    assert!(w.text("/2/status").contains("\nThreads:\t1\n"));
     assert_eq!(w.bytes("/2/cmdline"), b"");
     assert_eq!(w.link(&w.task, "/2/exe"), Err(Errno::ENOENT));
     assert_eq!(w.link(&w.task, "/2/cwd"), Err(Errno::ENOENT));
@@ -687,6 +688,8 @@ fn the_machine() {
         assert!(stat.lines().any(|l| l.starts_with(key)), "{key}");
     }
     assert_eq!(shape(&w.text("/uptime")), shape(&host("/proc/uptime")));
+    let seconds = |text: String| text.split('.').next().unwrap().parse::<u64>().unwrap();
+    assert!(seconds(host("/proc/uptime")).abs_diff(seconds(w.text("/uptime"))) <= 2);
     assert_eq!(shape(&w.text("/loadavg")), shape(&host("/proc/loadavg")));
     assert_eq!(
         shape(&w.text("/self/uid_map")).len(),
