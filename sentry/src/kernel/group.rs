@@ -369,7 +369,10 @@ impl ThreadGroup {
     /// Counts expirations of a timer whose signal is still pending. False if it is not.
     pub fn add_timer_overrun(&self, timer: i32, more: i32) -> bool {
         self.signals.lock().pending.add_overrun(timer, more)
-            || self.tasks().iter().any(|t| t.signals.lock().pending.add_overrun(timer, more))
+            || self
+                .tasks()
+                .iter()
+                .any(|t| t.signals.lock().pending.add_overrun(timer, more))
     }
 
     /// Usage of all tasks, living and ended.

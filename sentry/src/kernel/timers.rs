@@ -178,12 +178,23 @@ impl GroupTimers {
 
     /// RLIMIT_CPU: watches the process's CPU time from now on. `soft` in seconds.
     pub fn set_cpu_limit(&self, soft: u64) {
-        let value_ns = if soft == u64::MAX { 0 } else { soft.saturating_mul(NS).max(1) };
+        let value_ns = if soft == u64::MAX {
+            0
+        } else {
+            soft.saturating_mul(NS).max(1)
+        };
         let id = TimerId::CpuLimit;
         let timer = || Timer::new(TimerClock::ProcessCpu, Notify::CpuLimit);
         self.timers.lock().entry(id).or_insert_with(timer);
         // Only fails if the group is gone.
-        let _ = self.set(id, Setting { value_ns, interval_ns: NS }, Absolute::Yes);
+        let _ = self.set(
+            id,
+            Setting {
+                value_ns,
+                interval_ns: NS,
+            },
+            Absolute::Yes,
+        );
     }
 
     /// Sets an interval timer; the old setting.
@@ -306,9 +317,17 @@ impl GroupTimers {
         match notify {
             Notify::Nothing => {}
             Notify::CpuLimit => {
-                let hard = group.limits.lock().get(libc::RLIMIT_CPU).map_or(u64::MAX, |l| l.hard);
+                let hard = group
+                    .limits
+                    .lock()
+                    .get(libc::RLIMIT_CPU)
+                    .map_or(u64::MAX, |l| l.hard);
                 let over = TimerClock::ProcessCpu.now_ns(&group) >= hard.saturating_mul(NS);
-                let signal = if over { Signal::SIGKILL } else { Signal::SIGXCPU };
+                let signal = if over {
+                    Signal::SIGKILL
+                } else {
+                    Signal::SIGXCPU
+                };
                 send_to_group(&group, SigInfo::kernel(signal));
             }
             Notify::Interval(signal) => send_to_group(&group, SigInfo::kernel(signal)),
