@@ -284,15 +284,12 @@ impl GroupTimers {
                 self.arm(&group, id, timer);
                 return;
             }
-            let mut missed = 0;
-            timer.expires_ns = if timer.interval_ns == 0 {
-                None
-            } else {
-                missed = (now - expires) / timer.interval_ns;
-                Some(expires.saturating_add(timer.interval_ns.saturating_mul(missed + 1)))
-            };
+            let missed = (now - expires).checked_div(timer.interval_ns);
+            timer.expires_ns = missed.map(|missed| {
+                expires.saturating_add(timer.interval_ns.saturating_mul(missed.saturating_add(1)))
+            });
             self.arm(&group, id, timer);
-            let missed = i32::try_from(missed).unwrap_or(i32::MAX);
+            let missed = i32::try_from(missed.unwrap_or(0)).unwrap_or(i32::MAX);
             if let TimerId::Posix(posix) = id
                 && group.add_timer_overrun(posix, missed.saturating_add(1))
             {
