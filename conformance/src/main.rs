@@ -5,7 +5,7 @@
 //! is 0 when every result was as expected, 1 when not, 2 when the run could not be made.
 
 use clap::{Args, Parser, Subcommand};
-use runsc_conformance::expected::ExpectedFailures;
+use runsc_conformance::expected::{ExpectedFailures, judge};
 use runsc_conformance::foreign::{self, Kind};
 use runsc_conformance::launch::{PLATFORM, Target};
 use runsc_conformance::runner::{self, Plan};
@@ -165,7 +165,8 @@ fn run(args: &RunArgs) -> Result<bool, String> {
     for target in &targets {
         sandboxes.push((target.name.clone(), runner::run(target, &plan, &names)));
     }
-    let report = report::build(&cases, &native, &sandboxes, &expected);
+    let judge: report::Judge = |host, sandbox, listed| judge(host.status, sandbox.status, listed);
+    let report = report::build(&cases, &native, &sandboxes, &expected, judge);
     args.runtime.write_json(&report)?;
     print!("{}", report.text(args.runtime.verbose));
     Ok(report.ok)

@@ -5,8 +5,10 @@
 //! 2. `ThreadGroup::life`, then `ThreadGroup::tasks`
 //! 3. `ThreadGroup::signals`, `Task::signals`, then the dispositions
 //! 4. memory: `Mm`'s lock, then a file's page lock, then the MemoryFile's
-//! 5. files: a description's position, then its object's lock
-//! 6. wait queues, the reactor's timers
+//! 5. files: a description's position, then its object's lock (of two objects never both: a socket
+//!    and its peer, the ends of tee(2)); an epoll's items
+//! 6. wait queues, from the watched to its watcher (epoll); then an epoll's ready list; the reactor's
+//!    timers
 //!
 //! No lock is held across an await, or a copy to or from guest memory, with two exceptions: a
 //! description's position, and the lock that orders writers of one file (`io` of

@@ -174,6 +174,9 @@ fn change_limit(t: &Task, target: &Task, resource: u32, new: Limit) -> Result<()
         }
         limits.set(resource, new);
     }
+    if resource == libc::RLIMIT_CPU {
+        target.group().timers.set_cpu_limit(new.soft);
+    }
     if let Ok(mm) = target.try_mm() {
         mm.set_limits(crate::kernel::exec::mm_limits(target));
     }

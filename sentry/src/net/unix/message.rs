@@ -155,8 +155,10 @@ pub struct Message {
     pub rights: Rights,
 }
 
-/// What a message costs its sender besides its bytes.
+/// What a message costs its sender besides its bytes, and the step that those are counted in: about
+/// what Linux's buffers take.
 const OVERHEAD: usize = 256;
+const STEP: usize = 512;
 
 impl Message {
     /// Bytes not yet read.
@@ -165,6 +167,6 @@ impl Message {
     }
 
     pub fn cost(&self) -> usize {
-        self.left() + OVERHEAD
+        self.left().next_multiple_of(STEP) + OVERHEAD
     }
 }

@@ -214,3 +214,42 @@ fn a_broken_stream_raises_a_signal_unless_asked_not_to() {
     let sent = plain(&t, libc::SYS_sendto, [a, data, 1, 0, 0, 0]);
     assert_eq!((sent, pending()), (Err(Errno::EPIPE), true));
 }
+
+#[test]
+fn a_stream_keeps_its_order_under_load() {
+    let sandbox = Sandbox::new();
+    let (t, other) = (sandbox.process(None), sandbox.process(None));
+    let (a, b) = pair(&t, libc::SOCK_STREAM);
+    other.set_files(Some(t.files()));
+    let total = 3_000_000u64;
+    let byte = |i: u64| (i % 251) as u8;
+    let writer = std::thread::spawn(move || {
+        let mut sent = 0;
+        for step in (1..4096u64).cycle() {
+            let n = step.min(total - sent);
+            let data: Vec<u8> = (sent..sent + n).map(byte).collect();
+            let at = other.mm().mmap(anon(0, 1, RW, libc::MAP_PRIVATE)).unwrap();
+            other.mm().write_bytes(at, &data).unwrap();
+            assert_eq!(plain(&other, libc::SYS_write, [a, at, n]), Ok(n));
+            other.mm().munmap(at, 4096).unwrap();
+            sent += n;
+            if sent == total {
+                break;
+            }
+        }
+        plain(&other, libc::SYS_close, [a]).unwrap();
+    });
+    let at = t.mm().mmap(anon(0, 16, RW, libc::MAP_PRIVATE)).unwrap();
+    let mut got = 0;
+    loop {
+        let n = plain(&t, libc::SYS_read, [b, at, 65_000]).unwrap();
+        if n == 0 {
+            break;
+        }
+        let data = bytes(&t, at, n as usize);
+        assert!(data.iter().zip(got..).all(|(b, i)| *b == byte(i)));
+        got += n;
+    }
+    assert_eq!(got, total);
+    writer.join().unwrap();
+}

@@ -228,3 +228,56 @@ fn timers_and_counters_by_system_calls() {
     assert_eq!(read(&t, fd), Err(Errno::EAGAIN));
     assert_eq!(plain(&t, libc::SYS_eventfd2, [3, 2]), Err(Errno::EINVAL));
 }
+
+#[test]
+fn no_wake_is_lost_between_threads() {
+    use crate::fs::epoll::Interest;
+    const EACH: u64 = 2000;
+    let sandbox = Sandbox::new();
+    let t = sandbox.process(None);
+    let ep = plain(&t, libc::SYS_epoll_create1, [0]).unwrap();
+    let modes = [Interest::empty(), Interest::ET, Interest::ONESHOT];
+    let mut fds = Vec::new();
+    for mode in modes {
+        let nonblock = libc::EFD_NONBLOCK as u64;
+        let fd = plain(&t, libc::SYS_eventfd2, [0, nonblock]).unwrap();
+        let event = put(&t, &[IN | mode.bits(), fd as u32, 0]);
+        let add = libc::EPOLL_CTL_ADD as u64;
+        plain(&t, libc::SYS_epoll_ctl, [ep, add, fd, event]).unwrap();
+        fds.push((fd, event));
+    }
+    let writers: Vec<_> = fds
+        .iter()
+        .map(|(fd, _)| {
+            let (fd, other) = (*fd, sandbox.process(None));
+            other.set_files(Some(t.files()));
+            std::thread::spawn(move || {
+                let one = put(&other, &1u64);
+                for _ in 0..EACH {
+                    plain(&other, libc::SYS_write, [fd, one, 8]).unwrap();
+                }
+            })
+        })
+        .collect();
+    let (out, count) = (room(&t), room(&t));
+    let mut sum = 0;
+    while sum < EACH * 3 {
+        let n = plain(&t, libc::SYS_epoll_wait, [ep, out, 8, 20_000]).unwrap();
+        assert!(n > 0, "nothing for 20 seconds at {sum}");
+        for i in 0..n {
+            let [_, fd, _]: [u32; 3] = get(&t, out + 12 * i);
+            let fd = u64::from(fd);
+            if plain(&t, libc::SYS_read, [fd, count, 8]).is_ok() {
+                sum += get::<u64>(&t, count);
+            }
+            if fd == fds[2].0 {
+                let again = libc::EPOLL_CTL_MOD as u64;
+                plain(&t, libc::SYS_epoll_ctl, [ep, again, fd, fds[2].1]).unwrap();
+            }
+        }
+    }
+    assert_eq!(sum, EACH * 3);
+    for writer in writers {
+        writer.join().unwrap();
+    }
+}
