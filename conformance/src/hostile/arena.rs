@@ -1,6 +1,7 @@
 //! The memory random calls point at: some of every kind, and addresses of none.
 
 use super::random::Random;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const PAGE: u64 = 4096;
 const BIG: u64 = 32 * PAGE;
@@ -30,6 +31,59 @@ fn map(length: u64, prot: i32, flags: i32, fd: i32) -> u64 {
 
 extern "C" fn handler(_signal: i32) {}
 
+/// Where this process writes what it makes up: the start of the private and of the shared part.
+static STARTS: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+
+/// Faults of this process's own writes are repaired, so that one call that takes the memory away
+/// does not end the round. Any other fault ends it.
+extern "C" fn repair(_signal: i32, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    // SAFETY: the kernel hands over a siginfo of a fault.
+    let at = unsafe { (*info).si_addr() } as u64;
+    for start in &STARTS {
+        let start = start.load(Ordering::Relaxed);
+        if (start..start.wrapping_add(BIG)).contains(&at) {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+            let page = (at & !(PAGE - 1)) as *mut libc::c_void;
+            // SAFETY: replaces a page that only holds made-up values.
+            unsafe {
+                libc::mmap(
+                    page,
+                    PAGE as usize,
+                    libc::PROT_READ | libc::PROT_WRITE,
+                    flags,
+                    -1,
+                    0,
+                )
+            };
+            return;
+        }
+    }
+    // SAFETY: takes a number only.
+    unsafe { libc::_exit(1) }
+}
+
+/// Signals do nothing, but for faults.
+fn handle_signals() {
+    // SAFETY: all structures are this function's own; the handlers call nothing unsafe.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        for signal in 1..=64 {
+            let fault = signal == libc::SIGSEGV || signal == libc::SIGBUS;
+            action.sa_sigaction = if fault {
+                repair as *const () as usize
+            } else {
+                handler as *const () as usize
+            };
+            action.sa_flags = if fault {
+                libc::SA_SIGINFO | libc::SA_NODEFER
+            } else {
+                0
+            };
+            libc::sigaction(signal, &action, std::ptr::null_mut());
+        }
+    }
+}
+
 impl Arena {
     /// `fd` is a small file's, or -1.
     pub fn new(fd: i32) -> Self {
@@ -41,9 +95,13 @@ impl Arena {
             libc::munmap((private + BIG) as *mut _, 2 * PAGE as usize);
             libc::mprotect((read_only + PAGE) as *mut _, PAGE as usize, libc::PROT_NONE);
         }
+        let shared = map(BIG, rw, libc::MAP_SHARED | anonymous, -1);
+        STARTS[0].store(private, Ordering::Relaxed);
+        STARTS[1].store(shared, Ordering::Relaxed);
+        handle_signals();
         Self {
             private,
-            shared: map(BIG, rw, libc::MAP_SHARED | anonymous, -1),
+            shared,
             read_only,
             file: map(2 * PAGE, rw, libc::MAP_SHARED, fd),
             handler: handler as *const () as u64,
@@ -105,8 +163,8 @@ impl Arena {
             // What follows is whatever is there.
             return at + length / 2;
         }
-        // SAFETY: inside one of the mappings, which may be gone or read-only by now: then the
-        // process dies of it, as its parent expects it to sooner or later.
+        // SAFETY: inside one of the mappings, which may be gone or read-only by now: then
+        // `repair` puts a new page there, or the process ends.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), at as *mut u8, bytes.len()) };
         at
     }

@@ -60,18 +60,18 @@ pub fn rounds(plan: &Plan) -> std::io::Result<()> {
         match pid {
             -1 => return Err(std::io::Error::last_os_error()),
             0 => child::main(plan, &calls, round),
-            _ => watch(pid),
+            _ => watch(pid, plan.verbose),
         }
     }
     Ok(())
 }
 
 /// Waits for the child, then ends whatever it has left.
-fn watch(pid: i32) {
+fn watch(pid: i32, verbose: bool) {
     let end = Instant::now() + LIFE;
     let mut killed = false;
     loop {
-        let reaped = reap();
+        let reaped = reap(verbose);
         if reaped.none_left {
             return;
         }
@@ -91,7 +91,7 @@ struct Reaped {
     none_left: bool,
 }
 
-fn reap() -> Reaped {
+fn reap(verbose: bool) -> Reaped {
     let mut pids = Vec::new();
     loop {
         let mut status = 0;
@@ -103,7 +103,12 @@ fn reap() -> Reaped {
                     none_left: false,
                 };
             }
-            pid if pid > 0 => pids.push(pid),
+            pid if pid > 0 => {
+                if verbose {
+                    eprintln!("{pid} ended: {status:#x}");
+                }
+                pids.push(pid);
+            }
             _ => {
                 return Reaped {
                     pids,

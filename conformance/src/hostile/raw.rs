@@ -26,7 +26,7 @@ pub fn call(number: u64, args: [u64; 6], ends_in_child: bool) -> i64 {
             inout("rax") number => result,
             in("rdi") args[0], in("rsi") args[1], in("rdx") args[2],
             in("r10") args[3], in("r8") args[4], in("r9") args[5],
-            lateout("rcx") _, lateout("r11") _,
+            out("rcx") _, out("r11") _,
         );
     }
     result

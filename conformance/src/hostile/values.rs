@@ -493,7 +493,11 @@ fn argument(r: &mut Random, arena: &Arena, who: Who, call: &Syscall, i: usize, t
         SockOpt => r.below(80),
         SockOptIn => structure(r, arena, 4),
         Pid => who.pid(r) as u64,
-        Signal => r.below(66),
+        // The two that cannot be handled end the round.
+        Signal => match r.below(66) {
+            9 | 19 if !r.one_in(16) => 10,
+            signal => signal,
+        },
         SigHow => r.below(4),
         SigSet if optional => 0,
         SigSet => structure(r, arena, 1),
