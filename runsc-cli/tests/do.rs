@@ -208,6 +208,32 @@ fn a_bundle_runs() {
     assert_eq!(bundle.left_behind(), Vec::<String>::new());
 }
 
+/// A bundle whose program is `script`, run by the host's shell.
+fn bundle_of(script: &str, more: &str) -> Bundle {
+    let config = include_str!("data/minimal.json")
+        .replace("\"rootfs\"", "\"/\"")
+        .replace(
+            "\"/bin/true\"",
+            &format!("\"/bin/sh\", \"-c\", \"{script}\""),
+        )
+        .replace("\"process\"", &format!("{more} \"process\""));
+    Bundle::new(Some(&config))
+}
+
+#[test]
+fn the_first_process_of_a_container_survives_its_children() {
+    let bundle = bundle_of("kill -9 1; (kill -STOP 1; kill -TERM 1); echo alive", "");
+    let output = bundle.run("c").output().unwrap();
+    assert_eq!(texts(&output), (Some(0), "alive\n".into(), String::new()));
+    // What comes from outside may end it.
+    let bundle = bundle_of("trap 'exit 4' TERM; echo; while :; do sleep 0.1; done", "");
+    let mut run = bundle.run("c").spawn().unwrap();
+    let mut out = BufReader::new(run.stdout.take().unwrap());
+    out.read_line(&mut String::new()).unwrap();
+    kill(Pid::from_raw(run.id() as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(4));
+}
+
 #[test]
 fn an_id_is_used_once() {
     let config = include_str!("data/minimal.json")
