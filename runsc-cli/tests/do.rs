@@ -235,6 +235,18 @@ fn the_first_process_of_a_container_survives_its_children() {
 }
 
 #[test]
+fn a_tmpfs_without_a_mode_looks_like_what_it_covers() {
+    let mounts = r#""mounts": [{"destination": "/opt", "type": "tmpfs"},
+        {"destination": "/srv", "type": "tmpfs", "options": ["mode=700"]}],"#;
+    let bundle = bundle_of("stat -c %a /opt /srv", mounts);
+    let mode = std::fs::metadata("/opt").unwrap().permissions();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&mode) & 0o7777;
+    let output = bundle.run("c").output().unwrap();
+    let expected = format!("{mode:o}\n700\n");
+    assert_eq!(texts(&output), (Some(0), expected, String::new()));
+}
+
+#[test]
 fn an_id_is_used_once() {
     let config = include_str!("data/minimal.json")
         .replace("\"rootfs\"", "\"/\"")
