@@ -13,7 +13,10 @@ use std::{
 
 use common::{Bundle, PROGRAM, command, outcome};
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::{
+        signal::{Signal, kill},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
     unistd::{Pid, Uid},
 };
 
@@ -194,6 +197,22 @@ fn signals_reach_the_program() {
 }
 
 #[test]
+fn a_stopped_program_stops_the_command() {
+    let script = ["do", "--", "/bin/sh", "-c", "kill -STOP $$; exit 3"];
+    let mut child = command(&script).spawn().unwrap();
+    let pid = Pid::from_raw(child.id() as i32);
+    let stopped = waitpid(pid, Some(WaitPidFlag::WUNTRACED)).unwrap();
+    assert_eq!(stopped, WaitStatus::Stopped(pid, Signal::SIGSTOP));
+    kill(pid, Signal::SIGCONT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    // Where no shell could continue it, SIGTSTP stops nothing, as on the host.
+    let mut alone = Command::new("/usr/bin/setsid");
+    alone.args(["--wait", PROGRAM, "do", "--", "/bin/sh", "-c"]);
+    let status = alone.arg("kill -TSTP $$; exit 5").status().unwrap();
+    assert_eq!(status.code(), Some(5));
+}
+
+#[test]
 fn a_bundle_runs() {
     let config = include_str!("data/minimal.json")
         .replace("\"rootfs\"", "\"/\"")
@@ -239,8 +258,8 @@ fn a_tmpfs_without_a_mode_looks_like_what_it_covers() {
     let mounts = r#""mounts": [{"destination": "/opt", "type": "tmpfs"},
         {"destination": "/srv", "type": "tmpfs", "options": ["mode=700"]}],"#;
     let bundle = bundle_of("stat -c %a /opt /srv", mounts);
-    let mode = std::fs::metadata("/opt").unwrap().permissions();
-    let mode = std::os::unix::fs::PermissionsExt::mode(&mode) & 0o7777;
+    let mode = fs::metadata("/opt").unwrap().permissions();
+    let mode = mode.mode() & 0o7777;
     let output = bundle.run("c").output().unwrap();
     let expected = format!("{mode:o}\n700\n");
     assert_eq!(texts(&output), (Some(0), expected, String::new()));
