@@ -13,7 +13,10 @@ use std::{
 
 use common::{Bundle, PROGRAM, command, outcome};
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::{
+        signal::{Signal, kill},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
     unistd::{Pid, Uid},
 };
 
@@ -194,6 +197,22 @@ fn signals_reach_the_program() {
 }
 
 #[test]
+fn a_stopped_program_stops_the_command() {
+    let script = ["do", "--", "/bin/sh", "-c", "kill -STOP $$; exit 3"];
+    let mut child = command(&script).spawn().unwrap();
+    let pid = Pid::from_raw(child.id() as i32);
+    let stopped = waitpid(pid, Some(WaitPidFlag::WUNTRACED)).unwrap();
+    assert_eq!(stopped, WaitStatus::Stopped(pid, Signal::SIGSTOP));
+    kill(pid, Signal::SIGCONT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    // Where no shell could continue it, SIGTSTP stops nothing, as on the host.
+    let mut alone = Command::new("/usr/bin/setsid");
+    alone.args(["--wait", PROGRAM, "do", "--", "/bin/sh", "-c"]);
+    let status = alone.arg("kill -TSTP $$; exit 5").status().unwrap();
+    assert_eq!(status.code(), Some(5));
+}
+
+#[test]
 fn a_bundle_runs() {
     let config = include_str!("data/minimal.json")
         .replace("\"rootfs\"", "\"/\"")
@@ -206,6 +225,44 @@ fn a_bundle_runs() {
     let output = bundle.run("c").output().unwrap();
     assert_eq!(texts(&output), (Some(3), "0\nbox\n".into(), String::new()));
     assert_eq!(bundle.left_behind(), Vec::<String>::new());
+}
+
+/// A bundle whose program is `script`, run by the host's shell.
+fn bundle_of(script: &str, more: &str) -> Bundle {
+    let config = include_str!("data/minimal.json")
+        .replace("\"rootfs\"", "\"/\"")
+        .replace(
+            "\"/bin/true\"",
+            &format!("\"/bin/sh\", \"-c\", \"{script}\""),
+        )
+        .replace("\"process\"", &format!("{more} \"process\""));
+    Bundle::new(Some(&config))
+}
+
+#[test]
+fn the_first_process_of_a_container_survives_its_children() {
+    let bundle = bundle_of("kill -9 1; (kill -STOP 1; kill -TERM 1); echo alive", "");
+    let output = bundle.run("c").output().unwrap();
+    assert_eq!(texts(&output), (Some(0), "alive\n".into(), String::new()));
+    // What comes from outside may end it.
+    let bundle = bundle_of("trap 'exit 4' TERM; echo; while :; do sleep 0.1; done", "");
+    let mut run = bundle.run("c").spawn().unwrap();
+    let mut out = BufReader::new(run.stdout.take().unwrap());
+    out.read_line(&mut String::new()).unwrap();
+    kill(Pid::from_raw(run.id() as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(4));
+}
+
+#[test]
+fn a_tmpfs_without_a_mode_looks_like_what_it_covers() {
+    let mounts = r#""mounts": [{"destination": "/opt", "type": "tmpfs"},
+        {"destination": "/srv", "type": "tmpfs", "options": ["mode=700"]}],"#;
+    let bundle = bundle_of("stat -c %a /opt /srv", mounts);
+    let mode = fs::metadata("/opt").unwrap().permissions();
+    let mode = mode.mode() & 0o7777;
+    let output = bundle.run("c").output().unwrap();
+    let expected = format!("{mode:o}\n700\n");
+    assert_eq!(texts(&output), (Some(0), expected, String::new()));
 }
 
 #[test]

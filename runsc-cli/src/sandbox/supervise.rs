@@ -150,7 +150,7 @@ impl Sandbox {
             }
             if control {
                 match self.sentry.control.recv() {
-                    Ok(event) => match self.on_event(event)? {
+                    Ok(event) => match self.on_event(event, signals)? {
                         Some(outcome) => return Ok(outcome),
                         None => continue,
                     },
@@ -164,7 +164,7 @@ impl Sandbox {
         }
     }
 
-    fn on_event(&mut self, event: Event) -> Result<Option<Outcome>> {
+    fn on_event(&mut self, event: Event, signals: &Signals) -> Result<Option<Outcome>> {
         Ok(match event {
             Event::Started => {
                 log::debug!("the program has started");
@@ -177,8 +177,7 @@ impl Sandbox {
             }),
             Event::Stopped { signo } => {
                 log::debug!("the program was stopped by signal {signo}");
-                // Until somebody continues us; SIGCONT is then forwarded like any other.
-                raise(Signal::SIGSTOP)?;
+                self.stop(signo, signals)?;
                 None
             }
             Event::Fatal { report } => {
@@ -192,6 +191,32 @@ impl Sandbox {
                 Some(Outcome::Broken(format!("sentry: {}", printable(&report))))
             }
         })
+    }
+
+    /// Stops with the guest's program, by the same signal, so that the host decides whether there is
+    /// a shell to continue us. If there is none it does not stop us, and the guest has to go on.
+    fn stop(&mut self, signo: i32, signals: &Signals) -> Result<()> {
+        let signal = Signal::try_from(signo)?;
+        let mut mask = SigSet::empty();
+        mask.add(signal);
+        // One that waits already would be the same once more.
+        mask.thread_unblock()?;
+        raise(signal)?;
+        if FORWARDED.contains(&signal) {
+            mask.thread_block()?;
+        }
+        if !self.forward(signals)?.contains(Signal::SIGCONT) {
+            let target = SignalTarget::Foreground;
+            let request = Request::Signal {
+                signo: libc::SIGCONT,
+                target,
+            };
+            match self.sentry.control.send(&request) {
+                Ok(()) | Err(Error::Closed) => {}
+                Err(error) => return Err(error).context("continuing the program"),
+            }
+        }
+        Ok(())
     }
 
     /// Somebody died without a word from the Sentry. Finds out who was first.
@@ -227,8 +252,13 @@ impl Sandbox {
         ))
     }
 
-    fn forward(&mut self, signals: &Signals) -> Result<()> {
+    /// Passes on what has come, and says what that was.
+    fn forward(&mut self, signals: &Signals) -> Result<SigSet> {
+        let mut seen = SigSet::empty();
         while let Some(info) = signals.fd.read_signal().context("signalfd")? {
+            if let Ok(signal) = Signal::try_from(info.ssi_signo as i32) {
+                seen.add(signal);
+            }
             let request = request_for(&info);
             log::debug!("signal {} becomes {request:?}", info.ssi_signo);
             match self.sentry.control.send(&request) {
@@ -237,7 +267,7 @@ impl Sandbox {
                 Err(error) => return Err(error).context("forwarding a signal"),
             }
         }
-        Ok(())
+        Ok(seen)
     }
 }
 

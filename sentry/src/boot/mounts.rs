@@ -86,7 +86,15 @@ impl Builder<'_> {
     }
 
     fn mount(&self, ctx: &Ctx, m: &MountConfig) -> Result<()> {
-        let fs = match &m.kind {
+        let mut kind = m.kind.clone();
+        if let MountKind::Tmpfs(options) = &mut kind
+            && options.mode.is_none()
+            && let Ok(covered) = ctx.lookup(&Base::Cwd, &m.destination, WalkFlags::FOLLOW)
+        {
+            // Without a mode, a tmpfs looks like the directory that it covers, as under runc.
+            options.mode = Some(covered.inode().attr()?.perm);
+        }
+        let fs = match &kind {
             MountKind::Proc => crate::fs::proc::mount(self.kernel)?,
             MountKind::Sysfs => crate::fs::sysfs::mount(self.kernel)?,
             MountKind::Tmpfs(options) => self.tmpfs(options)?,

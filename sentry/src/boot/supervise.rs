@@ -57,6 +57,12 @@ impl Supervisor for ControlSupervisor {
         self.end(&Event::Exited(status));
     }
 
+    fn stopped(&self, signal: Signal) {
+        let _ = self.control.send(&Event::Stopped {
+            signo: signal.number(),
+        });
+    }
+
     fn fatal(&self, report: &str) {
         self.end(&Event::Fatal {
             report: report.to_owned(),

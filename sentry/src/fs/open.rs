@@ -226,6 +226,10 @@ impl Ctx {
             return Ok(Opened::File(File::new(reopen.0.clone(), place, flags)));
         }
         if fresh == Fresh::No {
+            // What will be cut is claimed for writing before permissions count.
+            if kind == FileType::Regular && flags.contains(OpenFlags::TRUNC) {
+                place.mount.check_writable()?;
+            }
             perm::check(&inode, &self.creds, want)?;
             if flags.contains(OpenFlags::NOATIME) && !perm::is_owner(&inode.attr()?, &self.creds) {
                 return Err(Errno::EPERM);

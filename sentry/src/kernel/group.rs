@@ -249,6 +249,15 @@ impl ThreadGroup {
         self.init.load(Ordering::Relaxed)
     }
 
+    /// The first program of a sandbox that is no init: a job of the shell that started the sandbox.
+    pub fn answers_outside(&self) -> bool {
+        !self.is_init()
+            && self
+                .kernel
+                .first()
+                .is_some_and(|first| std::ptr::eq(&*first, self))
+    }
+
     pub fn set_init(&self) {
         self.init.store(true, Ordering::Relaxed);
     }

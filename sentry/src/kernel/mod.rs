@@ -41,6 +41,8 @@ use runsc_platform::Platform;
 use crate::executor::{Executor, Reactor};
 use crate::fs::tmpfs::{Options as TmpfsOptions, Tmpfs};
 use crate::kernel::group::{ExitStatus, ThreadGroup};
+use crate::kernel::signal::Signal;
+use crate::kernel::time::MonoTime;
 use crate::mm::MemoryFile;
 
 /// What uname(2) tells besides the hostname.
@@ -63,6 +65,8 @@ pub trait Supervisor: Send + Sync {
     fn started(&self);
     fn start_failed(&self, exit_code: u8, message: &str);
     fn exited(&self, status: ExitStatus);
+    /// The first process, no init, was stopped: who started the sandbox is its parent.
+    fn stopped(&self, signal: Signal);
     fn fatal(&self, report: &str);
 }
 

@@ -88,7 +88,11 @@ async fn live(task: &Arc<Task>) -> ExitStatus {
                 }
                 Outcome::Stop(signal) => {
                     if let Some(report) = task.group().stop_all(signal) {
-                        task.kernel().tree.report_stopped(task.group(), report);
+                        let kernel = task.kernel();
+                        kernel.tree.report_stopped(task.group(), report);
+                        if task.group().answers_outside() {
+                            kernel.supervisor().stopped(report);
+                        }
                     }
                 }
             }

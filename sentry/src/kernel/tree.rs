@@ -123,14 +123,19 @@ impl Inner {
 
     /// Has the group no member whose parent is in the same session but another group?
     pub fn is_orphaned(&self, pgid: i32) -> bool {
-        !self.nodes.values().any(|n| {
-            n.pgid == pgid
-                && n.zombie.is_none()
-                && self
-                    .nodes
-                    .get(&n.parent)
-                    .is_some_and(|p| p.sid == n.sid && p.pgid != pgid)
-        })
+        !self
+            .nodes
+            .values()
+            .any(|n| n.pgid == pgid && n.zombie.is_none() && self.is_held(n))
+    }
+
+    /// Can the parent continue what stops with the group of `n`? The shell outside is taken to be
+    /// one that can; where it is not, the command line continues us.
+    fn is_held(&self, n: &Node) -> bool {
+        match self.nodes.get(&n.parent) {
+            Some(parent) => parent.sid == n.sid && parent.pgid != n.pgid,
+            None => n.group.answers_outside(),
+        }
     }
 
     /// Forgets a zombie that was waited for (or that nobody will wait for).
@@ -358,12 +363,7 @@ impl Tree {
 impl Inner {
     fn is_orphaned_without(&self, pgid: i32, leaving: i32) -> bool {
         !self.nodes.iter().any(|(pid, n)| {
-            n.pgid == pgid
-                && (n.zombie.is_none() || *pid == leaving)
-                && self
-                    .nodes
-                    .get(&n.parent)
-                    .is_some_and(|p| p.sid == n.sid && p.pgid != pgid)
+            n.pgid == pgid && (n.zombie.is_none() || *pid == leaving) && self.is_held(n)
         })
     }
 

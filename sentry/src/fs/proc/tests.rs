@@ -27,7 +27,7 @@ use crate::fs::walk::{Base, Ctx, WalkFlags};
 use crate::kernel::cred::{CapSet, Credentials, Gid, Uid};
 use crate::kernel::group::{ExitStatus, ThreadGroup};
 use crate::kernel::limits::Limits;
-use crate::kernel::signal::{SigActions, TaskSignals};
+use crate::kernel::signal::{SigActions, Signal, TaskSignals};
 use crate::kernel::task::{NewTask, Task};
 use crate::kernel::tree::{Node, Session};
 use crate::kernel::{KernelParts, Supervisor, Uts};
@@ -73,6 +73,7 @@ impl Platform for Still {
 }
 
 impl Supervisor for Still {
+    fn stopped(&self, _: Signal) {}
     fn started(&self) {}
     fn start_failed(&self, _exit_code: u8, _message: &str) {}
     fn exited(&self, _status: ExitStatus) {}

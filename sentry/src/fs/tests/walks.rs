@@ -190,6 +190,14 @@ fn rights_are_checked_on_the_way() {
     for (path, flags, expected) in cases {
         assert_eq!(open(&user, path, flags), expected, "{path} {flags:?}");
     }
+    // A mount without writing counts before the rights only for what is to be cut.
+    let mount = &root.root.mount;
+    let before = mount.flags();
+    mount.set_flags(before | MountFlags::RDONLY);
+    let cut = OpenFlags::WRONLY | OpenFlags::TRUNC;
+    assert_eq!(open(&user, "/d/f", cut), Err(Errno::EROFS));
+    assert_eq!(open(&user, "/d/f", OpenFlags::WRONLY), Err(Errno::EACCES));
+    mount.set_flags(before);
     assert_eq!(user.unlink(&CWD, b"/tmp/roots"), Err(Errno::EPERM));
     assert_eq!(user.unlink(&CWD, b"/tmp/new"), Ok(()));
     user.creds = Arc::new(Credentials::root());

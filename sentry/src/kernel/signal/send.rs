@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{DefaultAction, SIG_DFL, SIG_IGN, SigInfo, SigSet, Signal};
+use super::{DefaultAction, SIG_DFL, SIG_IGN, SigFields, SigInfo, SigSet, Signal};
 use crate::kernel::group::ThreadGroup;
 use crate::kernel::task::Task;
 
 /// Sends to one task (tgkill(2), faults).
 pub fn send_to_task(task: &Task, info: SigInfo) {
     let group = task.group();
-    if !prepare(group, info.signal) {
+    if !prepare(group, &info) {
         return;
     }
     let wake = {
@@ -52,7 +52,7 @@ pub fn force(task: &Task, info: SigInfo) {
 
 /// Sends to a thread group (kill(2)): any task that does not block it takes it.
 pub fn send_to_group(group: &Arc<ThreadGroup>, info: SigInfo) {
-    if !prepare(group, info.signal) {
+    if !prepare(group, &info) {
         return;
     }
     let tasks = group.tasks();
@@ -95,8 +95,9 @@ pub fn send_to_group(group: &Arc<ThreadGroup>, info: SigInfo) {
 
 /// Effects at sending time: SIGCONT and the stop signals cancel each other, SIGCONT continues.
 /// False if the group is dead or protected (init of its namespace).
-fn prepare(group: &ThreadGroup, signal: Signal) -> bool {
-    if group.is_dead() {
+fn prepare(group: &ThreadGroup, info: &SigInfo) -> bool {
+    let signal = info.signal;
+    if group.is_dead() || group.is_init() && SigSet::UNBLOCKABLE.has(signal) && from_guest(info) {
         return false;
     }
     if signal == Signal::SIGCONT {
@@ -106,6 +107,14 @@ fn prepare(group: &ThreadGroup, signal: Signal) -> bool {
         discard(group, SigSet::of(Signal::SIGCONT));
     }
     true
+}
+
+/// Sent by a process of the sandbox: neither by the kernel nor from outside, which has pid 0.
+fn from_guest(info: &SigInfo) -> bool {
+    match info.fields {
+        SigFields::Kill { pid, .. } if info.code == libc::SI_USER => pid != 0,
+        _ => info.code < 0,
+    }
 }
 
 fn discard(group: &ThreadGroup, set: SigSet) {

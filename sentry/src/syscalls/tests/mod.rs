@@ -26,7 +26,7 @@ use crate::fs::walk::{Base, Ctx};
 use crate::kernel::cred::Credentials;
 use crate::kernel::group::{ExitStatus, ThreadGroup};
 use crate::kernel::limits::Limits;
-use crate::kernel::signal::TaskSignals;
+use crate::kernel::signal::{Signal, TaskSignals};
 use crate::kernel::task::{NewTask, Task};
 use crate::kernel::tree::Node;
 use crate::kernel::{Kernel, KernelParts, Supervisor, Uts, current};
@@ -37,6 +37,7 @@ use crate::syscalls::{Args, table};
 struct Silent;
 
 impl Supervisor for Silent {
+    fn stopped(&self, _: Signal) {}
     fn started(&self) {}
     fn start_failed(&self, _: u8, error: &str) {
         panic!("{error}");
