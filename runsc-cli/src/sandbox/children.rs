@@ -53,6 +53,8 @@ pub fn sentry() -> Result<()> {
     report_panics(Arc::clone(&control));
     let life = || -> Result<()> {
         process::release_code_pages().context("releasing pages")?;
+        // What /proc tells is remembered: it is out of reach from the empty root on.
+        runsc_platform::host::vdso_range();
         empty_root::enter()?;
         match payload.mode {
             SentryMode::Boot => match runsc_sentry::boot::run(payload.boot, fds)? {},
