@@ -301,17 +301,22 @@ pub fn slurp(path: &str) -> Outcome<String> {
 /// Waits until a process sleeps in a system call, as `/proc` tells; gives up when it ended.
 pub fn until_asleep(pid: pid_t) -> Outcome {
     let path = format!("/proc/{pid}/stat");
+    let give_up = ns(now(CLOCK_MONOTONIC)?) + 5_000_000_000;
     loop {
         let stat = slurp(&path)?;
         let state = stat
             .rsplit(')')
             .next()
             .and_then(|rest| rest.trim().chars().next());
-        match state {
-            Some('S' | 'Z' | 'X') => return Ok(()),
-            Some(_) => raw!(sched_yield()),
-            None => fail!("{path} has no state: {stat:?}"),
-        };
+        if let Some('S' | 'Z' | 'X') = state {
+            return Ok(());
+        }
+        let late = ns(now(CLOCK_MONOTONIC)?) > give_up;
+        ensure!(
+            !late,
+            "process {pid} never slept in its system call: {stat:?}"
+        );
+        raw!(sched_yield());
     }
 }
 
@@ -357,7 +362,28 @@ pub fn need_cap(cap: u32, name: &str) -> Outcome {
     if !has_cap(cap) {
         skip!("needs {name}");
     }
+    if ID_CAPS.contains(&cap) && !all_ids_mapped() {
+        skip!("this user namespace knows only a few ids");
+    }
     Ok(())
+}
+
+/// CAP_CHOWN, CAP_SETGID and CAP_SETUID: of use only for ids the user namespace knows.
+const ID_CAPS: [u32; 3] = [0, 6, 7];
+
+fn all_ids_mapped() -> bool {
+    ["/proc/self/uid_map", "/proc/self/gid_map"]
+        .iter()
+        .all(|path| {
+            // A kernel without user namespaces has all ids.
+            let Ok(text) = std::fs::read_to_string(path) else {
+                return true;
+            };
+            let counts = text
+                .lines()
+                .filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok());
+            counts.sum::<u64>() >= 65536
+        })
 }
 
 /// Forks; the child runs `body` and exits with what it returns.
@@ -608,4 +634,43 @@ pub fn tick(ms: i64) -> Outcome {
         std::ptr::null::<u8>()
     ));
     Ok(())
+}
+
+/// A child that waits for signals until killed.
+pub fn sleeper() -> Outcome<pid_t> {
+    child(|| {
+        loop {
+            raw!(pause());
+        }
+    })
+}
+
+/// Kills a [`sleeper`] and reaps it.
+pub fn finish(pid: pid_t) -> Outcome {
+    ok!(kill(pid, SIGKILL));
+    expect_signal(pid, SIGKILL)
+}
+
+/// Reads a byte of a mapping, whatever that does.
+pub fn peek(at: *mut u8) -> u8 {
+    unsafe { at.read_volatile() }
+}
+
+/// Writes a byte of a mapping, whatever that does.
+pub fn poke(at: *mut u8, value: u8) {
+    unsafe { at.write_volatile(value) }
+}
+
+/// Expects a child that runs this to die by that signal.
+pub fn dies<T>(signal: c_int, body: impl FnOnce() -> T) -> Outcome {
+    let pid = child(|| {
+        let none = rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        raw!(setrlimit(RLIMIT_CORE, &none));
+        body();
+        0
+    })?;
+    expect_signal(pid, signal)
 }

@@ -8,7 +8,7 @@
 //! What a test writes in the sandbox stays there, so GoogleTest's JSON file comes back
 //! through standard output: a shell inside runs the binary and prints the file.
 
-use crate::expected::{ExpectedFailures, Status};
+use crate::expected::{ExpectedFailures, Status, Verdict};
 use crate::launch::{Output, Target, describe};
 use crate::protocol::one_line;
 use crate::report::{self, Report};
@@ -121,46 +121,19 @@ pub fn run(
             promise: "as on Linux".to_string(),
         })
         .collect();
-    let sandboxes: Vec<(String, Answers)> = sandboxes
-        .into_iter()
-        .map(|(name, answers)| (name, against_native(answers, &native)))
-        .collect();
-    let accepted = accept_native(native);
-    Ok(report::build(&listed, &accepted, &sandboxes, expected))
+    Ok(report::build(&listed, &native, &sandboxes, expected, judge))
 }
 
 /// A foreign suite's result is right when it is Linux's, whatever Linux's is.
-fn against_native(mut answers: Answers, native: &Answers) -> Answers {
-    for (name, result) in &mut answers.results {
-        let Some(on_host) = native.results.get(name) else {
-            continue;
-        };
-        let differs = on_host.status != result.status
-            || tally_of(&on_host.message) != tally_of(&result.message);
-        if !differs {
-            result.status = if result.status == Status::Skip {
-                Status::Skip
-            } else {
-                Status::Pass
-            };
-        } else if !result.status.is_bad() {
-            let was = result.status.word();
-            result.message = format!("{was}, unlike native; {}", result.message);
-            result.status = Status::Fail;
-        }
+fn judge(native: &CaseResult, sandbox: &CaseResult, listed: bool) -> Verdict {
+    let differs =
+        native.status != sandbox.status || tally_of(&native.message) != tally_of(&sandbox.message);
+    match (differs, listed) {
+        (false, false) => Verdict::Same,
+        (false, true) => Verdict::UnexpectedPass,
+        (true, false) => Verdict::UnexpectedFailure,
+        (true, true) => Verdict::ExpectedFailure,
     }
-    answers
-}
-
-/// A test that fails natively too is no difference; say so in its message.
-fn accept_native(mut native: Answers) -> Answers {
-    for result in native.results.values_mut() {
-        if result.status.is_bad() {
-            result.message = format!("{} natively: {}", result.status.word(), result.message);
-            result.status = Status::Pass;
-        }
-    }
-    native
 }
 
 /// The counts an LTP-style result starts with, up to the semicolon.
@@ -410,7 +383,13 @@ fn judge_exit(output: &Output) -> CaseResult {
 /// The last lines it said, the most telling ones first to hand.
 fn tail(output: &Output) -> String {
     let telling = |line: &&str| line.contains("TFAIL") || line.contains("TBROK");
-    let all: Vec<&str> = output.stderr.lines().chain(output.stdout.lines()).collect();
+    let said = |line: &&str| !line.trim().is_empty() && !line.starts_with(MARK);
+    let all: Vec<&str> = output
+        .stderr
+        .lines()
+        .chain(output.stdout.lines())
+        .filter(said)
+        .collect();
     let mut lines: Vec<&str> = all.iter().copied().filter(telling).take(3).collect();
     if lines.is_empty() {
         lines = all.iter().rev().take(3).rev().copied().collect();
@@ -448,35 +427,44 @@ mod tests {
 
     #[test]
     fn counts_are_part_of_the_result() {
-        let side = |status, message: &str| {
-            let mut answers = Answers::default();
-            answers
-                .results
-                .insert("t".into(), CaseResult::new(status, message));
-            answers
-        };
+        let same = Verdict::Same;
+        let differs = Verdict::UnexpectedFailure;
         for (native, sandbox, want) in [
             (
-                (Status::Pass, "TPASS 3 TFAIL 0; exit 0"),
-                (Status::Pass, "TPASS 3 TFAIL 0; exit 0"),
-                Status::Pass,
+                (Status::Pass, "TPASS 3 TFAIL 0; x"),
+                (Status::Pass, "TPASS 3 TFAIL 0; y"),
+                same,
             ),
             (
-                (Status::Pass, "TPASS 3 TFAIL 0; exit 0"),
-                (Status::Pass, "TPASS 2 TFAIL 0; exit 0"),
-                Status::Fail,
+                (Status::Pass, "TPASS 3 TFAIL 0; x"),
+                (Status::Pass, "TPASS 2 TFAIL 0; x"),
+                differs,
             ),
             (
-                (Status::Fail, "TPASS 2 TFAIL 1; exit 1"),
-                (Status::Fail, "TPASS 2 TFAIL 1; exit 1"),
-                Status::Pass,
+                (Status::Fail, "TPASS 2 TFAIL 1; x"),
+                (Status::Fail, "TPASS 2 TFAIL 1; x"),
+                same,
             ),
-            ((Status::Fail, ""), (Status::Pass, ""), Status::Fail),
-            ((Status::Skip, ""), (Status::Skip, ""), Status::Skip),
+            (
+                (Status::Fail, "one reason"),
+                (Status::Fail, "another"),
+                same,
+            ),
+            ((Status::Fail, ""), (Status::Pass, ""), differs),
+            ((Status::Skip, ""), (Status::Skip, ""), same),
         ] {
-            let native = side(native.0, native.1);
-            let judged = against_native(side(sandbox.0, sandbox.1), &native);
-            assert_eq!(judged.results["t"].status, want, "{sandbox:?}");
+            let of = |side: (Status, &str)| CaseResult::new(side.0, side.1);
+            assert_eq!(
+                judge(&of(native), &of(sandbox), false),
+                want,
+                "{native:?} {sandbox:?}"
+            );
         }
+        let (pass, fail) = (
+            CaseResult::new(Status::Pass, ""),
+            CaseResult::new(Status::Fail, ""),
+        );
+        assert_eq!(judge(&pass, &fail, true), Verdict::ExpectedFailure);
+        assert_eq!(judge(&pass, &pass, true), Verdict::UnexpectedPass);
     }
 }

@@ -4,8 +4,9 @@
 //! status, so that cases about execve(2) need no other program on the machine.
 
 use crate::case::*;
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::ptr::null;
 
 /// The first argument that asks for a helper.
 pub const WORD: &str = "helper";
@@ -86,4 +87,26 @@ pub fn run(words: &[OsString]) -> ! {
         _ => 99,
     };
     std::process::exit(code)
+}
+
+/// This program, for cases that execute it as a helper.
+pub fn own_path() -> Outcome<CString> {
+    match std::env::current_exe() {
+        Ok(path) => Ok(cstring(path.as_os_str().as_bytes())),
+        Err(e) => fail!("/proc/self/exe: {e}"),
+    }
+}
+
+/// Replaces the calling process by a helper; only returns on failure.
+pub fn exec_helper(words: &[&str]) -> i32 {
+    let Ok(path) = own_path() else { return 90 };
+    let words: Vec<CString> = ["cases", "helper"]
+        .iter()
+        .chain(words)
+        .map(|word| cstring(*word))
+        .collect();
+    let mut argv: Vec<*const c_char> = words.iter().map(|word| word.as_ptr()).collect();
+    argv.push(null());
+    raw!(execv(path.as_ptr(), argv.as_ptr()));
+    91
 }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -75,11 +75,16 @@ impl Target {
         let stderr = child.stderr.take().expect("stderr is piped");
         let tail = Arc::new(Mutex::new(VecDeque::new()));
         let kept = Arc::clone(&tail);
-        std::thread::spawn(move || keep_tail(stderr, &kept));
+        let (ended_sender, stderr_ended) = channel();
+        std::thread::spawn(move || {
+            keep_tail(stderr, &kept);
+            drop::<Sender<()>>(ended_sender);
+        });
         Ok(Running {
             child,
             lines,
             tail,
+            stderr_ended,
             ended: None,
         })
     }
@@ -134,6 +139,8 @@ pub struct Running {
     child: Child,
     lines: Receiver<String>,
     tail: Arc<Mutex<VecDeque<u8>>>,
+    /// Nothing is ever sent; it disconnects when standard error has been read to its end.
+    stderr_ended: Receiver<()>,
     ended: Option<ExitStatus>,
 }
 
@@ -163,6 +170,8 @@ impl Running {
 
     /// The last words on standard error.
     pub fn stderr_tail(&self) -> String {
+        // Something left behind may hold it open; what it says later is not waited for.
+        let _ = self.stderr_ended.recv_timeout(Duration::from_secs(2));
         let tail = self
             .tail
             .lock()
@@ -186,7 +195,8 @@ impl Drop for Running {
     }
 }
 
-const TAIL_BYTES: usize = 16 * 1024;
+/// Enough for the counts of a chatty test.
+const TAIL_BYTES: usize = 4 << 20;
 
 fn keep_tail(mut from: impl Read, into: &Mutex<VecDeque<u8>>) {
     let mut buf = [0; 4096];

@@ -5,7 +5,7 @@
 //! is 0 when every result was as expected, 1 when not, 2 when the run could not be made.
 
 use clap::{Args, Parser, Subcommand};
-use runsc_conformance::expected::ExpectedFailures;
+use runsc_conformance::expected::{ExpectedFailures, judge};
 use runsc_conformance::foreign::{self, Kind};
 use runsc_conformance::launch::{PLATFORM, Target};
 use runsc_conformance::runner::{self, Plan};
@@ -73,6 +73,9 @@ struct RunArgs {
     /// Seconds a case may take
     #[arg(long, default_value_t = 20)]
     timeout: u32,
+    /// Seconds of silence, over a case's own, after which a sandbox is taken for hung
+    #[arg(long, default_value_t = 15)]
+    grace: u64,
     /// Directory the cases make their scratch directories in
     #[arg(long, default_value = "/tmp")]
     dir: PathBuf,
@@ -154,7 +157,7 @@ fn run(args: &RunArgs) -> Result<bool, String> {
         batch: if args.one_per_sandbox { 1 } else { args.batch },
         jobs: args.runtime.jobs,
         case_timeout_s: args.timeout,
-        grace: Duration::from_secs(15),
+        grace: Duration::from_secs(args.grace),
     };
     let targets = args.runtime.targets()?;
     let native = runner::run(&Target::native(), &plan, &names);
@@ -162,7 +165,8 @@ fn run(args: &RunArgs) -> Result<bool, String> {
     for target in &targets {
         sandboxes.push((target.name.clone(), runner::run(target, &plan, &names)));
     }
-    let report = report::build(&cases, &native, &sandboxes, &expected);
+    let judge: report::Judge = |host, sandbox, listed| judge(host.status, sandbox.status, listed);
+    let report = report::build(&cases, &native, &sandboxes, &expected, judge);
     args.runtime.write_json(&report)?;
     print!("{}", report.text(args.runtime.verbose));
     Ok(report.ok)

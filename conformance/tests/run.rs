@@ -155,6 +155,38 @@ fn a_crash_loses_one_case_only() {
 }
 
 #[test]
+fn a_hang_loses_one_case_only() {
+    let setup = Setup::new("");
+    let body = "mark=$0.hung\n\
+        if [ -e \"$mark\" ]; then exec \"$@\"; fi\n\
+        \"$@\" | while read -r line; do\n\
+          echo \"$line\"\n\
+          if [ \"$line\" = 'START symlink.mode' ]; then : > \"$mark\"; exec sleep 1000; fi\n\
+        done";
+    let runtime = setup.script(body);
+    let report = setup.dir.path().join("report.json");
+    let more = [
+        "--timeout",
+        "5",
+        "--grace",
+        "1",
+        "--json",
+        report.to_str().unwrap(),
+    ];
+    let output = setup.run(&runtime, &more);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let report = json(&report);
+    assert_eq!(report["counts"]["ptrace"]["hang"], 1, "{}", text(&output));
+    assert_eq!(report["counts"]["ptrace"]["crash"], 0, "{}", text(&output));
+    let rows = report["rows"].as_array().unwrap();
+    let row = rows
+        .iter()
+        .find(|row| row["name"] == "symlink.mode")
+        .unwrap();
+    assert_eq!(row["platforms"]["ptrace"]["status"], "hang");
+}
+
+#[test]
 fn a_runtime_that_never_starts_is_reported_once_a_case() {
     let setup = Setup::new("");
     let runtime = setup.script("echo 'no such platform' >&2; exit 4");

@@ -20,9 +20,15 @@ fn cases_pass_in_the_sandbox() {
         let status = Command::new(conformance)
             .args(["run", "--platform", platform, "--runsc"])
             .arg(&runsc)
-            .args(["--expected", concat!(env!("CARGO_MANIFEST_DIR"), "/expected-failures.txt")])
+            .args([
+                "--expected",
+                concat!(env!("CARGO_MANIFEST_DIR"), "/expected-failures.txt"),
+            ])
             .status()
             .unwrap();
-        assert!(status.success(), "unexpected results on {platform}, see above");
+        assert!(
+            status.success(),
+            "unexpected results on {platform}, see above"
+        );
     }
 }

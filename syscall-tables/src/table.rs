@@ -252,7 +252,7 @@ macro_rules! for_each_syscall {
             224, 108, time, timer_gettime(timerid: Int, curr_value: ItimerspecOut) -> Zero, full, "";
             225, 109, time, timer_getoverrun(timerid: Int) -> Int, full, "";
             226, 111, time, timer_delete(timerid: Int) -> Zero, full, "";
-            227, 112, time, clock_settime(clockid: ClockId, tp: Timespec) -> Zero, none, "EPERM: the clock is the host's";
+            227, 112, time, clock_settime(clockid: ClockId, tp: Timespec) -> Zero, partial, "checks its arguments, then EPERM: the clock is the host's";
             228, 113, time, clock_gettime(clockid: ClockId, tp: TimespecOut) -> Zero, full, "";
             229, 114, time, clock_getres(clockid: ClockId, res: TimespecOut) -> Zero, full, "";
             230, 115, time, clock_nanosleep(clockid: ClockId, flags: TimerFlags, request: Timespec, remain: TimespecOut) -> Zero, full, "";

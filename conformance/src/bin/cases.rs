@@ -102,7 +102,7 @@ fn choose(names: &[String], all: bool) -> Result<Vec<&'static Case>, String> {
 }
 
 fn list(json: bool, filter: &str) -> ExitCode {
-    let chosen = cases::all().filter(|c| glob::matches(filter, c.name));
+    let mut chosen = cases::all().filter(|c| glob::matches(filter, c.name));
     let mut out = std::io::stdout().lock();
     let written = if json {
         let rows: Vec<_> = chosen
@@ -110,9 +110,7 @@ fn list(json: bool, filter: &str) -> ExitCode {
             .collect();
         writeln!(out, "{}", serde_json::Value::Array(rows))
     } else {
-        chosen
-            .map(|c| writeln!(out, "{:<40} {:<22} {}", c.name, c.man, c.promise))
-            .collect()
+        chosen.try_for_each(|c| writeln!(out, "{:<40} {:<22} {}", c.name, c.man, c.promise))
     };
     // A closed pipe (`cases list | head`) is no error of ours.
     let _ = written;

@@ -9,11 +9,15 @@ mod attrs;
 mod creds;
 mod devices;
 mod events;
+mod exec;
+mod faults;
 mod filesystems;
 mod futexes;
+mod inodes;
 mod inotifies;
 mod io;
 mod locks;
+mod memfds;
 mod memory;
 mod open;
 mod paths;
@@ -24,6 +28,7 @@ mod sched;
 mod signals;
 mod sockets;
 mod times;
+mod waits;
 
 /// Every case, family by family.
 pub fn all() -> impl Iterator<Item = &'static Case> {
@@ -35,11 +40,15 @@ static FAMILIES: &[&[Case]] = &[
     creds::CASES,
     devices::CASES,
     events::CASES,
+    exec::CASES,
+    faults::CASES,
     filesystems::CASES,
     futexes::CASES,
+    inodes::CASES,
     inotifies::CASES,
     io::CASES,
     locks::CASES,
+    memfds::CASES,
     memory::CASES,
     open::CASES,
     paths::CASES,
@@ -50,6 +59,7 @@ static FAMILIES: &[&[Case]] = &[
     signals::CASES,
     sockets::CASES,
     times::CASES,
+    waits::CASES,
 ];
 
 #[cfg(test)]

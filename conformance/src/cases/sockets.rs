@@ -67,7 +67,7 @@ fn send_control(fd: c_int, kind: c_int, payload: &[u8]) -> isize {
 }
 
 /// Receives one byte; the control message's type and payload, and the message flags.
-fn receive_control(fd: c_int, flags: c_int) -> Outcome<(Option<(c_int, Vec<u8>)>, c_int)> {
+fn receive_control(fd: c_int, flags: c_int) -> Outcome<Option<(c_int, Vec<u8>)>> {
     let mut control = Control([0; 128]);
     let mut byte = [0u8];
     let mut iov = iovec {
@@ -92,7 +92,7 @@ fn receive_control(fd: c_int, flags: c_int) -> Outcome<(Option<(c_int, Vec<u8>)>
             ))
         }
     };
-    Ok((found, message.msg_flags))
+    Ok(found)
 }
 
 fn option(fd: c_int, name: c_int) -> Outcome<c_int> {
@@ -537,7 +537,7 @@ pub static CASES: &[Case] = &[
             gives!(2, lseek(fd, 2, SEEK_SET));
             eq("sendmsg", send_control(a, SCM_RIGHTS, &fd.to_ne_bytes()), 1)?;
             ok!(close(fd));
-            let (found, _) = receive_control(b, MSG_CMSG_CLOEXEC)?;
+            let found = receive_control(b, MSG_CMSG_CLOEXEC)?;
             let Some((SCM_RIGHTS, bytes)) = found else {
                 fail!("no SCM_RIGHTS: {found:?}")
             };
@@ -593,7 +593,7 @@ pub static CASES: &[Case] = &[
                 4
             ));
             write_all(a, b"x")?;
-            let (found, _) = receive_control(b, 0)?;
+            let found = receive_control(b, 0)?;
             let Some((SCM_CREDENTIALS, bytes)) = found else {
                 fail!("no SCM_CREDENTIALS: {found:?}")
             };

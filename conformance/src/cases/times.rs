@@ -194,12 +194,11 @@ pub static CASES: &[Case] = &[
         "times counts ticks for us and our children",
         || {
             let pid = child(|| {
-                let mut t = zeroed::<tms>();
                 burn(|| {
-                    raw!(times(&raw const t as *mut tms));
-                    unsafe { (&raw const t.tms_utime).read_volatile() >= 3 }
+                    let mut t = zeroed::<tms>();
+                    raw!(times(&mut t));
+                    t.tms_utime >= 3
                 });
-                raw!(times(&mut t));
                 0
             })?;
             expect_exit(pid, 0)?;

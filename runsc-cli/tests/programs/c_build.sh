@@ -14,7 +14,7 @@ printf 'CC=gcc\nCFLAGS="-O1 -ffile-prefix-map=%s=/src"\nPREFIX=/usr\n' "$work" >
 make -j2 > make.out 2>&1 || { cat make.out; exit 1; }
 make -q mandoc && echo "up to date"
 sha256sum mandoc; ls *.o | wc -l; cat *.o | sha256sum
-./mandoc -T utf8 mandoc.1 | sha256sum; ./mandoc -T html mdoc.7 | sha256sum; printf '.TH a 1\n.SH\n.XX y\n' | ./mandoc -T lint || echo "status $?"
+./mandoc -I os=Linux -T utf8 mandoc.1 | sha256sum; ./mandoc -I os=Linux -T html mdoc.7 | sha256sum; printf '.TH a 1\n.SH\n.XX y\n' | ./mandoc -T lint || echo "status $?"
 touch -d '2030-01-01' tree.c; make -n mandoc 2>&1 | grep -c '^gcc.*tree'; make clean > /dev/null; ls *.o 2> /dev/null || echo cleaned
 cd ..; printf '#include <stdio.h>\nint main(int c, char **v) { return printf("%%s\\n", v[c - 1]), 3; }\n' > a.c
 gcc -Wall -g -O2 -o a a.c; ./a arg || echo "status $?"; gcc -static -o s a.c; ./s static || echo "status $?"; gcc -flto -fPIE -pie -pipe -o l a.c; ./l lto || echo "status $?"

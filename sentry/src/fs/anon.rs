@@ -69,6 +69,10 @@ impl Anon {
     }
 }
 
+/// The object behind an anonymous inode that opening it again through /proc/PID/fd leads to (a file
+/// of the host on stdin, say). Whoever has the link has the file: no permission is asked again.
+pub struct Reopen(pub Arc<dyn FileOps>);
+
 /// The inode of an anonymous file.
 pub struct AnonInode {
     kind: Anon,

@@ -80,7 +80,7 @@ impl FileOps for EventFd {
     }
 
     fn write_at(&self, _file: &File, src: &mut Source<'_>, _at: WriteAt) -> Result<(usize, u64)> {
-        if src.remaining() < 8 {
+        if src.remaining() != 8 {
             return Err(Errno::EINVAL);
         }
         let mut bytes = [0u8; 8];
@@ -92,8 +92,7 @@ impl FileOps for EventFd {
             return Err(Errno::EINVAL);
         }
         self.add(value)?;
-        // Exactly eight bytes count, whatever was offered.
-        src.skip(src.remaining());
+        src.skip(8);
         Ok((8, 0))
     }
 

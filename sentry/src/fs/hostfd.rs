@@ -20,7 +20,7 @@ use runsc_platform::terminal::{self, Control, When};
 
 use crate::errno::{Errno, Result};
 use crate::executor::HostEvents;
-use crate::fs::anon::{Anon, anon_file};
+use crate::fs::anon::{Anon, Reopen, anon_file};
 use crate::fs::file::{File, FileOps, Positioned, Seek, WriteAt};
 use crate::fs::inode::{Attr, Dev, FileType, OpenFlags, SetAttr, Timestamp};
 use crate::fs::path::PathRef;
@@ -162,7 +162,8 @@ pub fn host_file(kernel: &Arc<Kernel>, fd: OwnedFd) -> Result<Arc<File>> {
     ops.sequential.store(position, Ordering::Relaxed);
     let keep = OFlag::O_ACCMODE | OFlag::O_APPEND;
     let open = OpenFlags::from_bits_truncate((flags & keep).bits());
-    let file = anon_file(Anon::Host(file_type, name), ops, open);
+    let file = anon_file(Anon::Host(file_type, name), ops.clone(), open);
+    file.inode().extra().set_object(Some(Arc::new(Reopen(ops))));
     file.with_position(|p| *p = position);
     Ok(file)
 }

@@ -143,11 +143,13 @@ impl FileLocks {
     /// flock(2). A conversion gives up the old lock first, even if the new one is refused.
     pub fn flock(&self, file: u64, kind: Kind) -> Result<()> {
         let mut state = self.state.lock();
+        let mut gave_up = false;
         if let Some(i) = state.flocks.iter().position(|(f, _)| *f == file) {
             if state.flocks[i].1 == kind {
                 return Ok(());
             }
             state.flocks.remove(i);
+            gave_up = true;
         }
         let conflict = state
             .flocks
@@ -157,8 +159,11 @@ impl FileLocks {
             state.flocks.push((file, kind));
         }
         drop(state);
-        // A downgrade lets others in; so does what was given up.
-        self.queue.wake_all();
+        // A downgrade lets others in; so does what was given up. Nothing else does: whoever waits
+        // here calls this again for each wake.
+        if gave_up {
+            self.queue.wake_all();
+        }
         if conflict { Err(Errno::EAGAIN) } else { Ok(()) }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::errno::{Errno, Result};
+use crate::fs::anon::Reopen;
 use crate::fs::dentry::Dentry;
 use crate::fs::file::File;
 use crate::fs::inode::{Dev, FileType, NewNode, OpenFlags, SetAttr};
@@ -220,6 +221,9 @@ impl Ctx {
                 return Err(Errno::EACCES);
             }
             _ => {}
+        }
+        if let Some(reopen) = inode.extra().object::<Reopen>() {
+            return Ok(Opened::File(File::new(reopen.0.clone(), place, flags)));
         }
         if fresh == Fresh::No {
             perm::check(&inode, &self.creds, want)?;

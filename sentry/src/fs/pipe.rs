@@ -48,6 +48,8 @@ struct State {
     chunks: VecDeque<Chunk>,
     /// Bytes in `chunks`.
     used: usize,
+    /// Chunks in `chunks` that are packets.
+    packets: usize,
     /// Bytes that writers are copying now.
     reserved: usize,
     capacity: usize,
@@ -63,8 +65,7 @@ struct State {
 impl State {
     fn room(&self) -> usize {
         let by_bytes = self.capacity.saturating_sub(self.used + self.reserved);
-        let packets = self.chunks.iter().filter(|c| c.packet).count();
-        if packets > 0 && self.chunks.len() >= self.capacity / PIPE_BUF {
+        if self.packets > 0 && self.chunks.len() >= self.capacity / PIPE_BUF {
             return 0;
         }
         by_bytes
@@ -87,6 +88,7 @@ impl Default for Pipe {
             state: Mutex::new(State {
                 chunks: VecDeque::new(),
                 used: 0,
+                packets: 0,
                 reserved: 0,
                 capacity: DEFAULT_CAPACITY,
                 readers: 0,
@@ -118,7 +120,7 @@ impl Pipe {
     pub fn set_capacity(&self, task: &Task, size: u64) -> Result<usize> {
         let size = usize::try_from(size)
             .ok()
-            .filter(|s| *s > 0 && *s <= 1 << 31)
+            .filter(|s| *s <= 1 << 31)
             .ok_or(Errno::EINVAL)?;
         let capacity = size.max(PIPE_BUF).next_power_of_two();
         if capacity > MAX_CAPACITY && !task.creds().has_cap(crate::kernel::cred::Cap::SysResource) {
@@ -165,6 +167,7 @@ impl Pipe {
                     chunk.len().min(want - total)
                 };
                 state.used -= taken;
+                state.packets -= usize::from(chunk.packet);
                 // The rest goes back before anybody else can look.
                 let rest = chunk.len() - taken;
                 let out = if rest == 0 {
@@ -332,6 +335,7 @@ impl Pipe {
             if state.readers == 0 && state.writers == 0 {
                 state.chunks.clear();
                 state.used = 0;
+                state.packets = 0;
                 state.spare = None;
             }
         }
@@ -346,6 +350,7 @@ impl State {
             return;
         }
         self.used += n;
+        self.packets += usize::from(packet);
         if let Some(last) = self.chunks.back_mut()
             && !packet
             && !last.packet
@@ -383,7 +388,8 @@ pub fn pipe(task: &Task, flags: OpenFlags) -> (Arc<File>, Arc<File>) {
 }
 
 fn ends(path: PathRef, flags: OpenFlags) -> (Arc<File>, Arc<File>) {
-    let pipe = Arc::new(Pipe::default());
+    // Kept with the inode, so that /proc/PID/fd/N opens the same pipe.
+    let pipe = path.inode().extra().object_or_insert(Arc::<Pipe>::default);
     let keep = flags & (OpenFlags::NONBLOCK | OpenFlags::DIRECT);
     let read = pipe.open_end(path.clone(), keep - OpenFlags::DIRECT, None);
     let write = pipe.open_end(path, keep | OpenFlags::WRONLY, None);
@@ -414,7 +420,9 @@ impl Pipe {
 /// ENXIO for a writer that does not wait while nobody reads; a restart when interrupted.
 pub async fn open_fifo(task: &Task, path: PathRef, flags: OpenFlags) -> Result<Arc<File>, Error> {
     let pipe = path.inode().extra().object_or_insert(Arc::<Pipe>::default);
-    let nonblock = flags.contains(OpenFlags::NONBLOCK);
+    // Without a name it was made with both sides: nobody waits for another.
+    let nameless = path.dentry.parent().is_none();
+    let nonblock = flags.contains(OpenFlags::NONBLOCK) || nameless;
     let (readers, opens) = {
         let state = pipe.state.lock();
         let opens = if flags.writable() {
@@ -426,7 +434,7 @@ pub async fn open_fifo(task: &Task, path: PathRef, flags: OpenFlags) -> Result<A
     };
     match (flags.readable(), flags.writable()) {
         (true, true) => return Ok(pipe.open_end(path, flags, None)),
-        (false, true) if nonblock && readers == 0 => return Err(Errno::ENXIO.into()),
+        (false, true) if nonblock && !nameless && readers == 0 => return Err(Errno::ENXIO.into()),
         (false, false) => return Err(Errno::EINVAL.into()),
         _ => {}
     }

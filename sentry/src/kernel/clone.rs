@@ -42,7 +42,7 @@ bitflags::bitflags! {
         const NEWUSER = libc::CLONE_NEWUSER as u64;
         const NEWPID = libc::CLONE_NEWPID as u64;
         const NEWNET = libc::CLONE_NEWNET as u64;
-        const IO = libc::CLONE_IO as u64;
+        const IO = 0x8000_0000;
         const CLEAR_SIGHAND = 0x1_0000_0000;
         const INTO_CGROUP = 0x2_0000_0000;
         const NEWTIME = 0x80;
@@ -232,6 +232,8 @@ fn inherit(parent: &Task, child: &Task) {
     child
         .affinity
         .store(parent.affinity.load(Ordering::Relaxed), Ordering::Relaxed);
+    let personality = parent.personality.load(Ordering::Relaxed);
+    child.personality.store(personality, Ordering::Relaxed);
     *child.sched.lock() = *parent.sched.lock();
 }
 
@@ -259,6 +261,9 @@ fn new_group(
         (&group.nice, &old.nice),
     ] {
         to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+    if limits.soft(libc::RLIMIT_CPU) != u64::MAX {
+        group.timers.set_cpu_limit(limits.soft(libc::RLIMIT_CPU));
     }
     let (old_parent, pgid, sid) = tree
         .node(old.pid())

@@ -124,33 +124,30 @@ impl FutexTable {
             return 0;
         }
         let (a, b) = (self.index(from), self.index(to));
-        let moved = {
-            // Both locks, lower index first, so that a wake on `to` after us finds them.
-            let mut first = self.buckets[a.min(b)].lock();
-            let mut second = (a != b).then(|| self.buckets[a.max(b)].lock());
-            let (source, target) = match &mut second {
-                None => (&mut *first, None),
-                Some(second) if a < b => (&mut *first, Some(&mut **second)),
-                Some(second) => (&mut **second, Some(&mut *first)),
-            };
-            let mut list = source.remove(from).unwrap_or_default();
-            let rest = list.split_off(count.min(list.len()));
-            if !rest.is_empty() {
-                source.insert(from.clone(), rest);
-            }
-            for sleeper in &list {
-                *sleeper.key.lock() = to.clone();
-            }
-            let moved = list.len();
-            let target = match target {
-                Some(t) => t,
-                None => source,
-            };
-            if moved > 0 {
-                target.entry(to.clone()).or_default().extend(list);
-            }
-            moved
+        // Both locks, lower index first, so that a wake on `to` after us finds them.
+        let mut first = self.buckets[a.min(b)].lock();
+        let mut second = (a != b).then(|| self.buckets[a.max(b)].lock());
+        let (source, target) = match &mut second {
+            None => (&mut *first, None),
+            Some(second) if a < b => (&mut *first, Some(&mut **second)),
+            Some(second) => (&mut **second, Some(&mut *first)),
         };
+        let mut list = source.remove(from).unwrap_or_default();
+        let rest = list.split_off(count.min(list.len()));
+        if !rest.is_empty() {
+            source.insert(from.clone(), rest);
+        }
+        for sleeper in &list {
+            *sleeper.key.lock() = to.clone();
+        }
+        let moved = list.len();
+        let target = match target {
+            Some(t) => t,
+            None => source,
+        };
+        if moved > 0 {
+            target.entry(to.clone()).or_default().extend(list);
+        }
         moved
     }
 }
@@ -277,7 +274,7 @@ pub fn exit_robust_list(task: &Task, mm: &Mm, head: u64) {
 }
 
 fn owner_died(task: &Task, mm: &Mm, addr: u64, pending: bool) {
-    if addr % 4 != 0 {
+    if !addr.is_multiple_of(4) {
         return;
     }
     let Ok(mut value) = mm.load_u32(addr) else {

@@ -366,6 +366,15 @@ impl ThreadGroup {
         self.signals.lock().stopped.is_some()
     }
 
+    /// Counts expirations of a timer whose signal is still pending. False if it is not.
+    pub fn add_timer_overrun(&self, timer: i32, more: i32) -> bool {
+        self.signals.lock().pending.add_overrun(timer, more)
+            || self
+                .tasks()
+                .iter()
+                .any(|t| t.signals.lock().pending.add_overrun(timer, more))
+    }
+
     /// Usage of all tasks, living and ended.
     pub fn usage(&self) -> Usage {
         let ended = *self.ended_usage.lock();

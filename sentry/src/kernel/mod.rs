@@ -5,10 +5,15 @@
 //! 2. `ThreadGroup::life`, then `ThreadGroup::tasks`
 //! 3. `ThreadGroup::signals`, `Task::signals`, then the dispositions
 //! 4. memory: `Mm`'s lock, then a file's page lock, then the MemoryFile's
-//! 5. files: a description's position, then its object's lock
-//! 6. wait queues, the reactor's timers
+//! 5. files: a description's position, then its object's lock (of two objects never both: a socket
+//!    and its peer, the ends of tee(2)); an epoll's items
+//! 6. wait queues, from the watched to its watcher (epoll); then an epoll's ready list; the reactor's
+//!    timers
 //!
-//! No lock is held across an await, or a copy to or from guest memory.
+//! No lock is held across an await, or a copy to or from guest memory, with two exceptions: a
+//! description's position, and the lock that orders writers of one file (`io` of
+//! `fs::tmpfs::data`, `append` of a Gofer file). Faults take neither. A directory's dentry lock is
+//! held across Gofer trips.
 
 pub mod block;
 pub mod clone;
@@ -36,7 +41,6 @@ use runsc_platform::Platform;
 use crate::executor::{Executor, Reactor};
 use crate::fs::tmpfs::{Options as TmpfsOptions, Tmpfs};
 use crate::kernel::group::{ExitStatus, ThreadGroup};
-use crate::kernel::time::MonoTime;
 use crate::mm::MemoryFile;
 
 /// What uname(2) tells besides the hostname.
@@ -73,8 +77,6 @@ pub struct Kernel {
     pub tree: tree::Tree,
     pub futexes: futex::FutexTable,
     pub uts: RwLock<Uts>,
-    /// CLOCK_MONOTONIC when the sandbox came up.
-    pub started: MonoTime,
     /// CPUs the guest is told about.
     pub cpus: usize,
     /// Memory the guest is told about, bytes.
@@ -114,7 +116,6 @@ impl Kernel {
             tree: tree::Tree::default(),
             futexes: futex::FutexTable::default(),
             uts: RwLock::new(parts.uts),
-            started: MonoTime::now(),
             cpus: parts.cpus,
             memory_total: parts.memory_total,
             strace: parts.strace,

@@ -3,7 +3,7 @@
 //! A [`Task`] is what other threads may look at; its future ([`crate::kernel::run`]) alone changes
 //! registers and runs guest code. Somebody who wants its attention calls [`Task::interrupt`].
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
@@ -88,6 +88,8 @@ pub struct Task {
     pub pdeathsig: AtomicI32,
     /// PR_SET_TIMERSLACK, ns.
     pub timer_slack_ns: AtomicU64,
+    /// personality(2).
+    pub personality: AtomicU32,
     /// sched_setaffinity(2) mask of virtual CPUs.
     pub affinity: AtomicU64,
     /// sched_setscheduler(2): policy and priority, kept but without effect.
@@ -172,6 +174,7 @@ impl Task {
             vfork_parent: Mutex::new(None),
             pdeathsig: AtomicI32::new(0),
             timer_slack_ns: AtomicU64::new(50_000),
+            personality: AtomicU32::new(0),
             affinity: AtomicU64::new(u64::MAX),
             sched: Mutex::new((0, 0)),
             exit: Mutex::new(None),
@@ -355,6 +358,12 @@ impl Task {
     /// Clears the mark; whoever clears it looks at everything that may have set it.
     pub fn take_interrupt(&self) -> bool {
         self.attention.pending.swap(false, Ordering::SeqCst)
+    }
+
+    /// Does it sleep in a system call?
+    #[cfg(test)]
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.attention.waker.lock().is_some()
     }
 
     /// Makes the task look at its signals soon: wakes it where it waits, or stops its guest code.

@@ -48,3 +48,15 @@ pub fn clock_ns(clock: ClockId) -> u64 {
         Err(_) => 0,
     }
 }
+
+/// Nanoseconds since the machine was booted, suspended time included: the guest's CLOCK_BOOTTIME,
+/// which it reads without us, so all that is told about uptime goes by it.
+pub fn uptime_ns() -> u64 {
+    clock_ns(ClockId::CLOCK_BOOTTIME)
+}
+
+/// A point on CLOCK_MONOTONIC as time since boot.
+pub fn since_boot_ns(at: MonoTime) -> u64 {
+    let ago = MonoTime::now().since_ns(at);
+    uptime_ns().saturating_sub(ago)
+}

@@ -16,6 +16,8 @@ use crate::kernel::signal::{SigFields, SigInfo, Signal};
 use crate::kernel::time::{MonoTime, clock_ns};
 use crate::kernel::wait::{Ready, Waiter};
 
+const NS: u64 = 1_000_000_000;
+
 /// What a timer counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimerClock {
@@ -69,6 +71,8 @@ pub enum Notify {
     },
     /// An interval timer's fixed signal.
     Interval(Signal),
+    /// RLIMIT_CPU: SIGXCPU each second from the soft limit on, SIGKILL at the hard one.
+    CpuLimit,
 }
 
 /// Remaining time and interval in nanoseconds; a value of 0 is disarmed.
@@ -95,6 +99,8 @@ struct Timer {
 pub enum TimerId {
     /// ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF.
     Interval(i32),
+    /// RLIMIT_CPU.
+    CpuLimit,
     Posix(i32),
 }
 
@@ -165,9 +171,30 @@ impl GroupTimers {
         let timers = self.timers.lock();
         match (timers.get(&id), id) {
             (Some(t), _) => Ok(t.setting(&group)),
-            (None, TimerId::Interval(_)) => Ok(Setting::default()),
+            (None, TimerId::Interval(_) | TimerId::CpuLimit) => Ok(Setting::default()),
             (None, TimerId::Posix(_)) => Err(Errno::EINVAL),
         }
+    }
+
+    /// RLIMIT_CPU: watches the process's CPU time from now on. `soft` in seconds.
+    pub fn set_cpu_limit(&self, soft: u64) {
+        let value_ns = if soft == u64::MAX {
+            0
+        } else {
+            soft.saturating_mul(NS).max(1)
+        };
+        let id = TimerId::CpuLimit;
+        let timer = || Timer::new(TimerClock::ProcessCpu, Notify::CpuLimit);
+        self.timers.lock().entry(id).or_insert_with(timer);
+        // Only fails if the group is gone.
+        let _ = self.set(
+            id,
+            Setting {
+                value_ns,
+                interval_ns: NS,
+            },
+            Absolute::Yes,
+        );
     }
 
     /// Sets an interval timer; the old setting.
@@ -257,16 +284,20 @@ impl GroupTimers {
                 self.arm(&group, id, timer);
                 return;
             }
-            let mut missed = 0;
-            timer.expires_ns = if timer.interval_ns == 0 {
-                None
-            } else {
-                missed = (now - expires) / timer.interval_ns;
-                Some(expires.saturating_add(timer.interval_ns.saturating_mul(missed + 1)))
-            };
-            timer.overrun = i32::try_from(missed).unwrap_or(i32::MAX);
+            let missed = (now - expires).checked_div(timer.interval_ns);
+            timer.expires_ns = missed.map(|missed| {
+                expires.saturating_add(timer.interval_ns.saturating_mul(missed.saturating_add(1)))
+            });
             self.arm(&group, id, timer);
-            (timer.notify, timer.overrun)
+            let missed = i32::try_from(missed.unwrap_or(0)).unwrap_or(i32::MAX);
+            if let TimerId::Posix(posix) = id
+                && group.add_timer_overrun(posix, missed.saturating_add(1))
+            {
+                timer.overrun = timer.overrun.saturating_add(missed).saturating_add(1);
+                return;
+            }
+            timer.overrun = missed;
+            (timer.notify, missed)
         };
         let posix = |signal, value| {
             let TimerId::Posix(id) = id else {
@@ -282,6 +313,20 @@ impl GroupTimers {
         };
         match notify {
             Notify::Nothing => {}
+            Notify::CpuLimit => {
+                let hard = group
+                    .limits
+                    .lock()
+                    .get(libc::RLIMIT_CPU)
+                    .map_or(u64::MAX, |l| l.hard);
+                let over = TimerClock::ProcessCpu.now_ns(&group) >= hard.saturating_mul(NS);
+                let signal = if over {
+                    Signal::SIGKILL
+                } else {
+                    Signal::SIGXCPU
+                };
+                send_to_group(&group, SigInfo::kernel(signal));
+            }
             Notify::Interval(signal) => send_to_group(&group, SigInfo::kernel(signal)),
             Notify::Process { signal, value } => send_to_group(&group, posix(signal, value)),
             Notify::Thread { tid, signal, value } => {

@@ -18,6 +18,8 @@ pub mod socket;
 pub mod strace;
 pub mod system;
 pub mod table;
+#[cfg(test)]
+mod tests;
 pub mod time;
 
 use crate::errno::{Errno, Error};

@@ -7,7 +7,7 @@ use crate::kernel::cred::Cap;
 use crate::kernel::group::Usage;
 use crate::kernel::limits::{Limit, RLIM_NLIMITS};
 use crate::kernel::task::Task;
-use crate::kernel::time::MonoTime;
+use crate::kernel::time::uptime_ns;
 use crate::kernel::{UTS_MACHINE, UTS_RELEASE, UTS_SYSNAME, UTS_VERSION};
 use crate::mm::io::{Segment, Sink};
 use crate::syscalls::{Args, SysResult};
@@ -87,7 +87,7 @@ pub async fn sysinfo(t: &Task, a: &Args) -> SysResult {
     let total = kernel.memory_total;
     let used = kernel.memory.used();
     let info = RawSysinfo {
-        uptime: (MonoTime::now().since_ns(kernel.started) / 1_000_000_000) as i64,
+        uptime: (uptime_ns() / 1_000_000_000) as i64,
         loads: [0; 3],
         totalram: total,
         freeram: total.saturating_sub(used),
@@ -173,6 +173,9 @@ fn change_limit(t: &Task, target: &Task, resource: u32, new: Limit) -> Result<()
             return Err(Errno::EPERM);
         }
         limits.set(resource, new);
+    }
+    if resource == libc::RLIMIT_CPU {
+        target.group().timers.set_cpu_limit(new.soft);
     }
     if let Ok(mm) = target.try_mm() {
         mm.set_limits(crate::kernel::exec::mm_limits(target));

@@ -148,10 +148,13 @@ pub fn list_table<'a>(
     true
 }
 
+/// A name and what it stands for.
+type Named = (Box<[u8]>, Arc<dyn Inode>);
+
 /// A directory whose entries are made once, in the order added.
 #[derive(Default)]
 pub struct StaticDir {
-    entries: Vec<(Box<[u8]>, Arc<dyn Inode>)>,
+    entries: Vec<Named>,
 }
 
 impl StaticDir {

@@ -23,7 +23,7 @@ enum Body {
 
 impl Link {
     /// Leads where its text says, which is made on each look.
-    pub fn new(
+    pub fn made(
         head: Head,
         text: impl Fn() -> Result<Vec<u8>> + Send + Sync + 'static,
     ) -> Arc<dyn Inode> {
@@ -46,7 +46,7 @@ impl Link {
 
     /// With a text that never changes.
     pub fn fixed(head: Head, text: &'static str) -> Arc<dyn Inode> {
-        Link::new(head, move || Ok(text.as_bytes().to_vec()))
+        Link::made(head, move || Ok(text.as_bytes().to_vec()))
     }
 }
 

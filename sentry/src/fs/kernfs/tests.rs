@@ -20,7 +20,7 @@ fn content_is_made_at_the_start_and_kept_for_what_follows() {
     let sb = Super::new(1, Errno::EPERM);
     let count = Arc::new(AtomicU32::new(0));
     let counter = count.clone();
-    let inode = Text::new(Head::new(&sb, 0o444), move || {
+    let inode = Text::made(Head::new(&sb, 0o444), move || {
         let n = counter.fetch_add(1, Ordering::Relaxed);
         Ok(format!("text {n}\n").into_bytes())
     });

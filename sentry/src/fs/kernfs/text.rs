@@ -35,7 +35,7 @@ pub struct Text {
 
 impl Text {
     /// Read only.
-    pub fn new(
+    pub fn made(
         head: Head,
         read: impl Fn() -> Result<Vec<u8>> + Send + Sync + 'static,
     ) -> Arc<dyn Inode> {
@@ -66,7 +66,7 @@ impl Text {
     /// With a text that never changes.
     pub fn fixed(head: Head, text: impl Into<Vec<u8>>) -> Arc<dyn Inode> {
         let text = text.into();
-        Text::new(head, move || Ok(text.clone()))
+        Text::made(head, move || Ok(text.clone()))
     }
 
     /// What is open is up to `open`.

@@ -18,11 +18,36 @@ const WORDS: &[Word] = &[
         0,
         3,
         &[
-            (0, "fpu"), (1, "vme"), (2, "de"), (3, "pse"), (4, "tsc"), (5, "msr"), (6, "pae"),
-            (7, "mce"), (8, "cx8"), (9, "apic"), (11, "sep"), (12, "mtrr"), (13, "pge"), (14, "mca"),
-            (15, "cmov"), (16, "pat"), (17, "pse36"), (18, "pn"), (19, "clflush"), (21, "dts"),
-            (22, "acpi"), (23, "mmx"), (24, "fxsr"), (25, "sse"), (26, "sse2"), (27, "ss"), (28, "ht"),
-            (29, "tm"), (30, "ia64"), (31, "pbe"),
+            (0, "fpu"),
+            (1, "vme"),
+            (2, "de"),
+            (3, "pse"),
+            (4, "tsc"),
+            (5, "msr"),
+            (6, "pae"),
+            (7, "mce"),
+            (8, "cx8"),
+            (9, "apic"),
+            (11, "sep"),
+            (12, "mtrr"),
+            (13, "pge"),
+            (14, "mca"),
+            (15, "cmov"),
+            (16, "pat"),
+            (17, "pse36"),
+            (18, "pn"),
+            (19, "clflush"),
+            (21, "dts"),
+            (22, "acpi"),
+            (23, "mmx"),
+            (24, "fxsr"),
+            (25, "sse"),
+            (26, "sse2"),
+            (27, "ss"),
+            (28, "ht"),
+            (29, "tm"),
+            (30, "ia64"),
+            (31, "pbe"),
         ],
     ),
     (
@@ -30,8 +55,16 @@ const WORDS: &[Word] = &[
         0,
         3,
         &[
-            (11, "syscall"), (19, "mp"), (20, "nx"), (22, "mmxext"), (25, "fxsr_opt"), (26, "pdpe1gb"),
-            (27, "rdtscp"), (29, "lm"), (30, "3dnowext"), (31, "3dnow"),
+            (11, "syscall"),
+            (19, "mp"),
+            (20, "nx"),
+            (22, "mmxext"),
+            (25, "fxsr_opt"),
+            (26, "pdpe1gb"),
+            (27, "rdtscp"),
+            (29, "lm"),
+            (30, "3dnowext"),
+            (31, "3dnow"),
         ],
     ),
     (0x8000_0007, 0, 3, &[(8, "constant_tsc")]),
@@ -41,11 +74,34 @@ const WORDS: &[Word] = &[
         0,
         2,
         &[
-            (0, "pni"), (1, "pclmulqdq"), (2, "dtes64"), (3, "monitor"), (4, "ds_cpl"), (7, "est"),
-            (8, "tm2"), (9, "ssse3"), (10, "cid"), (11, "sdbg"), (12, "fma"), (13, "cx16"),
-            (14, "xtpr"), (15, "pdcm"), (17, "pcid"), (18, "dca"), (19, "sse4_1"), (20, "sse4_2"),
-            (21, "x2apic"), (22, "movbe"), (23, "popcnt"), (24, "tsc_deadline_timer"), (25, "aes"),
-            (26, "xsave"), (28, "avx"), (29, "f16c"), (30, "rdrand"), (31, "hypervisor"),
+            (0, "pni"),
+            (1, "pclmulqdq"),
+            (2, "dtes64"),
+            (3, "monitor"),
+            (4, "ds_cpl"),
+            (7, "est"),
+            (8, "tm2"),
+            (9, "ssse3"),
+            (10, "cid"),
+            (11, "sdbg"),
+            (12, "fma"),
+            (13, "cx16"),
+            (14, "xtpr"),
+            (15, "pdcm"),
+            (17, "pcid"),
+            (18, "dca"),
+            (19, "sse4_1"),
+            (20, "sse4_2"),
+            (21, "x2apic"),
+            (22, "movbe"),
+            (23, "popcnt"),
+            (24, "tsc_deadline_timer"),
+            (25, "aes"),
+            (26, "xsave"),
+            (28, "avx"),
+            (29, "f16c"),
+            (30, "rdrand"),
+            (31, "hypervisor"),
         ],
     ),
     (
@@ -53,9 +109,21 @@ const WORDS: &[Word] = &[
         0,
         2,
         &[
-            (0, "lahf_lm"), (1, "cmp_legacy"), (3, "extapic"), (4, "cr8_legacy"), (5, "abm"),
-            (6, "sse4a"), (7, "misalignsse"), (8, "3dnowprefetch"), (9, "osvw"), (10, "ibs"),
-            (11, "xop"), (15, "lwp"), (16, "fma4"), (21, "tbm"), (22, "topoext"),
+            (0, "lahf_lm"),
+            (1, "cmp_legacy"),
+            (3, "extapic"),
+            (4, "cr8_legacy"),
+            (5, "abm"),
+            (6, "sse4a"),
+            (7, "misalignsse"),
+            (8, "3dnowprefetch"),
+            (9, "osvw"),
+            (10, "ibs"),
+            (11, "xop"),
+            (15, "lwp"),
+            (16, "fma4"),
+            (21, "tbm"),
+            (22, "topoext"),
         ],
     ),
     (
@@ -63,26 +131,74 @@ const WORDS: &[Word] = &[
         0,
         1,
         &[
-            (0, "fsgsbase"), (1, "tsc_adjust"), (3, "bmi1"), (4, "hle"), (5, "avx2"), (7, "smep"),
-            (8, "bmi2"), (9, "erms"), (10, "invpcid"), (11, "rtm"), (14, "mpx"), (16, "avx512f"),
-            (17, "avx512dq"), (18, "rdseed"), (19, "adx"), (20, "smap"), (21, "avx512ifma"),
-            (23, "clflushopt"), (24, "clwb"), (26, "avx512pf"), (27, "avx512er"), (28, "avx512cd"),
-            (29, "sha_ni"), (30, "avx512bw"), (31, "avx512vl"),
+            (0, "fsgsbase"),
+            (1, "tsc_adjust"),
+            (3, "bmi1"),
+            (4, "hle"),
+            (5, "avx2"),
+            (7, "smep"),
+            (8, "bmi2"),
+            (9, "erms"),
+            (10, "invpcid"),
+            (11, "rtm"),
+            (14, "mpx"),
+            (16, "avx512f"),
+            (17, "avx512dq"),
+            (18, "rdseed"),
+            (19, "adx"),
+            (20, "smap"),
+            (21, "avx512ifma"),
+            (23, "clflushopt"),
+            (24, "clwb"),
+            (26, "avx512pf"),
+            (27, "avx512er"),
+            (28, "avx512cd"),
+            (29, "sha_ni"),
+            (30, "avx512bw"),
+            (31, "avx512vl"),
         ],
     ),
-    (0xd, 1, 0, &[(0, "xsaveopt"), (1, "xsavec"), (2, "xgetbv1"), (3, "xsaves")]),
+    (
+        0xd,
+        1,
+        0,
+        &[
+            (0, "xsaveopt"),
+            (1, "xsavec"),
+            (2, "xgetbv1"),
+            (3, "xsaves"),
+        ],
+    ),
     (7, 1, 0, &[(4, "avx_vnni"), (5, "avx512_bf16")]),
-    (0x8000_0008, 0, 1, &[(0, "clzero"), (2, "xsaveerptr"), (9, "wbnoinvd")]),
+    (
+        0x8000_0008,
+        0,
+        1,
+        &[(0, "clzero"), (2, "xsaveerptr"), (9, "wbnoinvd")],
+    ),
     (6, 0, 0, &[(2, "arat")]),
     (
         7,
         0,
         2,
         &[
-            (1, "avx512vbmi"), (2, "umip"), (3, "pku"), (4, "ospke"), (5, "waitpkg"),
-            (6, "avx512_vbmi2"), (8, "gfni"), (9, "vaes"), (10, "vpclmulqdq"), (11, "avx512_vnni"),
-            (12, "avx512_bitalg"), (14, "avx512_vpopcntdq"), (16, "la57"), (22, "rdpid"),
-            (25, "cldemote"), (27, "movdiri"), (28, "movdir64b"),
+            (1, "avx512vbmi"),
+            (2, "umip"),
+            (3, "pku"),
+            (4, "ospke"),
+            (5, "waitpkg"),
+            (6, "avx512_vbmi2"),
+            (8, "gfni"),
+            (9, "vaes"),
+            (10, "vpclmulqdq"),
+            (11, "avx512_vnni"),
+            (12, "avx512_bitalg"),
+            (14, "avx512_vpopcntdq"),
+            (16, "la57"),
+            (22, "rdpid"),
+            (25, "cldemote"),
+            (27, "movdiri"),
+            (28, "movdir64b"),
         ],
     ),
     (
@@ -90,8 +206,14 @@ const WORDS: &[Word] = &[
         0,
         3,
         &[
-            (2, "avx512_4vnniw"), (3, "avx512_4fmaps"), (4, "fsrm"), (8, "avx512_vp2intersect"),
-            (14, "serialize"), (22, "amx_bf16"), (23, "avx512_fp16"), (24, "amx_tile"),
+            (2, "avx512_4vnniw"),
+            (3, "avx512_4fmaps"),
+            (4, "fsrm"),
+            (8, "avx512_vp2intersect"),
+            (14, "serialize"),
+            (22, "amx_bf16"),
+            (23, "avx512_fp16"),
+            (24, "amx_tile"),
             (25, "amx_int8"),
         ],
     ),
@@ -137,7 +259,11 @@ fn flags() -> String {
             continue;
         }
         let value = leaf(*number, *sub)[*register];
-        names.extend(bits.iter().filter(|(b, _)| value >> b & 1 != 0).map(|(_, n)| *n));
+        names.extend(
+            bits.iter()
+                .filter(|(b, _)| value >> b & 1 != 0)
+                .map(|(_, n)| *n),
+        );
     }
     names.join(" ")
 }
@@ -159,13 +285,16 @@ fn clock() -> f64 {
 /// KiB of the cache that Linux shows: the last level Intel's leaf 4 tells of, AMD's second level.
 fn cache(vendor: &str) -> u32 {
     if vendor == "GenuineIntel" {
-        let sizes = (0..8).map(|sub| leaf(4, sub)).take_while(|r| r[0] & 31 != 0).map(|r| {
-            let ways = (r[1] >> 22) + 1;
-            let partitions = (r[1] >> 12 & 0x3ff) + 1;
-            let line = (r[1] & 0xfff) + 1;
-            let sets = u64::from(r[2]) + 1;
-            (u64::from(ways * partitions * line) * sets / 1024) as u32
-        });
+        let sizes = (0..8)
+            .map(|sub| leaf(4, sub))
+            .take_while(|r| r[0] & 31 != 0)
+            .map(|r| {
+                let ways = (r[1] >> 22) + 1;
+                let partitions = (r[1] >> 12 & 0x3ff) + 1;
+                let line = (r[1] & 0xfff) + 1;
+                let sets = u64::from(r[2]) + 1;
+                (u64::from(ways * partitions * line) * sets / 1024) as u32
+            });
         return sizes.last().unwrap_or(0);
     }
     leaf(0x8000_0006, 0)[2] >> 16
@@ -178,12 +307,19 @@ impl Machine {
         let signature = leaf(1, 0);
         let base_family = signature[0] >> 8 & 15;
         let extended = base_family == 15;
-        let family = base_family + if extended { signature[0] >> 20 & 0xff } else { 0 };
+        let family = base_family
+            + if extended {
+                signature[0] >> 20 & 0xff
+            } else {
+                0
+            };
         let mut model = signature[0] >> 4 & 15;
         if family >= 6 {
             model |= signature[0] >> 12 & 0xf0;
         }
-        let brand: Vec<u32> = (0x8000_0002u32..=0x8000_0004).flat_map(|l| leaf(l, 0)).collect();
+        let brand: Vec<u32> = (0x8000_0002u32..=0x8000_0004)
+            .flat_map(|l| leaf(l, 0))
+            .collect();
         let widths = leaf(0x8000_0008, 0)[0];
         Machine {
             cache_kib: cache(&vendor),
@@ -253,18 +389,33 @@ mod tests {
         let theirs = std::fs::read_to_string("/proc/cpuinfo").unwrap();
         assert_eq!(ours.matches("processor\t:").count(), 2);
         let (ours, theirs) = (first(&ours), first(&theirs));
-        for key in ["vendor_id\t", "cpu family\t", "model\t\t", "model name\t", "stepping\t", "wp\t\t"] {
+        for key in [
+            "vendor_id\t",
+            "cpu family\t",
+            "model\t\t",
+            "model name\t",
+            "stepping\t",
+            "wp\t\t",
+        ] {
             assert_eq!(ours.get(key), theirs.get(key), "{key}");
         }
-        for key in theirs.keys().filter(|k| !matches!(**k, "TLB size\t" | "vmx flags\t" | "bogomips\t")) {
+        for key in theirs
+            .keys()
+            .filter(|k| !matches!(**k, "TLB size\t" | "vmx flags\t" | "bogomips\t"))
+        {
             assert!(ours.contains_key(key), "no {key:?}");
         }
         let set = |m: &BTreeMap<&str, &'_ str>| -> BTreeSet<String> {
-            m["flags\t\t"].split_ascii_whitespace().map(str::to_owned).collect()
+            m["flags\t\t"]
+                .split_ascii_whitespace()
+                .map(str::to_owned)
+                .collect()
         };
         // The host's kernel may hide what it has switched off; programs ask for these.
         let (ours, theirs) = (set(&ours), set(&theirs));
-        for flag in ["sse2", "ssse3", "avx", "avx2", "aes", "popcnt", "lm", "fsgsbase", "erms"] {
+        for flag in [
+            "sse2", "ssse3", "avx", "avx2", "aes", "popcnt", "lm", "fsgsbase", "erms",
+        ] {
             assert_eq!(ours.contains(flag), theirs.contains(flag), "{flag}");
         }
     }

@@ -84,7 +84,7 @@ impl Fds {
         let head =
             Head::numbered(&self.sb, ino, 0o444).owned(owner(&self.subject, OwnerBits::Private));
         let subject = self.subject.clone();
-        Text::new(head, move || info(&subject, fd))
+        Text::made(head, move || info(&subject, fd))
     }
 }
 

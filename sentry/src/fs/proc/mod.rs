@@ -31,6 +31,8 @@ use crate::kernel::{Kernel, current};
 use subject::Subject;
 
 pub use status::{mask, ranges};
+#[cfg(test)]
+pub(in crate::fs) use tests::kernel as test_kernel;
 
 /// PROC_SUPER_MAGIC.
 const MAGIC: u64 = 0x9fa0;
@@ -61,9 +63,18 @@ const FILES: [(&str, Read); 18] = [
 ];
 
 const SYSVIPC: [(&str, &str); 3] = [
-    ("msg", "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime\n"),
-    ("sem", "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n"),
-    ("shm", "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n"),
+    (
+        "msg",
+        "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime\n",
+    ),
+    (
+        "sem",
+        "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n",
+    ),
+    (
+        "shm",
+        "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n",
+    ),
 ];
 
 /// A new mount of procfs.
@@ -87,15 +98,21 @@ fn fixed(kernel: &Arc<Kernel>, sb: &Arc<Super>) -> Result<StaticDir> {
     let mut dir = StaticDir::new();
     for (name, read) in FILES {
         let kernel = kernel.clone();
-        dir.add(name, Text::new(Head::new(sb, 0o444), move || read(&kernel)));
+        dir.add(
+            name,
+            Text::made(Head::new(sb, 0o444), move || read(&kernel)),
+        );
     }
     let link = |text| Link::fixed(Head::new(sb, 0o777), text);
     dir.add("mounts", link("self/mounts"));
     dir.add("net", link("self/net"));
-    dir.add("self", Link::new(Head::new(sb, 0o777), || own(|me| me.pid().to_string())));
+    dir.add(
+        "self",
+        Link::made(Head::new(sb, 0o777), || own(|me| me.pid().to_string())),
+    );
     dir.add(
         "thread-self",
-        Link::new(Head::new(sb, 0o777), || {
+        Link::made(Head::new(sb, 0o777), || {
             own(|me| format!("{}/task/{}", me.pid(), me.tid()))
         }),
     );

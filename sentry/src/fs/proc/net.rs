@@ -10,7 +10,10 @@ use crate::fs::kernfs::{Dir, Entries, Head, Super, Text, list_table};
 const CLASS: u64 = 4;
 
 const FILES: [(&str, &str); 15] = [
-    ("arp", "IP address       HW type     Flags       HW address            Mask     Device\n"),
+    (
+        "arp",
+        "IP address       HW type     Flags       HW address            Mask     Device\n",
+    ),
     (
         "dev",
         "Inter-|   Receive                                                |  Transmit\n \
@@ -22,7 +25,10 @@ const FILES: [(&str, &str); 15] = [
         "netlink",
         "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n",
     ),
-    ("packet", "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n"),
+    (
+        "packet",
+        "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n",
+    ),
     ("ptype", "Type Device      Function\n"),
     (
         "raw",
@@ -34,7 +40,10 @@ const FILES: [(&str, &str); 15] = [
         "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\
          \u{20}                                                      \n",
     ),
-    ("sockstat", "sockets: used 0\nTCP: inuse 0 orphan 0 tw 0 alloc 0 mem 0\nUDP: inuse 0 mem 0\n"),
+    (
+        "sockstat",
+        "sockets: used 0\nTCP: inuse 0 orphan 0 tw 0 alloc 0 mem 0\nUDP: inuse 0 mem 0\n",
+    ),
     (
         "tcp",
         "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout \
@@ -55,8 +64,14 @@ const FILES: [(&str, &str); 15] = [
         "  sl  local_address                         remote_address                        st \
          tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n",
     ),
-    ("unix", "Num       RefCount Protocol Flags    Type St Inode Path\n"),
-    ("protocols", "protocol  size sockets  memory press maxhdr  slab module     cl co di ac io in de sh ss gs se re bi br ha uh gp em\n"),
+    (
+        "unix",
+        "Num       RefCount Protocol Flags    Type St Inode Path\n",
+    ),
+    (
+        "protocols",
+        "protocol  size sockets  memory press maxhdr  slab module     cl co di ac io in de sh ss gs se re bi br ha uh gp em\n",
+    ),
 ];
 
 /// The directory with number `ino`.

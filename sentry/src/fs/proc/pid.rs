@@ -28,8 +28,6 @@ enum Body {
     Setting(Read, Write),
     Opened(Open),
     Place(Place),
-    /// An ordinary link.
-    Link(Read),
     Dir(Sub),
 }
 
@@ -60,54 +58,189 @@ const fn entry(name: &'static str, perm: u32, place: In, body: Body) -> Entry {
 /// In Linux's order (fs/proc/base.c).
 static ENTRIES: &[Entry] = &[
     entry("task", 0o555, In::Process, Body::Dir(tasks)),
-    entry("fd", 0o500, In::Both, Body::Dir(|sb, s, ino| fds::dir(sb, s, fds::Kind::Links, ino))),
-    entry("fdinfo", 0o555, In::Both, Body::Dir(|sb, s, ino| fds::dir(sb, s, fds::Kind::Info, ino))),
+    entry(
+        "fd",
+        0o500,
+        In::Both,
+        Body::Dir(|sb, s, ino| fds::dir(sb, s, fds::Kind::Links, ino)),
+    ),
+    entry(
+        "fdinfo",
+        0o555,
+        In::Both,
+        Body::Dir(|sb, s, ino| fds::dir(sb, s, fds::Kind::Info, ino)),
+    ),
     entry("ns", 0o511, In::Both, Body::Dir(ns::dir)),
     entry("net", 0o555, In::Both, Body::Dir(super::net::dir)),
-    entry("environ", 0o400, In::Both, Body::Opened(memory::open_environ)),
+    entry(
+        "environ",
+        0o400,
+        In::Both,
+        Body::Opened(memory::open_environ),
+    ),
     entry("auxv", 0o400, In::Both, Body::Opened(memory::open_auxv)),
     entry("status", 0o444, In::Both, Body::Text(status::status)),
-    entry("personality", 0o400, In::Both, Body::Secret(|_| Ok(b"00000000\n".to_vec()))),
+    entry(
+        "personality",
+        0o400,
+        In::Both,
+        Body::Secret(|_| Ok(b"00000000\n".to_vec())),
+    ),
     entry("limits", 0o444, In::Both, Body::Text(settings::limits)),
-    entry("comm", 0o644, In::Both, Body::Setting(settings::comm, settings::set_comm)),
+    entry(
+        "comm",
+        0o644,
+        In::Both,
+        Body::Setting(settings::comm, settings::set_comm),
+    ),
     entry("syscall", 0o400, In::Both, Body::Secret(settings::syscall)),
-    entry("cmdline", 0o444, In::Both, Body::Opened(memory::open_cmdline)),
+    entry(
+        "cmdline",
+        0o444,
+        In::Both,
+        Body::Opened(memory::open_cmdline),
+    ),
     entry("stat", 0o444, In::Both, Body::Text(status::stat)),
     entry("statm", 0o444, In::Both, Body::Text(status::statm)),
     entry("maps", 0o444, In::Both, Body::Opened(memory::open_maps)),
-    entry("children", 0o444, In::Thread, Body::Text(settings::children)),
+    entry(
+        "children",
+        0o444,
+        In::Thread,
+        Body::Text(settings::children),
+    ),
     entry("mem", 0o600, In::Both, Body::Opened(memory::open_mem)),
-    entry("cwd", 0o777, In::Both, Body::Place(|s| Ok(s.task()?.fs().cwd()))),
-    entry("root", 0o777, In::Both, Body::Place(|s| Ok(s.task()?.fs().root()))),
+    entry(
+        "cwd",
+        0o777,
+        In::Both,
+        Body::Place(|s| Ok(s.task()?.fs().cwd())),
+    ),
+    entry(
+        "root",
+        0o777,
+        In::Both,
+        Body::Place(|s| Ok(s.task()?.fs().root())),
+    ),
     entry("exe", 0o777, In::Both, Body::Place(exe)),
     entry("mounts", 0o444, In::Both, Body::Text(settings::mounts)),
-    entry("mountinfo", 0o444, In::Both, Body::Text(settings::mountinfo)),
-    entry("mountstats", 0o400, In::Process, Body::Text(settings::mountstats)),
-    entry("clear_refs", 0o200, In::Process, Body::Setting(|_| Err(Errno::EINVAL), settings::clear_refs)),
+    entry(
+        "mountinfo",
+        0o444,
+        In::Both,
+        Body::Text(settings::mountinfo),
+    ),
+    entry(
+        "mountstats",
+        0o400,
+        In::Process,
+        Body::Text(settings::mountstats),
+    ),
+    entry(
+        "clear_refs",
+        0o200,
+        In::Process,
+        Body::Setting(|_| Err(Errno::EINVAL), settings::clear_refs),
+    ),
     entry("smaps", 0o444, In::Both, Body::Opened(memory::open_smaps)),
-    entry("smaps_rollup", 0o444, In::Both, Body::Opened(memory::open_rollup)),
-    entry("wchan", 0o444, In::Both, Body::Text(|s| s.group().map(|_| b"0".to_vec()))),
-    entry("stack", 0o400, In::Both, Body::Secret(|s| s.group().map(|_| Vec::new()))),
-    entry("schedstat", 0o444, In::Both, Body::Text(settings::schedstat)),
-    entry("cgroup", 0o444, In::Both, Body::Text(|s| s.group().map(|_| b"0::/\n".to_vec()))),
-    entry("cpuset", 0o444, In::Both, Body::Text(|s| s.group().map(|_| b"/\n".to_vec()))),
-    entry("oom_score", 0o444, In::Both, Body::Text(settings::oom_score)),
-    entry("oom_adj", 0o644, In::Both, Body::Setting(settings::oom_adj, settings::set_oom_adj)),
+    entry(
+        "smaps_rollup",
+        0o444,
+        In::Both,
+        Body::Opened(memory::open_rollup),
+    ),
+    entry(
+        "wchan",
+        0o444,
+        In::Both,
+        Body::Text(|s| s.group().map(|_| b"0".to_vec())),
+    ),
+    entry(
+        "stack",
+        0o400,
+        In::Both,
+        Body::Secret(|s| s.group().map(|_| Vec::new())),
+    ),
+    entry(
+        "schedstat",
+        0o444,
+        In::Both,
+        Body::Text(settings::schedstat),
+    ),
+    entry(
+        "cgroup",
+        0o444,
+        In::Both,
+        Body::Text(|s| s.group().map(|_| b"0::/\n".to_vec())),
+    ),
+    entry(
+        "cpuset",
+        0o444,
+        In::Both,
+        Body::Text(|s| s.group().map(|_| b"/\n".to_vec())),
+    ),
+    entry(
+        "oom_score",
+        0o444,
+        In::Both,
+        Body::Text(settings::oom_score),
+    ),
+    entry(
+        "oom_adj",
+        0o644,
+        In::Both,
+        Body::Setting(settings::oom_adj, settings::set_oom_adj),
+    ),
     entry(
         "oom_score_adj",
         0o644,
         In::Both,
         Body::Setting(settings::oom_score_adj, settings::set_oom_score_adj),
     ),
-    entry("loginuid", 0o644, In::Both, Body::Setting(settings::unset_id, settings::refuse)),
+    entry(
+        "loginuid",
+        0o644,
+        In::Both,
+        Body::Setting(settings::unset_id, settings::refuse),
+    ),
     entry("sessionid", 0o444, In::Both, Body::Text(settings::unset_id)),
-    entry("coredump_filter", 0o644, In::Process, Body::Setting(settings::coredump_filter, settings::accept)),
+    entry(
+        "coredump_filter",
+        0o644,
+        In::Process,
+        Body::Setting(settings::coredump_filter, settings::accept),
+    ),
     entry("io", 0o400, In::Both, Body::Secret(settings::io)),
-    entry("uid_map", 0o644, In::Both, Body::Setting(settings::id_map, settings::refuse)),
-    entry("gid_map", 0o644, In::Both, Body::Setting(settings::id_map, settings::refuse)),
-    entry("projid_map", 0o644, In::Both, Body::Setting(settings::id_map, settings::refuse)),
-    entry("setgroups", 0o644, In::Both, Body::Setting(settings::setgroups, settings::refuse)),
-    entry("timers", 0o444, In::Process, Body::Text(|s| s.group().map(|_| Vec::new()))),
+    entry(
+        "uid_map",
+        0o644,
+        In::Both,
+        Body::Setting(settings::id_map, settings::refuse),
+    ),
+    entry(
+        "gid_map",
+        0o644,
+        In::Both,
+        Body::Setting(settings::id_map, settings::refuse),
+    ),
+    entry(
+        "projid_map",
+        0o644,
+        In::Both,
+        Body::Setting(settings::id_map, settings::refuse),
+    ),
+    entry(
+        "setgroups",
+        0o644,
+        In::Both,
+        Body::Setting(settings::setgroups, settings::refuse),
+    ),
+    entry(
+        "timers",
+        0o444,
+        In::Process,
+        Body::Text(|s| s.group().map(|_| Vec::new())),
+    ),
     entry(
         "timerslack_ns",
         0o666,
@@ -134,8 +267,8 @@ fn make(sb: &Arc<Super>, subject: &Subject, index: usize, entry: &Entry) -> Arc<
     let head = Head::numbered(sb, ino, entry.perm).owned(owner);
     let s = subject.clone();
     match entry.body {
-        Body::Text(read) => Text::new(head, move || read(&s)),
-        Body::Secret(read) => Text::new(head, move || {
+        Body::Text(read) => Text::made(head, move || read(&s)),
+        Body::Secret(read) => Text::made(head, move || {
             s.check_look()?;
             read(&s)
         }),
@@ -152,7 +285,6 @@ fn make(sb: &Arc<Super>, subject: &Subject, index: usize, entry: &Entry) -> Arc<
                 e => e,
             })
         }),
-        Body::Link(read) => Link::new(head, move || read(&s)),
         Body::Dir(make) => make(sb, subject, ino),
     }
 }
@@ -215,17 +347,23 @@ impl Entries for Process {
         let rows = self.entries().map(|(index, e)| {
             let kind = match e.body {
                 Body::Dir(_) => FileType::Dir,
-                Body::Place(_) | Body::Link(_) => FileType::Symlink,
+                Body::Place(_) => FileType::Symlink,
                 _ => FileType::Regular,
             };
-            (e.name.as_bytes(), self.subject.ino(CLASS_ENTRY, index as u64), kind)
+            (
+                e.name.as_bytes(),
+                self.subject.ino(CLASS_ENTRY, index as u64),
+                kind,
+            )
         });
         list_table(0, rows, pos, emit);
         Ok(())
     }
 
     fn nlink(&self) -> u32 {
-        let dirs = self.entries().filter(|(_, e)| matches!(e.body, Body::Dir(_)));
+        let dirs = self
+            .entries()
+            .filter(|(_, e)| matches!(e.body, Body::Dir(_)));
         2 + u32::try_from(dirs.count()).unwrap_or(0)
     }
 }

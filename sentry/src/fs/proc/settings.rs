@@ -159,7 +159,11 @@ pub fn syscall(subject: &Subject) -> Result<Vec<u8>> {
             regs.rip,
         ));
     }
-    line(format_args!("-1 {:#x} {:#x}", regs.stack_pointer(), regs.rip))
+    line(format_args!(
+        "-1 {:#x} {:#x}",
+        regs.stack_pointer(),
+        regs.rip
+    ))
 }
 
 /// Children that the thread made. They are kept by process here: the main thread has them all.
@@ -306,8 +310,8 @@ pub fn timer_slack(subject: &Subject) -> Result<Vec<u8>> {
 /// Others need CAP_SYS_NICE.
 fn slack_of(subject: &Subject) -> Result<std::sync::Arc<crate::kernel::task::Task>> {
     let task = subject.task()?;
-    let may = current::task()
-        .is_none_or(|me| me.tid() == task.tid() || me.creds().has_cap(Cap::SysNice));
+    let may =
+        current::task().is_none_or(|me| me.tid() == task.tid() || me.creds().has_cap(Cap::SysNice));
     if may { Ok(task) } else { Err(Errno::EPERM) }
 }
 

@@ -11,6 +11,7 @@ use crate::kernel::current;
 use crate::kernel::group::{ExitStatus, ThreadGroup, Usage};
 use crate::kernel::signal::{NSIG, SIG_DFL, SIG_IGN, SigSet, Signal};
 use crate::kernel::task::Task;
+use crate::kernel::time::{MonoTime, since_boot_ns};
 use crate::mm::types::{Layout, PAGE_SIZE, Totals, page_up};
 
 /// Nanoseconds of a clock tick (USER_HZ is 100).
@@ -65,7 +66,14 @@ impl View {
                 (code, if foreground == 0 { -1 } else { foreground })
             });
             let status = node.zombie.map(|z| z.status);
-            (node.parent, node.pgid, node.sid, tty, status, node.children_usage)
+            (
+                node.parent,
+                node.pgid,
+                node.sid,
+                tty,
+                status,
+                node.children_usage,
+            )
         };
         let usage = match (&task, subject.scope) {
             (Some(task), Scope::Thread) => task.usage(),
@@ -73,7 +81,8 @@ impl View {
         };
         let mm = task.as_ref().and_then(|t| t.try_mm().ok());
         Ok(View {
-            threads: group.task_count(),
+            // A zombie counts as one.
+            threads: group.task_count().max(1),
             comm: comm.iter().copied().take_while(|b| *b != 0).collect(),
             signals: Signals::of(&group, task.as_deref()),
             memory: mm.map(|mm| (mm.totals(), mm.layout())),
@@ -152,10 +161,7 @@ pub fn stat(subject: &Subject) -> Result<Vec<u8>> {
         (true, true) => address,
         (true, false) => 1,
     };
-    let started = view
-        .group
-        .start_ns
-        .saturating_sub(subject.kernel.started.as_ns());
+    let started = since_boot_ns(MonoTime::from_ns(view.group.start_ns));
     let (policy, priority) = view.task.as_ref().map_or((0, 0), |t| *t.sched.lock());
     let nice = view.group.nice.load(Ordering::Relaxed);
     let realtime = matches!(policy, libc::SCHED_FIFO | libc::SCHED_RR);
@@ -175,7 +181,8 @@ pub fn stat(subject: &Subject) -> Result<Vec<u8>> {
         }
         Scope::Thread => -1,
     };
-    let processor = view.task.as_ref().map_or(0, |t| t.home.worker().0) % subject.kernel.cpus.max(1);
+    let processor =
+        view.task.as_ref().map_or(0, |t| t.home.worker().0) % subject.kernel.cpus.max(1);
     let low = |set: SigSet| set.0 & 0x7fff_ffff;
     let ticks = |ns: u64| ns / TICK_NS;
     let limit = view.group.limits.lock().soft(libc::RLIMIT_RSS);

@@ -42,9 +42,15 @@ const TABLE: &[(&str, Kind)] = &[
     ("fs/aio-max-nr", Number(65536, 0, i64::MAX)),
     ("fs/aio-nr", Fixed("0")),
     ("fs/dentry-state", Fixed("0\t0\t45\t0\t0\t0")),
-    ("fs/epoll/max_user_watches", Live(|k| (k.memory_total / 25 / 180).to_string())),
+    (
+        "fs/epoll/max_user_watches",
+        Live(|k| (k.memory_total / 25 / 180).to_string()),
+    ),
     ("fs/file-max", Fixed("9223372036854775807")),
-    ("fs/file-nr", Live(|k| format!("{}\t0\t9223372036854775807", open_files(k)))),
+    (
+        "fs/file-nr",
+        Live(|k| format!("{}\t0\t9223372036854775807", open_files(k))),
+    ),
     ("fs/inode-nr", Fixed("0\t0")),
     ("fs/inode-state", Fixed("0\t0\t0\t0\t0\t0\t0")),
     ("fs/inotify/max_queued_events", Number(16384, 0, INT_MAX)),
@@ -110,7 +116,14 @@ const TABLE: &[(&str, Kind)] = &[
     ("kernel/shmmni", Number(4096, 0, 32768)),
     ("kernel/sysctl_writes_strict", Fixed("1")),
     ("kernel/tainted", Fixed("0")),
-    ("kernel/threads-max", Live(|k| (k.memory_total / (8 * 16384)).clamp(20, 0x3fff_ffff).to_string())),
+    (
+        "kernel/threads-max",
+        Live(|k| {
+            (k.memory_total / (8 * 16384))
+                .clamp(20, 0x3fff_ffff)
+                .to_string()
+        }),
+    ),
     ("kernel/unprivileged_bpf_disabled", Fixed("2")),
     ("kernel/version", Live(|_| UTS_VERSION.to_owned())),
     ("kernel/yama/ptrace_scope", Fixed("0")),
@@ -127,9 +140,15 @@ const TABLE: &[(&str, Kind)] = &[
     ("net/ipv4/ip_local_port_range", Kept("32768\t60999")),
     ("net/ipv4/ip_local_reserved_ports", Kept("")),
     ("net/ipv4/ip_nonlocal_bind", Number(0, 0, 1)),
-    ("net/ipv4/ip_unprivileged_port_start", Number(1024, 0, 65535)),
+    (
+        "net/ipv4/ip_unprivileged_port_start",
+        Number(1024, 0, 65535),
+    ),
     ("net/ipv4/ping_group_range", Kept("1\t0")),
-    ("net/ipv4/tcp_available_congestion_control", Fixed("reno cubic")),
+    (
+        "net/ipv4/tcp_available_congestion_control",
+        Fixed("reno cubic"),
+    ),
     ("net/ipv4/tcp_congestion_control", Kept("cubic")),
     ("net/ipv4/tcp_fin_timeout", Number(60, 0, INT_MAX)),
     ("net/ipv4/tcp_keepalive_intvl", Number(75, 1, 32767)),
@@ -156,7 +175,10 @@ const TABLE: &[(&str, Kind)] = &[
     ("vm/max_map_count", Number(65530, 0, INT_MAX)),
     ("vm/memfd_noexec", Fixed("0")),
     ("vm/min_free_kbytes", Number(67584, 0, INT_MAX)),
-    ("vm/mmap_min_addr", Live(|k| k.platform.user_range().0.to_string())),
+    (
+        "vm/mmap_min_addr",
+        Live(|k| k.platform.user_range().0.to_string()),
+    ),
     ("vm/nr_hugepages", Fixed("0")),
     ("vm/nr_overcommit_hugepages", Fixed("0")),
     ("vm/oom_kill_allocating_task", Number(0, 0, INT_MAX)),
@@ -218,7 +240,9 @@ fn file(kernel: &Arc<Kernel>, sb: &Arc<Super>, kind: &'static Kind) -> Arc<dyn I
     let kernel = kernel.clone();
     match kind {
         Fixed(text) => Text::fixed(head(0o444), format!("{text}\n")),
-        Live(read) => Text::new(head(0o444), move || Ok(with_newline(read(&kernel).into_bytes()))),
+        Live(read) => Text::made(head(0o444), move || {
+            Ok(with_newline(read(&kernel).into_bytes()))
+        }),
         Number(start, least, greatest) => {
             let value = Arc::new(Mutex::new(*start));
             let set = value.clone();
@@ -288,7 +312,8 @@ fn build(
             at += 1;
             continue;
         };
-        let below = |(p, _): &&(&str, Kind)| p[prefix..].split_once('/').is_some_and(|(n, _)| n == name);
+        let below =
+            |(p, _): &&(&str, Kind)| p[prefix..].split_once('/').is_some_and(|(n, _)| n == name);
         let count = rows[at..].iter().take_while(below).count();
         let inner = prefix + name.len() + 1;
         dir.add(name, build(kernel, sb, &rows[at..at + count], inner));
@@ -310,9 +335,15 @@ mod tests {
     fn the_table_is_sorted() {
         let paths: Vec<&str> = TABLE.iter().map(|(p, _)| *p).collect();
         // Directories together is what matters; Linux sorts by name.
-        let dirs: Vec<&str> = paths.iter().map(|p| p.rsplit_once('/').unwrap().0).collect();
+        let dirs: Vec<&str> = paths
+            .iter()
+            .map(|p| p.rsplit_once('/').unwrap().0)
+            .collect();
         for (i, dir) in dirs.iter().enumerate() {
-            let again = dirs[i..].iter().skip_while(|d| d.starts_with(dir)).any(|d| d == dir);
+            let again = dirs[i..]
+                .iter()
+                .skip_while(|d| d.starts_with(dir))
+                .any(|d| d == dir);
             assert!(!again, "{dir} comes twice");
         }
         for pair in paths.windows(2) {

@@ -7,16 +7,12 @@ use nix::time::ClockId;
 
 use crate::errno::Result;
 use crate::kernel::group::Usage;
-use crate::kernel::time::{MonoTime, clock_ns};
+use crate::kernel::time::{clock_ns, uptime_ns};
 use crate::kernel::{Kernel, UTS_RELEASE, UTS_SYSNAME, UTS_VERSION, current};
 
 const TICK_NS: u64 = 10_000_000;
 
 type Made = Result<Vec<u8>>;
-
-fn uptime_ns(kernel: &Kernel) -> u64 {
-    MonoTime::now().since_ns(kernel.started)
-}
 
 /// CPU time of all processes, ended ones included.
 fn used(kernel: &Kernel) -> Usage {
@@ -111,7 +107,7 @@ pub fn stat(kernel: &Arc<Kernel>) -> Made {
     let usage = used(kernel);
     let cpus = kernel.cpus.max(1) as u64;
     let ticks = |ns: u64| ns / TICK_NS;
-    let up = ticks(uptime_ns(kernel));
+    let up = ticks(uptime_ns());
     let (user, system) = (ticks(usage.user_ns), ticks(usage.system_ns));
     let idle = (up * cpus).saturating_sub(user + system);
     let mut text = format!("cpu  {user} 0 {system} {idle} 0 0 0 0 0 0\n");
@@ -125,7 +121,7 @@ pub fn stat(kernel: &Arc<Kernel>) -> Made {
         );
     }
     let boot = (clock_ns(ClockId::CLOCK_REALTIME) / 1_000_000_000)
-        .saturating_sub(uptime_ns(kernel) / 1_000_000_000);
+        .saturating_sub(uptime_ns() / 1_000_000_000);
     let (running, _, last) = tasks(kernel);
     let _ = write!(
         text,
@@ -137,7 +133,7 @@ pub fn stat(kernel: &Arc<Kernel>) -> Made {
 }
 
 pub fn uptime(kernel: &Arc<Kernel>) -> Made {
-    let up = uptime_ns(kernel);
+    let up = uptime_ns();
     let usage = used(kernel);
     let busy = usage.user_ns.saturating_add(usage.system_ns);
     let idle = up.saturating_mul(kernel.cpus as u64).saturating_sub(busy);

@@ -97,10 +97,14 @@ impl Tree {
 
     fn node(&self, kernel: &Arc<Kernel>) -> Arc<dyn Inode> {
         let shared = kernel.clone();
-        let meminfo = Text::new(Head::new(&self.sb, 0o444).sized(4096), move || {
+        let meminfo = Text::made(Head::new(&self.sb, 0o444).sized(4096), move || {
             let total = shared.memory_total;
             let used = shared.memory.used().min(total);
-            let rows = [("MemTotal", total), ("MemFree", total - used), ("MemUsed", used)];
+            let rows = [
+                ("MemTotal", total),
+                ("MemFree", total - used),
+                ("MemUsed", used),
+            ];
             let line = |(name, bytes): (&str, u64)| {
                 let label = format!("{name}:");
                 format!("Node 0 {label:<15} {:>8} kB\n", bytes / 1024)
@@ -114,7 +118,9 @@ impl Tree {
             .with("meminfo", meminfo);
         let dir = (0..self.cpus).fold(dir, |dir, cpu| {
             let target = format!("../../cpu/cpu{cpu}");
-            let link = Link::new(Head::new(&self.sb, 0o777), move || Ok(target.clone().into_bytes()));
+            let link = Link::made(Head::new(&self.sb, 0o777), move || {
+                Ok(target.clone().into_bytes())
+            });
             dir.with(&format!("cpu{cpu}"), link)
         });
         self.dir(dir)
@@ -127,7 +133,10 @@ impl Tree {
         });
         let dir = dir
             .with("isolated", self.file(""))
-            .with("kernel_max", self.file(self.cpus.saturating_sub(1).to_string()))
+            .with(
+                "kernel_max",
+                self.file(self.cpus.saturating_sub(1).to_string()),
+            )
             .with("offline", self.file(""))
             .with("online", self.file(all.clone()))
             .with("possible", self.file(all.clone()))
@@ -163,10 +172,16 @@ impl Tree {
 
     fn kernel(&self) -> Arc<dyn Inode> {
         let huge = StaticDir::new()
-            .with("defrag", self.file("always defer defer+madvise [madvise] never"))
+            .with(
+                "defrag",
+                self.file("always defer defer+madvise [madvise] never"),
+            )
             .with("enabled", self.file("always [madvise] never"))
             .with("hpage_pmd_size", self.file("2097152"))
-            .with("shmem_enabled", self.file("always within_size advise [never] deny force"))
+            .with(
+                "shmem_enabled",
+                self.file("always within_size advise [never] deny force"),
+            )
             .with("use_zero_page", self.file("1"));
         let mm = StaticDir::new()
             .with("hugepages", self.empty())
@@ -193,7 +208,8 @@ mod tests {
 
     fn walk(fs: &FileSystem, path: &str) -> Arc<dyn Inode> {
         let root = fs.root.inode().clone();
-        path.split('/').fold(root, |dir, name| dir.lookup(name.as_bytes()).unwrap())
+        path.split('/')
+            .fold(root, |dir, name| dir.lookup(name.as_bytes()).unwrap())
     }
 
     fn read(fs: &FileSystem, path: &str) -> String {
@@ -210,13 +226,19 @@ mod tests {
         assert_eq!(read(&fs, "devices/system/cpu/online"), "0-2\n");
         let topology = "devices/system/cpu/cpu1/topology";
         assert_eq!(read(&fs, &format!("{topology}/thread_siblings")), "2\n");
-        assert_eq!(read(&fs, &format!("{topology}/core_siblings_list")), "0-2\n");
+        assert_eq!(
+            read(&fs, &format!("{topology}/core_siblings_list")),
+            "0-2\n"
+        );
         assert_eq!(read(&fs, "devices/system/node/node0/cpumap"), "7\n");
         assert_eq!(walk(&fs, "fs/cgroup").attr().unwrap().nlink, 2);
         let host = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/defrag");
         if let Ok(host) = host {
             let words = |text: &str| text.replace(['[', ']'], "");
-            assert_eq!(words(&read(&fs, "kernel/mm/transparent_hugepage/defrag")), words(&host));
+            assert_eq!(
+                words(&read(&fs, "kernel/mm/transparent_hugepage/defrag")),
+                words(&host)
+            );
         }
     }
 }

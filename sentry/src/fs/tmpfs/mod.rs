@@ -197,7 +197,7 @@ impl Tmpfs {
         node.extra().get_write()?;
         let inode: Arc<dyn Inode> = node;
         let ops = inode.clone().open(flags)?;
-        let name = [b"memfd:", name].concat();
+        let name = [b"/memfd:", name].concat();
         Ok(anon::unlinked_writer(inode, &name, ops, flags))
     }
 }

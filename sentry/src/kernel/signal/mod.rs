@@ -288,6 +288,20 @@ impl Pending {
         true
     }
 
+    /// A timer expired again while its signal still waits: counts it there. False if none waits.
+    pub fn add_overrun(&mut self, timer: i32, more: i32) -> bool {
+        for info in &mut self.queue {
+            if let SigFields::Timer { id, overrun, .. } = &mut info.fields
+                && *id == timer
+                && info.code == libc::SI_TIMER
+            {
+                *overrun = overrun.saturating_add(more);
+                return true;
+            }
+        }
+        false
+    }
+
     /// Takes the next signal of `wanted`: synchronous ones first, then the lowest number, in the
     /// order sent.
     pub fn take(&mut self, wanted: SigSet) -> Option<SigInfo> {

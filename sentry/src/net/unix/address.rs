@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 
-use super::Unix;
+use super::{Kind, Unix};
 use crate::errno::{Errno, Result};
 
 /// sizeof(sun_path).
@@ -61,37 +61,44 @@ impl Address {
     }
 }
 
-static NAMES: Mutex<BTreeMap<Vec<u8>, Weak<Unix>>> = Mutex::new(BTreeMap::new());
+/// Each type of socket has names of its own.
+type Names = BTreeMap<(Kind, Vec<u8>), Weak<Unix>>;
+
+static NAMES: Mutex<Names> = Mutex::new(BTreeMap::new());
 
 /// Binds an abstract name. EADDRINUSE.
-pub(super) fn claim(name: &[u8], socket: Weak<Unix>) -> Result<()> {
+pub(super) fn claim(kind: Kind, name: &[u8], socket: Weak<Unix>) -> Result<()> {
     let mut names = NAMES.lock();
-    if names.get(name).is_some_and(|s| s.strong_count() > 0) {
+    let key = (kind, name.to_vec());
+    if names.get(&key).is_some_and(|s| s.strong_count() > 0) {
         return Err(Errno::EADDRINUSE);
     }
-    names.insert(name.to_vec(), socket);
+    names.insert(key, socket);
     Ok(())
 }
 
 /// Binds a free name of five digits (unix(7), "Autobind feature").
-pub(super) fn claim_any(socket: &Weak<Unix>) -> Result<Address> {
+pub(super) fn claim_any(kind: Kind, socket: &Weak<Unix>) -> Result<Address> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     for _ in 0..1 << 20 {
         let name = format!("{:05x}", NEXT.fetch_add(1, Ordering::Relaxed) & 0xF_FFFF);
-        if claim(name.as_bytes(), socket.clone()).is_ok() {
+        if claim(kind, name.as_bytes(), socket.clone()).is_ok() {
             return Ok(Address::Abstract(name.into_bytes()));
         }
     }
     Err(Errno::ENOSPC)
 }
 
-pub(super) fn release(name: &[u8]) {
-    NAMES.lock().remove(name);
+pub(super) fn release(kind: Kind, name: &[u8]) {
+    NAMES.lock().remove(&(kind, name.to_vec()));
 }
 
 /// The socket with an abstract name. ECONNREFUSED.
-pub fn find(name: &[u8]) -> Result<std::sync::Arc<Unix>> {
-    let found = NAMES.lock().get(name).and_then(Weak::upgrade);
+pub fn find(kind: Kind, name: &[u8]) -> Result<std::sync::Arc<Unix>> {
+    let found = NAMES
+        .lock()
+        .get(&(kind, name.to_vec()))
+        .and_then(Weak::upgrade);
     found.ok_or(Errno::ECONNREFUSED)
 }
 

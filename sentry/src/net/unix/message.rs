@@ -155,15 +155,18 @@ pub struct Message {
     pub rights: Rights,
 }
 
-/// What a message costs its sender besides its bytes.
+/// What a message costs its sender besides its bytes, and the step that those are counted in: about
+/// what Linux's buffers take.
 const OVERHEAD: usize = 256;
+const STEP: usize = 512;
 
 impl Message {
-    pub fn len(&self) -> usize {
+    /// Bytes not yet read.
+    pub fn left(&self) -> usize {
         self.data.len() - self.start
     }
 
     pub fn cost(&self) -> usize {
-        self.len() + OVERHEAD
+        self.left().next_multiple_of(STEP) + OVERHEAD
     }
 }

@@ -34,7 +34,7 @@ pub const DEFAULT_BUFFER: usize = 212_992;
 const MAX_BACKLOG: usize = 4096;
 
 /// Type of socket(2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Stream,
     Datagram,
@@ -255,10 +255,10 @@ impl Unix {
         }
         state.address = Some(match name {
             Some(name) => {
-                address::claim(name, self.this.clone())?;
+                address::claim(self.kind, name, self.this.clone())?;
                 Address::Abstract(name.to_vec())
             }
-            None => address::claim_any(&self.this)?,
+            None => address::claim_any(self.kind, &self.this)?,
         });
         Ok(())
     }
@@ -416,13 +416,10 @@ impl Unix {
         Ok(())
     }
 
-    /// shutdown(2). ENOTCONN.
-    pub fn shutdown(&self, read: bool, write: bool) -> Result<()> {
+    /// shutdown(2). As on Linux no peer is needed.
+    pub fn shutdown(&self, read: bool, write: bool) {
         let peer = {
             let mut state = self.state.lock();
-            if self.kind.connects() && !state.connected {
-                return Err(Errno::ENOTCONN);
-            }
             state.shut_write |= write;
             state.peer.as_ref().and_then(Weak::upgrade)
         };
@@ -439,7 +436,6 @@ impl Unix {
             peer.queue.wake_all();
         }
         self.queue.wake_all();
-        Ok(())
     }
 
     /// The open file is gone.
@@ -456,12 +452,13 @@ impl Unix {
             )
         };
         // An accepted socket shows its listener's name and does not own it.
-        let owner =
-            |name: &[u8]| address::find(name).is_ok_and(|s| std::ptr::eq(Arc::as_ptr(&s), self));
+        let owner = |name: &[u8]| {
+            address::find(self.kind, name).is_ok_and(|s| std::ptr::eq(Arc::as_ptr(&s), self))
+        };
         if let Some(Address::Abstract(name)) = &address
             && owner(name)
         {
-            address::release(name);
+            address::release(self.kind, name);
         }
         if let Some(inode) = inode {
             inode.extra().set_object(None);

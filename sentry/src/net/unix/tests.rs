@@ -101,7 +101,7 @@ fn a_full_stream_takes_part_and_goes_on() {
 fn ends_are_seen() {
     let (a, b) = pair(Kind::Stream);
     write(&a, b"last").unwrap();
-    Unix::of(&a).unwrap().shutdown(false, true).unwrap();
+    Unix::of(&a).unwrap().shutdown(false, true);
     assert_eq!(write(&a, b"x"), Err(Errno::EPIPE));
     assert_eq!(read(&b, 9), Ok(b"last".to_vec()));
     assert_eq!(read(&b, 9), Ok(vec![]));
@@ -129,7 +129,7 @@ fn connections_by_abstract_name() {
     let other = file(Kind::Stream);
     let bind = Unix::of(&other).unwrap().bind_abstract(Some(b"t-conn"));
     assert_eq!(bind, Err(Errno::EADDRINUSE));
-    let target = address::find(b"t-conn").unwrap();
+    let target = address::find(Kind::Stream, b"t-conn").unwrap();
     let client = file(Kind::Stream);
     let c = Unix::of(&client).unwrap();
     assert_eq!(c.connect(&target, ME), Err(Errno::ECONNREFUSED));
@@ -158,9 +158,9 @@ fn connections_by_abstract_name() {
     assert_eq!(c.peer_address(), Ok(s.address()));
     // Closing an accepted socket leaves the name, closing the listener takes it.
     drop((accepted, target));
-    assert!(address::find(b"t-conn").is_ok());
+    assert!(address::find(Kind::Stream, b"t-conn").is_ok());
     drop(listener);
-    assert!(address::find(b"t-conn").is_err());
+    assert!(address::find(Kind::Stream, b"t-conn").is_err());
     assert_eq!(read(&second, 1), Err(Errno::ECONNRESET));
 }
 
@@ -249,4 +249,44 @@ fn a_bound_name_leads_to_its_socket() {
     assert_eq!(wrong, Err(Errno::EPROTOTYPE));
     drop(server);
     assert!(Unix::at_inode(&**place.inode()).is_err());
+}
+
+/// What Linux 6.18 shows in the same situations.
+#[test]
+fn readiness_and_limits_are_those_of_linux() {
+    let bits = |f: &File| f.ready().bits();
+    for (kind, fresh) in [
+        (Kind::Stream, 0x314),
+        (Kind::SeqPacket, 0x314),
+        (Kind::Datagram, 0x304),
+    ] {
+        let f = file(kind);
+        assert_eq!(bits(&f), fresh);
+        Unix::of(&f).unwrap().shutdown(true, true);
+        assert_eq!(bits(&f), 0x2355, "{kind:?}");
+    }
+    let (a, b) = pair(Kind::Stream);
+    assert_eq!(bits(&a), 0x304);
+    Unix::of(&a).unwrap().shutdown(false, true);
+    assert_eq!((bits(&a), bits(&b)), (0x304, 0x2345));
+    write(&b, b"u").unwrap();
+    drop(a);
+    assert_eq!(bits(&b), 0x235d);
+    let (a, b) = pair(Kind::Datagram);
+    drop(b);
+    assert_eq!(bits(&a), 0x304);
+    for kind in [Kind::Stream, Kind::Datagram] {
+        let (a, _b) = pair(kind);
+        let mut sent = 0;
+        while write(&a, b"x").is_ok() {
+            sent += 1;
+        }
+        assert_eq!((sent, bits(&a)), (278, 0));
+    }
+    // A name of another type is another name.
+    let server = file(Kind::Datagram);
+    let s = Unix::of(&server).unwrap();
+    s.bind_abstract(Some(b"t-kinds")).unwrap();
+    let missing = address::find(Kind::Stream, b"t-kinds");
+    assert_eq!(missing.err(), Some(Errno::ECONNREFUSED));
 }

@@ -311,8 +311,8 @@ impl Unix {
                         if got.from.is_none() {
                             got.from = m.from.clone();
                         }
-                        let n = m.len().min(dst.remaining());
-                        if n == m.len() {
+                        let n = m.left().min(dst.remaining());
+                        if n == m.left() {
                             let mut data = std::mem::take(&mut m.data);
                             data.drain(..m.start);
                             Some(data)
@@ -369,7 +369,7 @@ impl Unix {
         {
             let inbox = self.inbox.lock();
             for m in &inbox.messages {
-                let n = m.len().min(dst.remaining() - data.len());
+                let n = m.left().min(dst.remaining() - data.len());
                 if n == 0 {
                     break;
                 }
@@ -394,8 +394,8 @@ impl Unix {
     pub fn readable_bytes(&self) -> usize {
         let inbox = self.inbox.lock();
         match self.kind {
-            Kind::Stream => inbox.messages.iter().map(Message::len).sum(),
-            _ => inbox.messages.front().map_or(0, Message::len),
+            Kind::Stream => inbox.messages.iter().map(Message::left).sum(),
+            _ => inbox.messages.front().map_or(0, Message::left),
         }
     }
 

@@ -244,14 +244,14 @@ pub async fn arch_prctl(t: &Task, a: &Args) -> SysResult {
     Ok(0)
 }
 
-/// Only Linux's own, with the flags that change nothing here.
-pub async fn personality(_: &Task, a: &Args) -> SysResult {
+/// Kept and inherited. Of the flags only ADDR_NO_RANDOMIZE could matter and does not yet.
+pub async fn personality(t: &Task, a: &Args) -> SysResult {
     const QUERY: u32 = 0xffff_ffff;
-    const ADDR_NO_RANDOMIZE: u32 = 0x004_0000;
-    match a.uint(0) {
-        QUERY | 0 | ADDR_NO_RANDOMIZE => Ok(0),
-        _ => Err(Errno::EINVAL.into()),
-    }
+    let old = match a.uint(0) {
+        QUERY => t.personality.load(Ordering::Relaxed),
+        new => t.personality.swap(new, Ordering::Relaxed),
+    };
+    Ok(old.into())
 }
 
 /// New namespaces cannot be made; sharing less of a thread's own state can.

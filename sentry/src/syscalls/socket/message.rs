@@ -184,7 +184,7 @@ async fn send(
         return send_stream(t, socket, src, &mut out, flags, wait.then_some(until)).await;
     }
     let to = match (socket.kind(), to) {
-        (Kind::Datagram, Some(to)) => Some(find(t, &to)?),
+        (Kind::Datagram, Some(to)) => Some(find(t, socket.kind(), &to)?),
         _ => None,
     };
     let target = socket

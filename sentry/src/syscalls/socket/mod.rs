@@ -105,10 +105,10 @@ fn write_address(t: &Task, raw: &[u8], addr: u64, len_addr: u64) -> Result<()> {
     t.mm().write_obj(len_addr, &(raw.len() as u32))
 }
 
-/// The socket an address names. ECONNREFUSED and what the walk says.
-fn find(t: &Task, to: &Address) -> Result<Arc<Unix>> {
+/// The socket that an address names, for one of type `kind`. ECONNREFUSED and what the walk says.
+fn find(t: &Task, kind: Kind, to: &Address) -> Result<Arc<Unix>> {
     match to {
-        Address::Abstract(name) => address::find(name),
+        Address::Abstract(name) => address::find(kind, name),
         Address::Path(path) => {
             let ctx = Ctx::new(&t.fs(), t.creds());
             let place = ctx.lookup(&Base::Cwd, path, WalkFlags::FOLLOW)?;
@@ -198,7 +198,7 @@ pub async fn connect(t: &Task, a: &Args) -> SysResult {
         return Ok(0);
     }
     let to = Address::decode(&raw)?.ok_or(Errno::EINVAL)?;
-    let target = find(t, &to)?;
+    let target = find(t, socket.kind(), &to)?;
     let creds = Ucred::of(t);
     match socket.connect(&target, creds) {
         Err(Errno::EAGAIN) if !file.nonblocking() => {
@@ -236,6 +236,6 @@ pub async fn shutdown(t: &Task, a: &Args) -> SysResult {
         libc::SHUT_RDWR => (true, true),
         _ => return Err(Errno::EINVAL.into()),
     };
-    Unix::of(&file)?.shutdown(read, write)?;
+    Unix::of(&file)?.shutdown(read, write);
     Ok(0)
 }
