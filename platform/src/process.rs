@@ -15,7 +15,10 @@ use std::{
     io, mem,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     ptr,
-    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
 };
 
 /// What to run and in which surroundings.
@@ -362,19 +365,27 @@ pub fn set_name(name: &CStr) {
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
 }
 
-/// Gives the pages of this program's code back to the page cache; those still needed come again
-/// with a fault each. For a process that has done with its start-up and will mostly sleep.
-pub fn release_code_pages() -> io::Result<()> {
-    let maps = std::fs::read_to_string("/proc/self/maps")?;
-    for (start, end) in maps.lines().filter_map(code_range) {
-        // SAFETY: the range is mapped from a file, private and not writable, and nothing in it was
-        // ever written (see `code_range`), so what comes back is what was there.
-        let rc = unsafe { libc::madvise(start as *mut _, end - start, libc::MADV_DONTNEED) };
-        if rc != 0 {
-            return Err(io::Error::last_os_error());
-        }
+/// Gives back what only the start-up needed: the pages of this program's code, of which those still
+/// needed come again with a fault each, and free memory of the heap. For a process that will mostly
+/// sleep; may be called again when more has become superfluous. A process that gives up /proc calls
+/// it before.
+pub fn release_start_up_memory() {
+    static CODE: OnceLock<Vec<(usize, usize)>> = OnceLock::new();
+    let code = CODE.get_or_init(|| {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+        maps.lines().filter_map(code_range).collect()
+    });
+    for &(start, end) in code {
+        // SAFETY: the range is mapped from a file for the life of the process, private and not
+        // writable, and nothing in it was ever written (see `code_range`), so what comes back is
+        // what was there. If the host refuses, everything stays.
+        unsafe { libc::madvise(start as *mut _, end - start, libc::MADV_DONTNEED) };
     }
-    Ok(())
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the allocator gives back memory that nobody uses.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// Start and end, if the line of /proc/PID/maps is of a file's code or first segment. Others may
@@ -482,7 +493,8 @@ mod tests {
         for (line, expected) in cases {
             assert_eq!(code_range(line), expected, "{line}");
         }
-        release_code_pages().unwrap();
+        release_start_up_memory();
+        release_start_up_memory();
         assert_eq!(
             format!("{:.3}", std::hint::black_box(0.5f64).sqrt()),
             "0.707"

@@ -53,12 +53,6 @@ pub enum Command {
     /// Look inside
     #[command(subcommand)]
     Debug(DebugCommand),
-    /// The process that owns the files
-    #[command(hide = true)]
-    Gofer,
-    /// The process that is the kernel
-    #[command(hide = true)]
-    Sentry,
 }
 
 impl Command {
@@ -68,8 +62,6 @@ impl Command {
             Self::Run(_) => "run",
             Self::Syscalls(_) => "syscalls",
             Self::Debug(_) => "debug",
-            Self::Gofer => "gofer",
-            Self::Sentry => "sentry",
         }
     }
 }

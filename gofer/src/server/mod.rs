@@ -13,10 +13,12 @@ pub(crate) mod sys;
 mod xattr;
 
 use std::{
+    convert::Infallible,
     os::fd::OwnedFd,
     path::PathBuf,
-    sync::{Arc, Barrier},
+    sync::{Arc, Barrier, mpsc},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use mounts::{HostGuards, Mount, Mounts, Root};
@@ -81,6 +83,8 @@ pub enum Error {
 
 /// Bytes of stack of a serving thread.
 const STACK_BYTES: usize = 256 * 1024;
+/// When what the start needed is given back, if the sandbox lives that long.
+const SETTLED: Duration = Duration::from_millis(100);
 
 /// The whole life of a Gofer process: builds its view of the file system, gives up its
 /// privileges, then serves until the client's ends of all channels are closed.
@@ -97,13 +101,16 @@ pub fn run(config: &ServerConfig, channels: Vec<OwnedFd>) -> Result<(), Error> {
     // All threads exist before the filter, which forbids making any, and serve after it.
     let ready = Arc::new(Barrier::new(channels.len().saturating_add(1)));
     let mut threads = Vec::with_capacity(channels.len());
+    let (serving, served) = mpsc::channel::<Infallible>();
     for channel in channels {
         let (mounts, ready) = (Arc::clone(&mounts), Arc::clone(&ready));
+        let serving = serving.clone();
         let thread = std::thread::Builder::new()
             .stack_size(STACK_BYTES)
             .spawn(move || {
                 ready.wait();
                 serve::serve(&mounts, &channel);
+                drop(serving);
             });
         threads.push(thread.map_err(|source| Error::Stage {
             stage: "start a thread",
@@ -113,6 +120,11 @@ pub fn run(config: &ServerConfig, channels: Vec<OwnedFd>) -> Result<(), Error> {
     }
     crate::filter::gofer().install()?;
     ready.wait();
+    drop(serving);
+    // Most of a program's files are opened when it starts.
+    if served.recv_timeout(SETTLED) == Err(mpsc::RecvTimeoutError::Timeout) {
+        runsc_platform::process::release_start_up_memory();
+    }
     for thread in threads {
         // A thread that panicked has closed its channel, which the client takes for our end.
         let _ = thread.join();

@@ -39,12 +39,16 @@ fn size_u32(length: usize) -> Result<u32, Errno> {
 }
 
 /// Makes all threads use the main heap: glibc's per-thread heaps cost memory, and read a file of
-/// `/proc` by path when they shrink, which the filter would take for an attack.
+/// `/proc` by path when they shrink, which the filter would take for an attack. Buffers of frames
+/// are mapped one by one, so that pages of them that are never used cost nothing.
 pub(super) fn use_one_heap() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: sets a number in the allocator; called while the process has one thread.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
+    for (option, value) in [
+        (libc::M_ARENA_MAX, 1),
+        (libc::M_MMAP_THRESHOLD, crate::protocol::MAX_FRAME as i32),
+    ] {
+        // SAFETY: sets a number in the allocator; called while the process has one thread.
+        unsafe { libc::mallopt(option, value) };
     }
 }
 

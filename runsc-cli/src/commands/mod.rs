@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use crate::{
     args::{Args, Command},
-    sandbox::{Outcome, children},
+    sandbox::Outcome,
 };
 
 /// Why a command failed, and the exit status that says so.
@@ -44,8 +44,6 @@ pub fn dispatch(args: Args) -> Result<ExitCode, Failure> {
         Command::Run(command) => run::run(&args.global, &command),
         Command::Syscalls(command) => syscalls::run(&command),
         Command::Debug(command) => debug::run(&args.global, &command),
-        Command::Gofer => Ok(children::gofer().map(|()| ExitCode::SUCCESS)?),
-        Command::Sentry => Ok(children::sentry().map(|()| ExitCode::SUCCESS)?),
     }
 }
 

@@ -34,7 +34,7 @@ pub fn gofer() -> Result<()> {
         // Signals from a terminal are the guest's.
         setsid().context("setsid")?;
         umask(Mode::empty());
-        process::release_code_pages().context("releasing pages")?;
+        process::release_start_up_memory();
         runsc_gofer::server::run(&payload.server, channels)?;
         Ok(())
     };
@@ -52,7 +52,9 @@ pub fn sentry() -> Result<()> {
     die_with_parent(&control)?;
     report_panics(Arc::clone(&control));
     let life = || -> Result<()> {
-        process::release_code_pages().context("releasing pages")?;
+        // What /proc tells is remembered: it is out of reach from the empty root on.
+        runsc_platform::host::vdso_range();
+        process::release_start_up_memory();
         empty_root::enter()?;
         match payload.mode {
             SentryMode::Boot => match runsc_sentry::boot::run(payload.boot, fds)? {},

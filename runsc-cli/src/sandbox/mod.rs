@@ -183,7 +183,6 @@ impl Sandbox {
             gofer.child.pid,
             sentry.child.pid
         );
-        process::release_code_pages().context("releasing pages")?;
         Ok(Self {
             sentry,
             gofer,

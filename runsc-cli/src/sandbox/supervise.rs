@@ -168,6 +168,8 @@ impl Sandbox {
         Ok(match event {
             Event::Started => {
                 log::debug!("the program has started");
+                // All that is left to do here is to wait.
+                runsc_platform::process::release_start_up_memory();
                 None
             }
             Event::Exited(status) => Some(Outcome::Exited(status)),

@@ -11,6 +11,7 @@ mod supervise;
 
 use std::convert::Infallible;
 use std::sync::{Arc, Barrier};
+use std::time::Duration;
 
 use runsc_platform::memory::install_fault_handler;
 use runsc_platform::{Platform, WorkerId};
@@ -144,7 +145,12 @@ pub fn run(config: BootConfig, fds: BootFds) -> Result<Infallible, BootError> {
         kernel.fatal(&e.to_string());
     }
     ready.wait();
-    // The main thread has nothing left to do; the end of the sandbox ends it.
+    // The end of the sandbox ends this thread. Until then it gives back what the start needed, that
+    // of the Sentry first and that of a larger program later.
+    for settled in [Duration::from_millis(100), Duration::from_secs(2)] {
+        std::thread::sleep(settled);
+        runsc_platform::process::release_start_up_memory();
+    }
     loop {
         std::thread::park();
     }

@@ -19,6 +19,7 @@ use crate::fs::anon::{Anon, anon_path};
 use crate::fs::file::{File, FileOps, Positioned, WriteAt};
 use crate::fs::inode::OpenFlags;
 use crate::fs::path::PathRef;
+use crate::kernel::cred::{Gid, Uid};
 use crate::kernel::task::Task;
 use crate::kernel::wait::{Ready, WaitQueue};
 use crate::mm::io::{Sink, Source};
@@ -383,8 +384,12 @@ pub struct PipeEnd {
 /// pipe2(2): the read end and the write end. `flags`: O_NONBLOCK, O_DIRECT.
 pub fn pipe(task: &Task, flags: OpenFlags) -> (Arc<File>, Arc<File>) {
     let creds = task.creds();
-    let path = anon_path(Anon::Pipe, creds.fsuid, creds.fsgid);
-    ends(path, flags)
+    pipe_of(creds.fsuid, creds.fsgid, flags)
+}
+
+/// As [`pipe`], for an owner.
+pub fn pipe_of(uid: Uid, gid: Gid, flags: OpenFlags) -> (Arc<File>, Arc<File>) {
+    ends(anon_path(Anon::Pipe, uid, gid), flags)
 }
 
 fn ends(path: PathRef, flags: OpenFlags) -> (Arc<File>, Arc<File>) {
@@ -527,10 +532,9 @@ impl FileOps for PipeEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::cred::{Gid, Uid};
 
     fn new(flags: OpenFlags) -> (Arc<File>, Arc<File>) {
-        ends(anon_path(Anon::Pipe, Uid(0), Gid(0)), flags)
+        pipe_of(Uid(0), Gid(0), flags)
     }
 
     fn read(file: &File, len: usize) -> Result<Vec<u8>> {
