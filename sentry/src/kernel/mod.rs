@@ -42,7 +42,6 @@ use crate::executor::{Executor, Reactor};
 use crate::fs::tmpfs::{Options as TmpfsOptions, Tmpfs};
 use crate::kernel::group::{ExitStatus, ThreadGroup};
 use crate::kernel::signal::Signal;
-use crate::kernel::time::MonoTime;
 use crate::mm::MemoryFile;
 
 /// What uname(2) tells besides the hostname.
