@@ -44,12 +44,8 @@ pub fn build(
     let root = b
         .gofer_tree(config.root.gofer_mount, config.root.overlay)
         .map_err(at(b"/"))?;
-    let flags = if config.root.readonly {
-        MountFlags::RDONLY
-    } else {
-        MountFlags::empty()
-    };
-    let namespace = MountNamespace::new(Mount::new(root, b"rootfs", flags | MountFlags::RELATIME));
+    let root = Mount::new(root, b"rootfs", MountFlags::RELATIME);
+    let namespace = MountNamespace::new(root.clone());
     crate::fs::register_all(kernel, &namespace);
     let fs = FsContext::new(namespace.clone());
     let ctx = Ctx::new(&fs, Arc::new(Credentials::root()));
@@ -61,6 +57,10 @@ pub fn build(
     }
     for path in &config.masked_paths {
         b.mask(&ctx, path).map_err(at(path))?;
+    }
+    // Mount points were made in it until now.
+    if config.root.readonly {
+        root.set_flags(root.flags() | MountFlags::RDONLY);
     }
     for path in &config.readonly_paths {
         make_readonly(&ctx, path).map_err(at(path))?;
