@@ -266,6 +266,22 @@ fn a_tmpfs_without_a_mode_looks_like_what_it_covers() {
 }
 
 #[test]
+fn mount_points_are_made_in_a_root_that_becomes_read_only() {
+    let mounts = r#""mounts": [{"destination": "/not/there/yet", "type": "tmpfs"}],"#;
+    let script = "touch /not/there/yet/x && echo made; touch /x 2> /dev/null || echo sealed";
+    let config = include_str!("data/minimal.json")
+        .replace("\"rootfs\"", "\"/\", \"readonly\": true")
+        .replace(
+            "\"/bin/true\"",
+            &format!("\"/bin/sh\", \"-c\", \"{script}\""),
+        )
+        .replace("\"process\"", &format!("{mounts} \"process\""));
+    let output = Bundle::new(Some(&config)).run("c").output().unwrap();
+    let expected = "made\nsealed\n".into();
+    assert_eq!(texts(&output), (Some(0), expected, String::new()));
+}
+
+#[test]
 fn an_id_is_used_once() {
     let config = include_str!("data/minimal.json")
         .replace("\"rootfs\"", "\"/\"")
