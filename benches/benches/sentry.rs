@@ -3,7 +3,10 @@
 //! The platform is one that forgets what it is told, so the figures are the Sentry's own share of
 //! a system call.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that cannot be set up has to end")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a benchmark that cannot be set up has to end"
+)]
 
 use std::any::Any;
 use std::hint::black_box;
@@ -89,9 +92,15 @@ fn tree() -> Ctx {
 }
 
 fn open(ctx: &Ctx, flags: OpenFlags) -> Arc<File> {
-    ctx.open(&Base::Cwd, b"/a/b/c/d/file", flags, 0o644, WalkFlags::empty())
-        .and_then(|opened| opened.file())
-        .unwrap()
+    ctx.open(
+        &Base::Cwd,
+        b"/a/b/c/d/file",
+        flags,
+        0o644,
+        WalkFlags::empty(),
+    )
+    .and_then(|opened| opened.file())
+    .unwrap()
 }
 
 fn files(c: &mut Criterion) {
@@ -123,7 +132,9 @@ fn files(c: &mut Criterion) {
     for _ in 0..64 {
         table.add(file.clone(), Exec::Keep, 0, 1024).unwrap();
     }
-    c.bench_function("fd_lookup", |b| b.iter(|| table.get(black_box(40)).unwrap()));
+    c.bench_function("fd_lookup", |b| {
+        b.iter(|| table.get(black_box(40)).unwrap())
+    });
     c.bench_function("fd_add_close", |b| {
         b.iter(|| {
             let fd = table.add(file.clone(), Exec::Keep, 0, 1024).unwrap();
