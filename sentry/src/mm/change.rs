@@ -191,6 +191,12 @@ impl Inner {
                 break;
             }
             let piece_end = vma.end.min(end);
+            // The platform's own pages, which are the same everywhere; Linux may refuse here too
+            // (it does for a part of the vDSO).
+            if vma.is_special() && vma.end > self.high {
+                result = Err(Errno::EINVAL);
+                break;
+            }
             if let Err(e) = may_protect(vma, prot) {
                 result = Err(e);
                 break;

@@ -631,3 +631,20 @@ fn the_vdso_is_there_and_can_be_unmapped() {
     assert_eq!(ops(&child), 1);
     assert!(child.maps().is_empty());
 }
+
+#[test]
+fn a_vdso_beyond_what_can_be_mapped_stays_as_it_is() {
+    let range = runsc_platform::VdsoRange {
+        start: HIGH,
+        end: HIGH + 3 * P,
+        image: HIGH + P,
+    };
+    let platform: Arc<dyn Platform> = Arc::new(FakePlatform { vdso: Some(range) });
+    let memory = MemoryFile::new().unwrap();
+    let mm = Mm::new(&platform, &memory, Limits::default());
+    assert_eq!(mm.mprotect(range.image, 2 * P, RO), Err(Errno::EINVAL));
+    assert_eq!(mm.munmap(range.image, 2 * P), Err(Errno::EINVAL));
+    let child = mm.fork().unwrap();
+    assert_eq!(child.maps().len(), 2);
+    assert_eq!((ops(&mm), ops(&child)), (0, 0));
+}
