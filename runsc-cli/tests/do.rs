@@ -213,6 +213,39 @@ fn a_stopped_program_stops_the_command() {
 }
 
 #[test]
+fn a_job_in_the_background_leaves_the_terminal_alone() {
+    let pty = nix::pty::openpty(None, None).unwrap();
+    // The shell is no interactive one: `set -m` puts the job into a group of its own.
+    let script = format!(
+        "set -m; {PROGRAM} do -- /bin/cat & sleep 1; jobs; read -r line; echo \"got $line\"; fg; echo end $?"
+    );
+    let mut shell = Command::new("/usr/bin/setsid");
+    shell.args(["--ctty", "--wait", "/bin/bash", "-c", &script]);
+    // bash takes its terminal from its standard error.
+    let slave = pty.slave.try_clone().unwrap();
+    shell.stdin(slave).stderr(pty.slave).stdout(Stdio::piped());
+    let mut child = shell.spawn().unwrap();
+    drop(shell);
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut line = || {
+        let mut text = String::new();
+        out.read_line(&mut text).unwrap();
+        text
+    };
+    let stopped = line();
+    assert!(stopped.contains("Stopped"), "{stopped}");
+    let mut keyboard = fs::File::from(pty.master);
+    keyboard.write_all(b"for the shell\n").unwrap();
+    assert_eq!(line(), "got for the shell\n");
+    assert!(line().contains("do -- /bin/cat"));
+    keyboard.write_all(b"for cat\n").unwrap();
+    assert_eq!(line(), "for cat\n");
+    keyboard.write_all(b"\x04").unwrap();
+    assert_eq!(line(), "end 0\n");
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
 fn a_bundle_runs() {
     let config = include_str!("data/minimal.json")
         .replace("\"rootfs\"", "\"/\"")

@@ -17,6 +17,7 @@ use nix::{
         termios::{SetArg, tcsetattr},
         wait::{Id, WaitPidFlag, WaitStatus, waitid},
     },
+    unistd::{getpgrp, tcgetpgrp},
 };
 use runsc_sentry::control::{Error, Event, ExitStatus, Request, SignalTarget};
 
@@ -138,6 +139,9 @@ impl Sandbox {
     }
 
     fn watch(&mut self, signals: &Signals) -> Result<Outcome> {
+        if !in_foreground() {
+            self.tell(&Request::Terminal { foreground: false })?;
+        }
         loop {
             let [control, arrived, gofer, sentry] = wait([
                 (self.sentry.control.as_fd(), PollFlags::POLLIN),
@@ -208,15 +212,12 @@ impl Sandbox {
             mask.thread_block()?;
         }
         if !self.forward(signals)?.contains(Signal::SIGCONT) {
-            let target = SignalTarget::Foreground;
-            let request = Request::Signal {
+            // Nobody could put us into the foreground: asking again would not end.
+            self.tell(&Request::Terminal { foreground: true })?;
+            self.tell(&Request::Signal {
                 signo: libc::SIGCONT,
-                target,
-            };
-            match self.sentry.control.send(&request) {
-                Ok(()) | Err(Error::Closed) => {}
-                Err(error) => return Err(error).context("continuing the program"),
-            }
+                target: SignalTarget::Foreground,
+            })?;
         }
         Ok(())
     }
@@ -263,14 +264,31 @@ impl Sandbox {
             }
             let request = request_for(&info);
             log::debug!("signal {} becomes {request:?}", info.ssi_signo);
-            match self.sentry.control.send(&request) {
-                // Its end is noticed by the caller.
-                Ok(()) | Err(Error::Closed) => {}
-                Err(error) => return Err(error).context("forwarding a signal"),
+            if info.ssi_signo == libc::SIGCONT as u32 {
+                self.tell(&Request::Terminal {
+                    foreground: in_foreground(),
+                })?;
             }
+            self.tell(&request)?;
         }
         Ok(seen)
     }
+
+    fn tell(&mut self, request: &Request) -> Result<()> {
+        match self.sentry.control.send(request) {
+            // Its end is noticed by the caller.
+            Ok(()) | Err(Error::Closed) => Ok(()),
+            Err(error) => Err(error).context("telling the Sentry"),
+        }
+    }
+}
+
+/// Is ours the foreground job of our terminal? Without a terminal nobody else's is.
+fn in_foreground() -> bool {
+    let foreground = tcgetpgrp(std::io::stdin())
+        .or_else(|_| tcgetpgrp(std::io::stdout()))
+        .or_else(|_| tcgetpgrp(std::io::stderr()));
+    foreground.map_or(true, |group| group == getpgrp())
 }
 
 /// What the Sentry is asked to do about a signal that came to us.

@@ -79,6 +79,9 @@ pub fn serve(kernel: &Arc<Kernel>, control: &Server) {
                     signal_guest(kernel, signal, target);
                 }
             }
+            Ok(Request::Terminal { foreground }) => {
+                kernel.host_background.store(!foreground, Ordering::Relaxed);
+            }
             Ok(Request::Resize) => signal_guest(kernel, Signal::SIGWINCH, SignalTarget::Foreground),
             Err(e) => {
                 kernel.fatal(&format!("control socket: {e}"));

@@ -27,6 +27,9 @@ pub enum Request {
     /// The terminal's size has changed; the Sentry reads it from its stdio (TIOCGWINSZ) and sends
     /// SIGWINCH to the foreground process group.
     Resize,
+    /// Whether the command line's job is the one in the foreground of its terminal. True until said
+    /// otherwise; told before the SIGCONT that comes with a change.
+    Terminal { foreground: bool },
 }
 
 /// Who gets a signal.

@@ -55,6 +55,10 @@ impl Terminal for HostTerminal {
         self.rdev
     }
 
+    fn is_host(&self) -> bool {
+        true
+    }
+
     fn open(&self, path: &PathRef, flags: OpenFlags) -> Result<Arc<File>> {
         let ops = self.file.lock().upgrade().ok_or(Errno::EIO)?;
         Ok(File::new(ops, path.clone(), flags))

@@ -13,6 +13,10 @@ pub trait Terminal: Send + Sync {
     fn disassociate(&self);
     /// tty_nr of /proc/PID/stat.
     fn device(&self) -> crate::fs::inode::Dev;
+    /// The host's: the sandbox as a whole is one job among others there.
+    fn is_host(&self) -> bool {
+        false
+    }
     /// Opens it through /dev/tty, whose node is at `path`. EIO if it is gone.
     fn open(&self, _path: &PathRef, _flags: OpenFlags) -> Result<Arc<File>> {
         Err(Errno::EIO)

@@ -5,6 +5,7 @@
 //! every kind of terminal, a host one as well as a pseudo-terminal.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::errno::{Errno, Result};
 use crate::kernel::Kernel;
@@ -46,6 +47,11 @@ pub fn controlling(task: &Task) -> Option<Arc<dyn Terminal>> {
     tree.sessions.get(&sid)?.terminal.clone()
 }
 
+/// Is it a host terminal whose foreground job is not the sandbox?
+fn is_elsewhere(task: &Task, terminal: &Arc<dyn Terminal>) -> bool {
+    terminal.is_host() && task.kernel().host_background.load(Ordering::Relaxed)
+}
+
 /// May the current task read from (SIGTTIN) or write to (SIGTTOU) its terminal? If it is in the
 /// background its group gets the signal and EAGAIN makes the caller wait, where the signal
 /// interrupts it. EIO if the signal would do nothing.
@@ -59,8 +65,8 @@ pub fn check_background(task: &Task, terminal: &Arc<dyn Terminal>, signal: Signa
             return Ok(());
         };
         if !session.terminal.as_ref().is_some_and(|t| same(t, terminal))
-            || session.foreground == 0
-            || session.foreground == node.pgid
+            || !is_elsewhere(task, terminal)
+                && (session.foreground == 0 || session.foreground == node.pgid)
         {
             return Ok(());
         }
@@ -205,6 +211,10 @@ pub fn foreground(task: &Task, terminal: &Arc<dyn Terminal>) -> Result<i32> {
     let sid = tree.node(task.pid()).map(|n| n.sid).ok_or(Errno::ESRCH)?;
     if session_of(&tree, terminal) != Some(sid) {
         return Err(Errno::ENOTTY);
+    }
+    if is_elsewhere(task, terminal) {
+        // As Linux shows a group of another pid namespace.
+        return Ok(0);
     }
     Ok(tree.sessions.get(&sid).map_or(0, |s| s.foreground))
 }
