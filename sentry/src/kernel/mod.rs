@@ -80,8 +80,6 @@ pub struct Kernel {
     pub tree: tree::Tree,
     pub futexes: futex::FutexTable,
     pub uts: RwLock<Uts>,
-    /// CLOCK_MONOTONIC when the sandbox came up.
-    pub started: MonoTime,
     /// The host's terminal has another job in its foreground than the sandbox.
     pub host_background: std::sync::atomic::AtomicBool,
     /// CPUs the guest is told about.
@@ -123,7 +121,6 @@ impl Kernel {
             tree: tree::Tree::default(),
             futexes: futex::FutexTable::default(),
             uts: RwLock::new(parts.uts),
-            started: MonoTime::now(),
             host_background: Default::default(),
             cpus: parts.cpus,
             memory_total: parts.memory_total,
