@@ -78,6 +78,43 @@ fn guest_range(limit: u64) -> [Insn; 7] {
     ]
 }
 
+/// What [`program`] lets pass, for people: call, number, checks and reason.
+const ALLOWED: &[(&str, i64, &str)] = &[
+    ("exit()", libc::SYS_exit, "a guest thread ends"),
+    (
+        "clone(arg0 == a new stub or a new thread)",
+        libc::SYS_clone,
+        "fork(2) and clone(2) of guests",
+    ),
+    (
+        "munmap(arg0 < end of guest memory)",
+        libc::SYS_munmap,
+        "changes of guest mappings",
+    ),
+    (
+        "mprotect(arg0 < end of guest memory)",
+        libc::SYS_mprotect,
+        "changes of guest mappings",
+    ),
+    (
+        "mmap(arg3 & MAP_FIXED, arg0 < end of guest memory)",
+        libc::SYS_mmap,
+        "changes of guest mappings; the command page, to read",
+    ),
+];
+
+/// The stubs' filter in the form of [`crate::seccomp::Filter::describe`].
+pub fn describe() -> String {
+    let mut text = format!(
+        "stub (ptrace): {} calls, from the stub's one syscall instruction only; any other kills the process\n",
+        ALLOWED.len()
+    );
+    for (call, _, why) in ALLOWED {
+        text.push_str(&format!("  {call}  # {why}\n"));
+    }
+    text
+}
+
 /// The program, for stubs laid out like this.
 pub(super) fn program(layout: &Layout) -> Vec<Insn> {
     let ip = layout.syscall_return();
@@ -157,6 +194,23 @@ mod tests {
         user_end: 0x7f12_3456_6000,
         vdso: None,
     };
+
+    #[test]
+    fn the_description_names_the_calls_of_the_program() {
+        // Arguments that some rule of each call lets pass.
+        let args = |number| match number {
+            libc::SYS_clone => [low(CLONE_STUB).into(), 0, 0, 0, 0, 0],
+            libc::SYS_mmap => [0x10000, PAGE, 1, libc::MAP_FIXED as u64, 0, 0],
+            _ => [0x10000, PAGE, 1, 0, 0, 0],
+        };
+        let ip = LAYOUT.syscall_return();
+        let arch = crate::ptrace::sys::AUDIT_ARCH_X86_64;
+        let passes = |number: &i64| verdict(arch, ip, *number, args(*number)) == ALLOW;
+        let allowed: Vec<i64> = (0..600).filter(passes).collect();
+        let mut named: Vec<i64> = ALLOWED.iter().map(|(_, number, _)| *number).collect();
+        named.sort_unstable();
+        assert_eq!(allowed, named);
+    }
 
     /// What the program says to a call: a classic BPF machine with the instructions used here.
     fn verdict(arch: u32, ip: u64, number: i64, args: [u64; 6]) -> u32 {

@@ -42,6 +42,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+pub use filter::describe as describe_stub_filter;
 pub use rules::host_calls;
 pub use sys::host_call_count;
 
