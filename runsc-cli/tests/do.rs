@@ -74,6 +74,13 @@ fn programs_that_cannot_be_started() {
 }
 
 #[test]
+fn a_signal_to_the_own_group_stays_in_it() {
+    // With pid 1 the group's number would mean "everybody else".
+    let script = "trap 'echo caught; exit 6' USR1; kill -USR1 -$$; echo missed";
+    assert_eq!(shell(script), (Some(6), "caught\n".into(), String::new()));
+}
+
+#[test]
 fn the_host_is_not_changed() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");

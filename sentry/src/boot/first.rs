@@ -69,6 +69,9 @@ pub fn start(
         &kernel.memory,
         crate::mm::Limits::default(),
     );
+    if !process.init {
+        kernel.tree.lock().skip_init_pid();
+    }
     let task = kernel
         .tree
         .enter(|pid, tree| {

@@ -108,6 +108,12 @@ impl Inner {
         self.last_pid
     }
 
+    /// Leaves pid 1 to nobody: the first process is no init, and a group of that number would make
+    /// killpg(2) mean everybody (kill(2), -1).
+    pub fn skip_init_pid(&mut self) {
+        self.last_pid = self.last_pid.max(1);
+    }
+
     pub fn node(&self, pid: i32) -> Option<&Node> {
         self.nodes.get(&pid)
     }
