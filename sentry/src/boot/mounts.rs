@@ -92,7 +92,10 @@ impl Builder<'_> {
             MountKind::Tmpfs(options) => self.tmpfs(options)?,
             MountKind::Mqueue => self.tmpfs(&TmpfsOptions::default())?,
             MountKind::Devtmpfs => crate::fs::dev::mount(self.kernel)?,
-            MountKind::Devpts(_) => ctx.namespace.file_system_type(b"devpts")?.mount(b"devpts", b"")?,
+            MountKind::Devpts(_) => ctx
+                .namespace
+                .file_system_type(b"devpts")?
+                .mount(b"devpts", b"")?,
             MountKind::Bind {
                 gofer_mount,
                 overlay,

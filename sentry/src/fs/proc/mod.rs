@@ -98,7 +98,10 @@ fn fixed(kernel: &Arc<Kernel>, sb: &Arc<Super>) -> Result<StaticDir> {
     let mut dir = StaticDir::new();
     for (name, read) in FILES {
         let kernel = kernel.clone();
-        dir.add(name, Text::made(Head::new(sb, 0o444), move || read(&kernel)));
+        dir.add(
+            name,
+            Text::made(Head::new(sb, 0o444), move || read(&kernel)),
+        );
     }
     let link = |text| Link::fixed(Head::new(sb, 0o777), text);
     dir.add("mounts", link("self/mounts"));
