@@ -29,6 +29,25 @@ pub static CASES: &[Case] = &[
         },
     ),
     Case::new(
+        "sched.affinity_length",
+        "sched_getaffinity(2)",
+        "a length whose bits overflow is refused; its upper half does not count",
+        || {
+            let mut set = zeroed::<cpu_set_t>();
+            for length in [u64::MAX, u64::MAX >> 2, 1 << 61, 1 << 32] {
+                err!(EINVAL, syscall(SYS_sched_getaffinity, 0, length, &mut set));
+            }
+            let wrapped = ok!(syscall(
+                SYS_sched_getaffinity,
+                0,
+                (1_u64 << 32) + 128,
+                &mut set
+            ));
+            ensure!(wrapped > 0, "{wrapped} bytes");
+            Ok(())
+        },
+    ),
+    Case::new(
         "sched.affinity",
         "sched_setaffinity(2)",
         "a mask is set, told and inherited",

@@ -254,7 +254,13 @@ fn new_group(
         Arc::new(Mutex::new(table))
     };
     let limits = *old.limits.lock();
-    let group = ThreadGroup::new(task.kernel(), pid, actions, limits, args.exit_signal);
+    // A sibling tells the common parent as its maker does, not with a signal of its choice.
+    let exit_signal = if args.flags.contains(CloneFlags::PARENT) {
+        old.exit_signal.load(Ordering::Relaxed)
+    } else {
+        args.exit_signal
+    };
+    let group = ThreadGroup::new(task.kernel(), pid, actions, limits, exit_signal);
     for (to, from) in [
         (&group.dumpable, &old.dumpable),
         (&group.oom_score_adj, &old.oom_score_adj),

@@ -100,8 +100,8 @@ async fn live(task: &Arc<Task>) -> ExitStatus {
         let mm = task.mm();
         if !space.as_ref().is_some_and(|s| Arc::ptr_eq(s, mm.space())) {
             if let Err(e) = enter_space(task, mm.space()).await {
-                fatal(task, &e);
-                return killed();
+                no_context(task, &e);
+                return task.group().must_exit(task.tid()).unwrap_or(killed());
             }
             space = Some(mm.space().clone());
         }
@@ -136,6 +136,19 @@ fn killed() -> ExitStatus {
     ExitStatus::Signaled {
         signal: Signal::SIGKILL,
         core: false,
+    }
+}
+
+/// A task cannot run in its address space. That is fatal only if the platform itself broke:
+/// a process that shares the memory of another one may find it gone, because the other was killed
+/// before this one ran for the first time, and the host may have no room for another thread.
+fn no_context(task: &Task, error: &platform::Error) {
+    match error {
+        platform::Error::Gone | platform::Error::Refused { .. } => {
+            log::warn!("process {} killed: {error}", task.pid());
+            task.group().begin_exit(killed());
+        }
+        _ => fatal(task, error),
     }
 }
 

@@ -298,6 +298,10 @@ impl Tree {
                 };
                 c.parent = reaper;
                 let (child_group, zombie, cpgid) = (c.group.clone(), c.zombie, c.pgid);
+                // Its own choice of a signal, SIGKILL even, was for its own parent.
+                child_group
+                    .exit_signal
+                    .store(libc::SIGCHLD, std::sync::atomic::Ordering::Relaxed);
                 if let Some(r) = inner.nodes.get_mut(&reaper) {
                     r.children.insert(*child);
                     waiters.push(r.group.clone());

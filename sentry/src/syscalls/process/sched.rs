@@ -139,9 +139,10 @@ pub async fn sched_setattr(t: &Task, a: &Args) -> SysResult {
 }
 
 pub async fn sched_getaffinity(t: &Task, a: &Args) -> SysResult {
-    let len = a.len(1);
+    // An int in the kernel: the upper half does not count.
+    let len = a.uint(1) as usize;
     let cpus = t.kernel().cpus;
-    if len * 8 < cpus || !len.is_multiple_of(8) {
+    if len.saturating_mul(8) < cpus || !len.is_multiple_of(8) {
         return Err(Errno::EINVAL.into());
     }
     let mask = target(t, a.int(0))?.affinity.load(Ordering::Relaxed) & all_cpus(cpus);
@@ -159,7 +160,7 @@ fn all_cpus(cpus: usize) -> u64 {
 
 pub async fn sched_setaffinity(t: &Task, a: &Args) -> SysResult {
     let mut raw = [0u8; 8];
-    let len = a.len(1).min(8);
+    let len = (a.uint(1) as usize).min(8);
     t.mm().read_bytes(a.u64(2), &mut raw[..len])?;
     let other = target(t, a.int(0))?;
     if !may_change(t, &other) {

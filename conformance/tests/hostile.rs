@@ -1,0 +1,58 @@
+//! Random system calls in our own sandbox: it survives them, and says nothing.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const SEEDS: std::ops::Range<u64> = 101..113;
+/// No new seed after this time.
+const ENOUGH: Duration = Duration::from_secs(20);
+
+#[test]
+fn the_sandbox_survives_random_calls() {
+    let hostile = env!("CARGO_BIN_EXE_hostile");
+    let runsc = Path::new(hostile).with_file_name("runsc-rs");
+    assert!(
+        runsc.exists(),
+        "{} is missing: run the tests of the whole workspace (cargo test --workspace)",
+        runsc.display()
+    );
+    let start = Instant::now();
+    // The first two seeds found a panic and a fatal report each.
+    for (seed, family) in SEEDS.zip(
+        ["process", "process"]
+            .into_iter()
+            .chain(std::iter::repeat("")),
+    ) {
+        if start.elapsed() > ENOUGH {
+            break;
+        }
+        let mut command = Command::new("timeout");
+        command
+            .args(["--signal=KILL", "60"])
+            .arg(&runsc)
+            .args(["do", "--", hostile]);
+        command.args([
+            "--count",
+            "12",
+            "--calls",
+            "150",
+            "--seed",
+            &seed.to_string(),
+        ]);
+        if !family.is_empty() {
+            command.args(["--family", family]);
+        }
+        let output = command.output().unwrap();
+        let report = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            !report.contains("runsc-rs:"),
+            "seed {seed} {family}: {report}"
+        );
+        assert!(
+            output.status.success(),
+            "seed {seed} {family}: {} {report}",
+            output.status
+        );
+    }
+}
