@@ -95,6 +95,8 @@ const SETTLED: Duration = Duration::from_millis(100);
 /// # Errors
 /// A step of the set-up failed; the process should end.
 pub fn run(config: &ServerConfig, channels: Vec<OwnedFd>) -> Result<(), Error> {
+    // Once while there is a /proc that says where the code lies.
+    runsc_platform::process::release_start_up_memory();
     setup::process()?;
     let mounts = Arc::new(setup::file_systems(config)?);
     setup::privileges()?;

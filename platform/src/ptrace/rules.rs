@@ -95,6 +95,10 @@ pub fn host_calls() -> &'static [Rule] {
             "computing guest threads go to other cores and come back"
         ),
         rule!(
+            SYS_timer_delete,
+            "a worker that cannot go on takes down what it made"
+        ),
+        rule!(
             SYS_timer_settime,
             [ArgCheck::eq(1, 0), null(3)],
             "notices that guest threads compete for one core"

@@ -34,7 +34,6 @@ pub fn gofer() -> Result<()> {
         // Signals from a terminal are the guest's.
         setsid().context("setsid")?;
         umask(Mode::empty());
-        process::release_start_up_memory();
         runsc_gofer::server::run(&payload.server, channels)?;
         Ok(())
     };
