@@ -7,8 +7,12 @@ mod common;
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
-    os::unix::{fs::PermissionsExt, process::CommandExt},
+    os::unix::{
+        fs::PermissionsExt,
+        process::{CommandExt, ExitStatusExt},
+    },
     process::{Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use common::{Bundle, PROGRAM, command, outcome};
@@ -340,6 +344,63 @@ fn an_id_is_used_once() {
     assert_eq!(bundle.left_behind(), ["c"]);
     bundle.run("c").stdin(Stdio::null()).output().unwrap();
     assert_eq!(bundle.left_behind(), Vec::<String>::new());
+}
+
+/// Children of a process, with their names.
+fn children(parent: u32) -> Vec<(u32, String)> {
+    let stat = |entry: fs::DirEntry| {
+        let text = fs::read_to_string(entry.path().join("stat")).ok()?;
+        let (head, rest) = text.rsplit_once(") ")?;
+        let (pid, name) = head.split_once(" (")?;
+        let mut fields = rest.split(' ');
+        let alive = fields.next() != Some("Z");
+        let is_child = alive && fields.next()? == parent.to_string();
+        is_child.then(|| (pid.parse().unwrap(), name.to_owned()))
+    };
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    all.filter_map(stat).collect()
+}
+
+#[test]
+fn the_death_of_any_part_is_the_end_of_all() {
+    for victim in ["runsc-rs", "runsc-gofer", "runsc-sentry", "runsc-stub"] {
+        let mut run = command(&["do", "--", "/bin/sh", "-c"]);
+        run.arg("echo up; while :; do sleep 100; done");
+        let mut run = run
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut out = BufReader::new(run.stdout.take().unwrap());
+        out.read_line(&mut String::new()).unwrap();
+        let parts = children(run.id());
+        let of = |name: &str| parts.iter().find(|(_, n)| n == name).unwrap().0;
+        let stubs = children(of("runsc-sentry"));
+        let target = match victim {
+            "runsc-rs" => run.id(),
+            "runsc-stub" => stubs.last().unwrap().0,
+            part => of(part),
+        };
+        kill(Pid::from_raw(target as i32), Signal::SIGKILL).unwrap();
+        let output = run.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        if victim == "runsc-rs" {
+            assert_eq!(output.status.signal(), Some(libc::SIGKILL));
+        } else {
+            assert_eq!(output.status.code(), Some(128), "{victim}: {said}");
+            assert_eq!(said.lines().count(), 1, "{victim}: {said}");
+        }
+        let everybody: Vec<u32> = parts.iter().chain(&stubs).map(|(pid, _)| *pid).collect();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let lives = |pid: &u32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            !(stat.is_empty() || stat.contains(") Z ") || stat.contains(") X "))
+        };
+        while everybody.iter().any(lives) {
+            assert!(Instant::now() < deadline, "{victim}: something lives on");
+            std::thread::yield_now();
+        }
+    }
 }
 
 #[test]
