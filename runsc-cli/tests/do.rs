@@ -346,6 +346,23 @@ fn an_id_is_used_once() {
     assert_eq!(bundle.left_behind(), Vec::<String>::new());
 }
 
+#[test]
+fn a_terminal_has_a_name_and_can_be_opened_by_it() {
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let mut run = Command::new("/usr/bin/setsid");
+    run.args(["--ctty", "--wait", PROGRAM, "do", "--", "/bin/sh", "-c"]);
+    run.arg("tty; echo opened > $(tty); readlink /proc/self/fd/0");
+    let output = run.stdin(pty.slave).output().unwrap();
+    let (status, out, _) = texts(&output);
+    assert_eq!(
+        (status, out.as_str()),
+        (Some(0), "/dev/console\n/dev/console\n")
+    );
+    let mut screen = [0; 64];
+    let n = fs::File::from(pty.master).read(&mut screen).unwrap();
+    assert_eq!(&screen[..n], b"opened\r\n");
+}
+
 /// Children of a process, with their names.
 fn children(parent: u32) -> Vec<(u32, String)> {
     let stat = |entry: fs::DirEntry| {

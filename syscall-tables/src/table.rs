@@ -359,7 +359,7 @@ macro_rules! for_each_syscall {
             331, 290, memory, pkey_free(pkey: Int) -> Zero, none, "EINVAL: no protection keys";
             332, 291, path, statx(dirfd: DirFd, path: Path, flags: AtFlags, mask: StatxMask, statxbuf: StatxOut) -> Zero, full, "";
             333, 292, other, io_pgetevents(ctx: Hex, min_nr: Size, nr: Size, events: Addr, timeout: Timespec, sig: SigSetArg) -> Int, none, "ENOSYS: no kernel AIO";
-            334, 293, futex, rseq(rseq: Addr, rseq_len: UInt, flags: UInt, sig: Hex) -> Zero, full, "";
+            334, 293, futex, rseq(rseq: Addr, rseq_len: UInt, flags: UInt, sig: Hex) -> Zero, none, "ENOSYS: no platform sees when the host preempts guest code";
             335, _, other, uretprobe() -> Int, none, "ENOSYS: only for the kernel's own trampolines";
             336, _, other, uprobe() -> Int, none, "ENOSYS: only for the kernel's own trampolines";
             424, 424, signal, pidfd_send_signal(pidfd: Fd, sig: Signal, info: SigInfo, flags: Hex) -> Zero, full, "";

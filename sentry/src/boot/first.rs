@@ -14,7 +14,9 @@ use crate::fs::context::FsContext;
 use crate::fs::exec::open_first;
 use crate::fs::fdtable::{Exec, FdTable};
 use crate::fs::file::File;
+use crate::fs::inode::{FileType, SetAttr};
 use crate::fs::mount::MountNamespace;
+use crate::fs::path::PathRef;
 use crate::fs::walk::{Base, Ctx, WalkFlags};
 use crate::kernel::Kernel;
 use crate::kernel::cred::{CapSet, Credentials, Gid, Uid};
@@ -45,9 +47,11 @@ pub fn start(
     enter_cwd(&fs, &creds, process)
         .map_err(|e| failed(&format!("cwd {}", String::from_utf8_lossy(&process.cwd)), e))?;
     let files = FdTable::new();
+    let console = console(&fs, process);
     for (number, fd) in stdio.into_iter().enumerate() {
         if let Some(fd) = fd {
-            let file = crate::fs::hostfd::host_file(kernel, fd).map_err(|e| failed("stdio", e))?;
+            let file = crate::fs::hostfd::host_file(kernel, fd, console.as_ref())
+                .map_err(|e| failed("stdio", e))?;
             let number = i32::try_from(number).unwrap_or(0);
             files
                 .set(number, file, Exec::Keep, 3)
@@ -123,6 +127,25 @@ pub fn start(
         Err(e) => report(&kernel, &name, e),
     });
     Ok(())
+}
+
+/// The node that stands for a terminal on stdio, given to the process's user as a login does.
+fn console(fs: &FsContext, process: &ProcessConfig) -> Option<PathRef> {
+    let ctx = Ctx::new(fs, Arc::new(Credentials::root()));
+    let place = ctx
+        .lookup(&Base::Cwd, b"/dev/console", WalkFlags::empty())
+        .ok()?;
+    let attr = place.inode().attr().ok()?;
+    if attr.kind != FileType::Char || attr.rdev != crate::fs::hostfd::CONSOLE {
+        return None;
+    }
+    let owner = SetAttr {
+        uid: Some(Uid(process.uid)),
+        perm: Some(0o620),
+        ..Default::default()
+    };
+    place.inode().set_attr(&owner).ok()?;
+    Some(place)
 }
 
 /// Says why the program cannot be started, with the exit code that shells use for it.

@@ -43,7 +43,6 @@ const CHUNK: usize = 64 * 1024;
 /// A terminal of the host, seen as one that controls sessions. The standard files that are the same
 /// host terminal share one.
 pub struct HostTerminal {
-    rdev: Dev,
     /// What /dev/tty opens.
     file: Mutex<Weak<HostFile>>,
 }
@@ -52,7 +51,7 @@ impl Terminal for HostTerminal {
     fn disassociate(&self) {}
 
     fn device(&self) -> Dev {
-        self.rdev
+        CONSOLE
     }
 
     fn is_host(&self) -> bool {
@@ -77,7 +76,6 @@ fn terminal_of(rdev: Dev) -> Arc<HostTerminal> {
         return t;
     }
     let new = Arc::new(HostTerminal {
-        rdev,
         file: Mutex::default(),
     });
     known.push((rdev, Arc::downgrade(&new)));
@@ -109,11 +107,19 @@ pub struct HostFile {
     sequential: AtomicU64,
 }
 
-/// The sandbox's view of a host descriptor, for its first process.
+/// /dev/console: the name that a terminal of the host has in the sandbox.
+pub const CONSOLE: Dev = Dev::new(5, 1);
+
+/// The sandbox's view of a host descriptor, for its first process. A terminal is the file at
+/// `console`, where there is one, so that ttyname(3) finds it.
 ///
 /// # Errors
 /// The host refuses to say what it is, or to watch it.
-pub fn host_file(kernel: &Arc<Kernel>, fd: OwnedFd) -> Result<Arc<File>> {
+pub fn host_file(
+    kernel: &Arc<Kernel>,
+    fd: OwnedFd,
+    console: Option<&PathRef>,
+) -> Result<Arc<File>> {
     let stat = fstat(&fd)?;
     let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
     let file_type = FileType::from_mode(stat.st_mode).unwrap_or(FileType::Anonymous);
@@ -166,7 +172,10 @@ pub fn host_file(kernel: &Arc<Kernel>, fd: OwnedFd) -> Result<Arc<File>> {
     ops.sequential.store(position, Ordering::Relaxed);
     let keep = OFlag::O_ACCMODE | OFlag::O_APPEND;
     let open = OpenFlags::from_bits_truncate((flags & keep).bits());
-    let file = anon_file(Anon::Host(file_type, name), ops.clone(), open);
+    let file = match console.filter(|_| kind == Kind::Terminal) {
+        Some(console) => File::new(ops.clone(), console.clone(), open),
+        None => anon_file(Anon::Host(file_type, name), ops.clone(), open),
+    };
     file.inode().extra().set_object(Some(Arc::new(Reopen(ops))));
     file.with_position(|p| *p = position);
     Ok(file)
@@ -516,7 +525,11 @@ impl FileOps for HostFile {
         Ok(nix::unistd::ftruncate(&self.fd, size)?)
     }
 
-    fn attr(&self, _file: &File) -> Result<Option<Attr>> {
+    fn attr(&self, file: &File) -> Result<Option<Attr>> {
+        // A terminal with a name is that node.
+        if self.kind == Kind::Terminal && file.path().dentry.parent().is_some() {
+            return Ok(None);
+        }
         Ok(Some(attr_of(&fstat(&self.fd)?)))
     }
 

@@ -266,12 +266,6 @@ pub async fn get_robust_list(t: &Task, a: &Args) -> SysResult {
     Ok(0)
 }
 
-/// The platform cannot see when the host preempts guest code, so critical sections could not be
-/// restarted: as a kernel without CONFIG_RSEQ.
-pub async fn rseq(_: &Task, _: &Args) -> SysResult {
-    Err(Errno::ENOSYS.into())
-}
-
 pub async fn membarrier(t: &Task, a: &Args) -> SysResult {
     const QUERY: i32 = 0;
     const GLOBAL: i32 = 1;

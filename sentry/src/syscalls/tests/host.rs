@@ -8,7 +8,7 @@ use crate::fs::hostfd;
 use crate::kernel::signal::Signal;
 
 fn give(sandbox: &Sandbox, t: &Arc<Task>, fd: OwnedFd) -> u64 {
-    let file = hostfd::host_file(&sandbox.kernel, fd).unwrap();
+    let file = hostfd::host_file(&sandbox.kernel, fd, None).unwrap();
     t.add_file(file, Exec::Keep).unwrap() as u64
 }
 
