@@ -382,7 +382,9 @@ fn children(parent: u32) -> Vec<(u32, String)> {
 fn the_death_of_any_part_is_the_end_of_all() {
     for victim in ["runsc-rs", "runsc-gofer", "runsc-sentry", "runsc-stub"] {
         let mut run = command(&["do", "--", "/bin/sh", "-c"]);
-        run.arg("echo up; while :; do sleep 100; done");
+        // At rest in one call, so that the victim is in the middle of nothing.
+        run.arg("echo up; read line");
+        run.stdin(Stdio::piped());
         let mut run = run
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -390,6 +392,7 @@ fn the_death_of_any_part_is_the_end_of_all() {
             .unwrap();
         let mut out = BufReader::new(run.stdout.take().unwrap());
         out.read_line(&mut String::new()).unwrap();
+        let _keyboard = run.stdin.take();
         let parts = children(run.id());
         let of = |name: &str| parts.iter().find(|(_, n)| n == name).unwrap().0;
         let stubs = children(of("runsc-sentry"));

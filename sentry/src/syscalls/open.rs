@@ -36,10 +36,7 @@ pub(super) fn path_at(t: &Task, addr: u64) -> Result<Vec<u8>> {
 pub(super) async fn open_special(t: &Task, special: Special) -> Result<Arc<File>, Error> {
     match special.kind {
         FileType::Fifo => pipe::open_fifo(t, special.path, special.flags).await,
-        kind => {
-            let device = t.fs().namespace().devices().get(kind, special.rdev)?;
-            Ok(device.open(t, &special.path, special.rdev, special.flags)?)
-        }
+        _ => Ok(crate::fs::dev::open(t, special)?),
     }
 }
 
