@@ -10,6 +10,7 @@
 
 pub mod arch;
 pub mod auxv;
+mod common;
 pub mod host;
 pub mod memory;
 pub mod process;

@@ -9,14 +9,8 @@ use std::io;
 use super::stub::{self, Layout, PAGE, StubMemory};
 use super::sys;
 use crate::arch::Registers;
+pub(super) use crate::common::changes::Command;
 use crate::{Error, Result};
-
-/// A host system call for a stub.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Command {
-    pub number: i64,
-    pub args: [u64; 6],
-}
 
 const ENTRY: usize = 56;
 /// Calls that fit into a command page.

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::command::lost;
-use super::kick::Kick;
-use super::regs::{self, Change};
 use super::space::SpaceCore;
 use super::sys::{self, PTRACE_SYSEMU};
 use super::thread::{Phase, Stop, Thread};
 use super::worker::WorkerCore;
 use crate::arch::{FpState, Registers};
+use crate::common::kick::Kick;
+use crate::common::regs::{self, Change};
 use crate::{Context, ContextId, Error, Kicker, Result, Trap};
 
 pub(super) struct PtraceContext {
@@ -61,7 +61,7 @@ impl PtraceContext {
     }
 
     fn carry_out_pending(&self) -> Result<()> {
-        if !self.space.has_pending() {
+        if !self.space.changes.pending() {
             return Ok(());
         }
         self.core.borrow(&self.thread)?;
@@ -86,7 +86,7 @@ impl Context for PtraceContext {
             if !self.kick.start() {
                 break Some(Stop::Interrupted);
             }
-            if !self.space.has_pending() {
+            if !self.space.changes.pending() {
                 break None;
             }
             self.kick.not_started();

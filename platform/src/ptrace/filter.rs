@@ -6,64 +6,9 @@
 //! the vsyscall page, which the host kernel carries out without a system call, are turned into a
 //! signal that the worker reports as a fault.
 
+use crate::common::bpf::*;
+
 use super::stub::{CLONE_STUB, CLONE_THREAD_FLAGS, Layout};
-
-/// seccomp_data (linux/seccomp.h): offsets of the fields.
-const NR: u32 = 0;
-const ARCH: u32 = 4;
-const IP: u32 = 8;
-const fn arg(n: u32) -> u32 {
-    16 + 8 * n
-}
-
-const KILL: u32 = 0x8000_0000;
-const TRAP: u32 = 0x0003_0000;
-const ALLOW: u32 = 0x7fff_0000;
-
-/// First address of the vsyscall page.
-pub(super) const VSYSCALL_PAGE: u64 = 0xffff_ffff_ff60_0000;
-
-type Insn = libc::sock_filter;
-
-const fn stmt(code: u32, k: u32) -> Insn {
-    Insn {
-        code: code as u16,
-        jt: 0,
-        jf: 0,
-        k,
-    }
-}
-
-const fn load(offset: u32) -> Insn {
-    stmt(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset)
-}
-
-const fn ret(action: u32) -> Insn {
-    stmt(libc::BPF_RET | libc::BPF_K, action)
-}
-
-/// Goes on after `jt` or `jf` further instructions.
-const fn jump(op: u32, k: u32, jt: u8, jf: u8) -> Insn {
-    Insn {
-        code: (libc::BPF_JMP | op | libc::BPF_K) as u16,
-        jt,
-        jf,
-        k,
-    }
-}
-
-const EQ: u32 = libc::BPF_JEQ;
-const GT: u32 = libc::BPF_JGT;
-const GE: u32 = libc::BPF_JGE;
-const SET: u32 = libc::BPF_JSET;
-
-fn low(value: u64) -> u32 {
-    value as u32
-}
-
-fn high(value: u64) -> u32 {
-    (value >> 32) as u32
-}
 
 /// Kills unless the first argument is below `limit`.
 fn guest_range(limit: u64) -> [Insn; 7] {
@@ -120,7 +65,7 @@ pub(super) fn program(layout: &Layout) -> Vec<Insn> {
     let ip = layout.syscall_return();
     let mut code = vec![
         load(ARCH),
-        jump(EQ, super::sys::AUDIT_ARCH_X86_64, 1, 0),
+        jump(EQ, AUDIT_ARCH_X86_64, 1, 0),
         ret(KILL),
         // The stub's own instruction?
         load(IP + 4),
@@ -175,14 +120,6 @@ pub(super) fn program(layout: &Layout) -> Vec<Insn> {
     code
 }
 
-/// `body` for system call `number`, whose last instruction returns. The accumulator holds the
-/// number before and, if it is another one, after.
-fn call(number: i64, body: &[Insn]) -> Vec<Insn> {
-    let mut code = vec![jump(EQ, number as u32, 0, body.len() as u8)];
-    code.extend_from_slice(body);
-    code
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,7 +141,7 @@ mod tests {
             _ => [0x10000, PAGE, 1, 0, 0, 0],
         };
         let ip = LAYOUT.syscall_return();
-        let arch = crate::ptrace::sys::AUDIT_ARCH_X86_64;
+        let arch = AUDIT_ARCH_X86_64;
         let passes = |number: &i64| verdict(arch, ip, *number, args(*number)) == ALLOW;
         let allowed: Vec<i64> = (0..600).filter(passes).collect();
         let mut named: Vec<i64> = ALLOWED.iter().map(|(_, number, _)| *number).collect();
@@ -212,39 +149,12 @@ mod tests {
         assert_eq!(allowed, named);
     }
 
-    /// What the program says to a call: a classic BPF machine with the instructions used here.
     fn verdict(arch: u32, ip: u64, number: i64, args: [u64; 6]) -> u32 {
-        let mut data = Vec::new();
-        data.extend((number as u32).to_le_bytes());
-        data.extend(arch.to_le_bytes());
-        data.extend(ip.to_le_bytes());
-        args.iter().for_each(|arg| data.extend(arg.to_le_bytes()));
-        let code = program(&LAYOUT);
-        let (mut at, mut a) = (0, 0);
-        loop {
-            let insn = code[at];
-            at += 1;
-            let class = u32::from(insn.code) & 7;
-            if class == libc::BPF_LD {
-                let k = insn.k as usize;
-                a = u32::from_le_bytes(data[k..k + 4].try_into().unwrap());
-            } else if class == libc::BPF_RET {
-                return insn.k;
-            } else {
-                let taken = match u32::from(insn.code) & 0xf0 {
-                    EQ => a == insn.k,
-                    GT => a > insn.k,
-                    GE => a >= insn.k,
-                    SET => a & insn.k != 0,
-                    op => unreachable!("{op:x}"),
-                };
-                at += usize::from(if taken { insn.jt } else { insn.jf });
-            }
-        }
+        crate::common::bpf::verdict(&program(&LAYOUT), arch, ip, number, args)
     }
 
     fn stub_call(number: i64, args: [u64; 6]) -> u32 {
-        let arch = super::super::sys::AUDIT_ARCH_X86_64;
+        let arch = AUDIT_ARCH_X86_64;
         verdict(arch, LAYOUT.syscall_return(), number, args)
     }
 
@@ -303,7 +213,7 @@ mod tests {
 
     #[test]
     fn only_the_stub_may_call() {
-        let arch = super::super::sys::AUDIT_ARCH_X86_64;
+        let arch = AUDIT_ARCH_X86_64;
         let ip = LAYOUT.syscall_return();
         let exit = |arch, ip| verdict(arch, ip, libc::SYS_exit, [0; 6]);
         assert_eq!(exit(arch, ip), ALLOW);

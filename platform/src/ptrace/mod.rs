@@ -13,8 +13,8 @@
 //! - [`worker`]: waiting, making and ending threads; [`context`]: one guest thread;
 //!   [`space`]: queued changes; [`thread`]: what is known of a host thread;
 //! - [`stub`], [`command`], [`filter`]: the stub processes and how they are told what to do;
-//! - [`kick`], [`waker`]: interrupting guests and workers from other threads;
-//! - [`regs`], [`fp`]: sanitising; [`cores`]: who runs where; [`sys`]: the host calls;
+//! - [`waker`]: waking workers from other threads; [`cores`]: who runs where; [`fp`]: FP state;
+//! - [`sys`]: the host calls;
 //! - [`rules`]: the host calls a Sentry needs for this platform.
 //!
 //! A tracee belongs to the thread that made it: contexts are bound to their worker, and all
@@ -26,8 +26,6 @@ mod context;
 mod cores;
 mod filter;
 mod fp;
-mod kick;
-mod regs;
 mod rules;
 mod space;
 mod stub;
@@ -42,9 +40,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+pub use crate::common::host_calls::host_call_count;
 pub use filter::describe as describe_stub_filter;
 pub use rules::host_calls;
-pub use sys::host_call_count;
 
 use crate::{
     AddressSpace, ContextId, Error, Platform, Result, VdsoRange, Worker, WorkerId, WorkerWaker,

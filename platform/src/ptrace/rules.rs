@@ -1,9 +1,9 @@
 //! The host calls that a Sentry makes for this platform.
 
-use super::kick::KICK_SIGNAL;
 use super::sys::{PTRACE_GET_SYSCALL_INFO, PTRACE_GETSIGINFO, PTRACE_SYSEMU};
 use super::waker::WAKE_SIGNAL;
 use crate::arch::Registers;
+use crate::common::kick::KICK_SIGNAL;
 use crate::rule;
 use crate::seccomp::{ArgCheck, Check, Rule, Width};
 

@@ -17,18 +17,17 @@ use parking_lot::Mutex;
 
 use super::command::{self, Command};
 use super::filter;
-use super::fp::XState;
 use super::sys;
 use crate::arch::Registers;
+use crate::common::TASK_SIZE;
+use crate::common::xstate::XState;
 use crate::host;
 use crate::memory::{MemFd, Window};
 use crate::{Error, Result, VdsoRange};
 
-pub(super) const PAGE: u64 = 4096;
+pub(super) use crate::common::PAGE;
 /// vm.mmap_min_addr as distributions set it.
 const USER_START: u64 = 0x1_0000;
-/// One past the highest user address with four-level page tables.
-pub(super) const TASK_SIZE: u64 = 0x7fff_ffff_f000;
 
 /// clone(2) flags that make a stub out of the template.
 pub(super) const CLONE_STUB: u64 =

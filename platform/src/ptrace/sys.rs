@@ -1,25 +1,12 @@
 //! The host calls of this platform, one thin function each.
 //!
-//! All are counted per thread ([`host_call_count`]), because their number per trap is what the
+//! All are counted per thread ([`crate::common::host_calls`]), because their number per trap is what the
 //! platform's speed comes down to.
 
-use std::cell::Cell;
 use std::io;
 
 use crate::arch::Registers;
-
-thread_local! {
-    static CALLS: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Host calls the calling thread has made through this platform so far.
-pub fn host_call_count() -> u64 {
-    CALLS.get()
-}
-
-fn count() {
-    CALLS.set(CALLS.get().wrapping_add(1));
-}
+use crate::common::host_calls::count;
 
 /// Requests that `libc` does not name.
 pub(super) const PTRACE_SYSEMU: u32 = 31;
@@ -28,8 +15,6 @@ const PTRACE_SETSIGMASK: u32 = 0x420b;
 pub(super) const PTRACE_GET_SYSCALL_INFO: u32 = 0x420e;
 const PTRACE_GET_RSEQ_CONFIGURATION: u32 = 0x420f;
 const NT_X86_XSTATE: usize = 0x202;
-/// linux/audit.h.
-pub(super) const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 
 /// A wait status (wait(2)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,11 +5,11 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::filter::VSYSCALL_PAGE;
-use super::kick::Kick;
 use super::space::SpaceCore;
 use super::sys;
 use crate::arch::Registers;
+use crate::common::bpf::{AUDIT_ARCH_X86_64, VSYSCALL_PAGE};
+use crate::common::kick::Kick;
 use crate::{Access, ContextId, Fault, Trap};
 
 /// What a thread is doing.
@@ -124,7 +124,7 @@ impl Local {
                 // The `syscall` instruction leaves its traces in rcx and r11; `int 0x80` does not,
                 // and is no way into this kernel.
                 let by_syscall = regs.rcx == regs.rip && regs.r11 == regs.eflags;
-                if !by_syscall && sys::syscall_arch(tid)? != sys::AUDIT_ARCH_X86_64 {
+                if !by_syscall && sys::syscall_arch(tid)? != AUDIT_ARCH_X86_64 {
                     const INT_80_LEN: u64 = 2;
                     regs.rip = regs.rip.wrapping_sub(INT_80_LEN);
                     regs.rax = regs.orig_rax;

@@ -10,13 +10,13 @@ use parking_lot::Mutex;
 use super::command::{Command, lost};
 use super::context::PtraceContext;
 use super::cores::Cores;
-use super::kick::{KICK_SIGNAL, Kick};
 use super::space::{Home, Process, Space, SpaceCore};
 use super::stub::{self, CLONE_THREAD_FLAGS, StubMemory, Template};
 use super::sys::{self, PTRACE_SYSEMU, Status};
 use super::thread::{Phase, Stop, Thread, exception};
 use super::waker::{Slept, Waker};
 use super::{Shared, command};
+use crate::common::kick::{KICK_SIGNAL, Kick};
 use crate::{AddressSpace, Context, ContextId, Error, Event, Result, Wait, Worker, WorkerId};
 
 /// Emptied stubs kept for the next address space, per worker.
@@ -400,7 +400,7 @@ impl WorkerCore {
             if let Home::Alive(process) = std::mem::replace(&mut *home, Home::Gone) {
                 drop(home);
                 let result = self.tear_down(process, thread);
-                space.clear();
+                space.changes.clear();
                 return result;
             }
             return Ok(());

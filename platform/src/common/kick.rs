@@ -1,6 +1,6 @@
 //! Interrupting guest code from other threads.
 //!
-//! A kick of running code is a signal that the worker suppresses. Signals are slow and can arrive
+//! A kick of running code is a signal that the platform catches. Signals are slow and can arrive
 //! late, so a word per context says what a kick has to do and what an arriving signal means:
 //!
 //! | state    | `kick`                        | the signal arrives       | another trap     |
@@ -16,11 +16,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 
-use super::sys;
+use super::host_calls::count;
 use crate::Kicker;
 
 /// The signal sent to stub threads. Any would do that is not raised by exceptions.
-pub(super) const KICK_SIGNAL: i32 = libc::SIGUSR1;
+pub(crate) const KICK_SIGNAL: i32 = libc::SIGUSR1;
 
 const REST: u32 = 0;
 const RUNNING: u32 = 1;
@@ -28,7 +28,7 @@ const RUN_KICKED: u32 = 2;
 const REST_KICKED: u32 = 3;
 
 /// Kick state of one context.
-pub(super) struct Kick {
+pub(crate) struct Kick {
     state: AtomicU32,
     /// Thread group and thread to signal; None when the context is gone, because its numbers may
     /// then name somebody else.
@@ -98,7 +98,9 @@ impl Kick {
         let target = self.target.lock();
         if let Some((tgid, tid)) = *target {
             // Fails only if the stub is dead, which its worker reports.
-            let _ = sys::tgkill(tgid, tid, KICK_SIGNAL);
+            count();
+            // SAFETY: no memory is passed.
+            unsafe { libc::syscall(libc::SYS_tgkill, tgid, tid, KICK_SIGNAL) };
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Making register values harmless before the host sees them.
 
-use super::stub::TASK_SIZE;
+use super::TASK_SIZE;
 use crate::Fault;
 use crate::arch::Registers;
 
@@ -12,7 +12,7 @@ const USER_FLAGS: u64 = 0x0025_4dd5;
 const FIXED_FLAGS: u64 = 0x202;
 
 /// Registers that the host accepts, and the fault that running with the original ones would raise.
-pub(super) fn sanitise(regs: &Registers) -> (Registers, Option<Fault>) {
+pub(crate) fn sanitise(regs: &Registers) -> (Registers, Option<Fault>) {
     let mut clean = *regs;
     clean.cs = USER_CS;
     clean.ss = USER_DS;
@@ -42,7 +42,7 @@ const SI_KERNEL: i32 = 0x80;
 
 /// What has to be done to make a stopped thread's registers `new`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(crate) enum Change {
     Nothing,
     OnlyRax,
     All,
@@ -50,7 +50,7 @@ pub(super) enum Change {
 
 /// Compares what the guest stopped with to what it is to go on with. Both sanitised but for
 /// `orig_rax`, which does not count.
-pub(super) fn change(old: &Registers, new: &Registers) -> Change {
+pub(crate) fn change(old: &Registers, new: &Registers) -> Change {
     let mut same = *old;
     same.orig_rax = new.orig_rax;
     if same == *new {
