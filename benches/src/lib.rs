@@ -8,12 +8,16 @@
 //! - [`runtime`]: how a job becomes a command line under each runtime.
 //! - [`process`]: runs one command to its end, with a time limit, and looks at
 //!   the memory of a process tree.
+//! - [`options`]: the options runners have; the columns.
 //! - [`report`]: samples, medians, ratios; the table as text, Markdown, JSON.
+//! - [`machine`]: what a report says about the machine.
 //!
 //! What this crate does not do: it knows nothing about the Sentry and calls the
 //! product only as a command.
 
+pub mod machine;
 pub mod micro;
+pub mod options;
 pub mod process;
 pub mod report;
 pub mod runtime;
