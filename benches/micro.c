@@ -72,6 +72,33 @@ static int run_getppid(uint64_t n)
     return 0;
 }
 
+/*
+ * The *_syscall rows and clock_call go through libc's syscall(): the number is a
+ * variable of that one place. A platform that answers calls without leaving the
+ * guest process may know the other places better than this one.
+ */
+static int run_getppid_syscall(uint64_t n)
+{
+    while (n--)
+        sink = syscall(SYS_getppid);
+    return 0;
+}
+
+static int run_getuid_syscall(uint64_t n)
+{
+    while (n--)
+        sink = syscall(SYS_getuid);
+    return 0;
+}
+
+static int run_sched_yield(uint64_t n)
+{
+    while (n--)
+        if (sched_yield())
+            return fail("sched_yield");
+    return 0;
+}
+
 static int run_getpid(uint64_t n)
 {
     while (n--)
@@ -154,6 +181,14 @@ static int run_read_zero(uint64_t n)
     return 0;
 }
 
+static int run_read_zero_syscall(uint64_t n)
+{
+    while (n--)
+        if (syscall(SYS_read, fd, buffer, 1UL) != 1)
+            return fail("read");
+    return 0;
+}
+
 static int run_write_null(uint64_t n)
 {
     while (n--)
@@ -175,6 +210,15 @@ static int run_pwrite(uint64_t n)
     for (uint64_t i = 0; i < n; i++)
         if (pwrite(fd, buffer, PAGE, (off_t)((i % 16) * PAGE)) != (ssize_t)PAGE)
             return fail("pwrite");
+    return 0;
+}
+
+static int run_fstat(uint64_t n)
+{
+    struct stat st;
+    while (n--)
+        if (fstat(fd, &st))
+            return fail("fstat");
     return 0;
 }
 
@@ -346,6 +390,52 @@ static int start_socket_peer(void)
     return 0;
 }
 
+/* Both ends are ours: what is written is there to be read, nobody waits. */
+static int open_own_pipe(void)
+{
+    return pipe(ours) ? fail("pipe") : 0;
+}
+
+static int open_own_sockets(void)
+{
+    return socketpair(AF_UNIX, SOCK_STREAM, 0, ours) ? fail("socketpair") : 0;
+}
+
+static pthread_t pipe_thread;
+
+static void *pipe_answer(void *argument)
+{
+    char c;
+    while (read(theirs[0], &c, 1) == 1)
+        if (write(theirs[1], &c, 1) != 1)
+            break;
+    return argument;
+}
+
+static int start_pipe_thread(void)
+{
+    int there[2], back[2];
+    if (pipe(there) || pipe(back))
+        return fail("pipe");
+    ours[0] = back[0];
+    ours[1] = there[1];
+    theirs[0] = there[0];
+    theirs[1] = back[1];
+    errno = pthread_create(&pipe_thread, NULL, pipe_answer, NULL);
+    return errno ? fail("pthread_create") : 0;
+}
+
+/* The thread's read returns 0 once the write end is closed. */
+static int end_pipe_thread(void)
+{
+    close(ours[1]);
+    int error = pthread_join(pipe_thread, NULL);
+    close(ours[0]);
+    close(theirs[0]);
+    close(theirs[1]);
+    return error;
+}
+
 static int run_pingpong(uint64_t n)
 {
     char c = 'p';
@@ -480,6 +570,26 @@ static int run_fork(uint64_t n)
     return 0;
 }
 
+#define LARGE (80UL << 20)
+static char *large = MAP_FAILED;
+
+/* What a fork has to copy the tables of. Small pages, so that it is the same everywhere. */
+static int touch_large(void)
+{
+    large = mmap(NULL, LARGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (large == MAP_FAILED)
+        return fail("mmap");
+    madvise(large, LARGE, MADV_NOHUGEPAGE);
+    for (size_t i = 0; i < LARGE; i += PAGE)
+        ((volatile char *)large)[i] = 1;
+    return 0;
+}
+
+static int unmap_large(void)
+{
+    return large == MAP_FAILED ? 0 : munmap(large, LARGE);
+}
+
 static int run_fork_exec(uint64_t n)
 {
     char *const arguments[] = {(char *)self_path, "noop", NULL};
@@ -579,6 +689,82 @@ static int run_futex(uint64_t n)
     return 0;
 }
 
+/*
+ * A ring of threads: each sleeps on a word of its own until the one before it
+ * wakes it, and wakes the next. One operation is one such hop.
+ */
+#define RING 64
+#define RING_STACK (64UL * 1024)
+
+static struct seat {
+    _Atomic uint32_t word; /* 0: sleep, 1: the token is here, 2: end */
+    char apart[60];        /* a cache line each */
+} seats[RING];
+static pthread_t ring[RING];
+static int ring_threads;
+static _Atomic uint32_t ring_done;
+static _Atomic uint64_t hops_left;
+
+static void word_wait(_Atomic uint32_t *word)
+{
+    while (atomic_load(word) == 0)
+        syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
+}
+
+static void word_wake(_Atomic uint32_t *word, uint32_t value)
+{
+    atomic_store(word, value);
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+static void *ring_member(void *argument)
+{
+    struct seat *own = argument;
+    struct seat *next = own + 1 == seats + RING ? seats : own + 1;
+    for (;;) {
+        word_wait(&own->word);
+        if (atomic_load(&own->word) == 2)
+            return NULL;
+        atomic_store(&own->word, 0);
+        if (atomic_fetch_sub(&hops_left, 1) == 1)
+            word_wake(&ring_done, 1);
+        else
+            word_wake(&next->word, 1);
+    }
+}
+
+static int start_ring(void)
+{
+    pthread_attr_t small;
+    pthread_attr_init(&small);
+    pthread_attr_setstacksize(&small, RING_STACK);
+    for (ring_threads = 0; ring_threads < RING; ring_threads++) {
+        atomic_store(&seats[ring_threads].word, 0);
+        errno = pthread_create(&ring[ring_threads], &small, ring_member, &seats[ring_threads]);
+        if (errno)
+            return fail("pthread_create");
+    }
+    return 0;
+}
+
+static int end_ring(void)
+{
+    for (int i = 0; i < ring_threads; i++) {
+        word_wake(&seats[i].word, 2);
+        pthread_join(ring[i], NULL);
+    }
+    return 0;
+}
+
+static int run_ring(uint64_t n)
+{
+    atomic_store(&hops_left, n);
+    atomic_store(&ring_done, 0);
+    word_wake(&seats[0].word, 1);
+    word_wait(&ring_done);
+    return 0;
+}
+
 /* ---- signals ---- */
 
 static volatile sig_atomic_t signals_seen;
@@ -623,14 +809,19 @@ struct row {
 
 static const struct row rows[] = {
     {"getppid", NULL, run_getppid, NULL, 0, 0},
+    {"getppid_syscall", NULL, run_getppid_syscall, NULL, 0, 0},
     {"getpid", NULL, run_getpid, NULL, 0, 0},
+    {"getuid_syscall", NULL, run_getuid_syscall, NULL, 0, 0},
+    {"sched_yield", NULL, run_sched_yield, NULL, 0, 0},
     {"clock_vdso", NULL, run_clock_vdso, NULL, 0, 0},
     {"clock_call", NULL, run_clock_call, NULL, 0, 0},
     {"read_zero", open_zero, run_read_zero, close_fd, 0, 0},
+    {"read_zero_syscall", open_zero, run_read_zero_syscall, close_fd, 0, 0},
     {"write_null", open_null, run_write_null, close_fd, 0, 0},
     {"pread_4k", open_file, run_pread, close_fd, 0, 0},
     {"pwrite_4k", open_file, run_pwrite, close_fd, 0, 0},
     {"pread_4k_lower", open_lower, run_pread, close_fd, 0, 1},
+    {"fstat", open_file, run_fstat, close_fd, 0, 0},
     {"stat", path_of_file, run_stat, NULL, 0, 0},
     {"stat_lower", path_of_lower, run_stat, NULL, 0, 1},
     {"stat_missing", path_of_missing, run_stat_missing, NULL, 0, 0},
@@ -638,10 +829,14 @@ static const struct row rows[] = {
     {"open_close_lower", path_of_lower, run_open_close, NULL, 0, 1},
     {"create_unlink", path_of_new, run_create_unlink, NULL, 0, 0},
     {"getdents_100", make_directory, run_getdents, close_fd, 0, 0},
+    {"pipe_self", open_own_pipe, run_pingpong, end_peer, 0, 0},
+    {"socket_self", open_own_sockets, run_pingpong, end_peer, 0, 0},
     {"pipe_pingpong", start_pipe_peer, run_pingpong, end_peer, 0, 0},
+    {"pipe_pingpong_threads", start_pipe_thread, run_pingpong, end_pipe_thread, 0, 0},
     {"pipe_64k", start_writer, run_pipe_64k, end_peer, 0, 0},
     {"socket_pingpong", start_socket_peer, run_pingpong, end_peer, 0, 0},
     {"futex_pingpong", start_futex_thread, run_futex, end_futex_thread, 0, 0},
+    {"futex_ring_64", start_ring, run_ring, end_ring, RING, 0},
     {"signal_self", set_handler, run_signal, NULL, 0, 0},
     {"mmap_touch_4k", NULL, run_mmap_page, NULL, 0, 0},
     {"mmap_touch_1m", NULL, run_mmap_1m, NULL, 0, 0},
@@ -649,6 +844,7 @@ static const struct row rows[] = {
     {"mprotect", map_page, run_mprotect, unmap_page, 0, 0},
     {"thread_create", NULL, run_thread, NULL, 0, 0},
     {"fork_wait", NULL, run_fork, NULL, 0, 0},
+    {"fork_wait_80m", touch_large, run_fork, unmap_large, 0, 0},
     {"fork_exec_wait", NULL, run_fork_exec, NULL, 0, 0},
     {"spawn_wait", NULL, run_spawn, NULL, 0, 0},
 };

@@ -1,19 +1,28 @@
-//! The parts of the side-by-side runner (`src/bin/side-by-side.rs`).
+//! The parts of the two runners, `src/bin/side-by-side.rs` and `src/bin/programs.rs`.
 //!
-//! One static C program, [`micro`], is run natively and under each container
-//! runtime of the machine; the runner collects what it prints, whole-command
-//! times and memory, and sets the medians beside each other.
+//! Either runs the same things natively and under each container runtime of the
+//! machine, in turns, and sets the medians beside each other: the first the rows of
+//! one static C program, [`micro`], and whole-command times and memory; the second
+//! whole programs of the distribution, [`programs`].
 //!
 //! - [`micro`]: builds the program and reads what it prints.
+//! - [`programs`]: the jobs of the second runner and what each needs.
 //! - [`runtime`]: how a job becomes a command line under each runtime.
+//! - [`bundle`]: what `runc` reads.
 //! - [`process`]: runs one command to its end, with a time limit, and looks at
 //!   the memory of a process tree.
+//! - [`options`]: the options both runners have; the columns.
 //! - [`report`]: samples, medians, ratios; the table as text, Markdown, JSON.
+//! - [`machine`]: what a report says about the machine.
 //!
 //! What this crate does not do: it knows nothing about the Sentry and calls the
 //! product only as a command.
 
+pub mod bundle;
+pub mod machine;
 pub mod micro;
+pub mod options;
 pub mod process;
+pub mod programs;
 pub mod report;
 pub mod runtime;

@@ -124,7 +124,7 @@ mod tests {
             .lines()
             .map(str::to_string)
             .collect();
-        assert!(names.len() >= 22, "{names:?}");
+        assert!(names.len() >= 36, "{names:?}");
 
         let run = Command::new(&program)
             .args(["bench", "--budget-ms", "1", "--dir"])

@@ -3,12 +3,12 @@
 //! The runner makes itself a *child subreaper*, so whatever a runtime leaves
 //! behind or detaches stays below the runner and can be counted, reported and
 //! ended. One command runs at a time, which makes "all of our descendants" and
-//! "the processes of this run" the same set.
+//! "the processes of this run" the same set, but for the loops of [`Busy`].
 
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -67,7 +67,17 @@ pub fn become_subreaper() -> io::Result<()> {
 
 /// Runs `command` until it has exited or `limit` is over; then everything it
 /// started is ended.
-pub fn run(mut command: Command, output: Output, limit: Duration) -> io::Result<Outcome> {
+pub fn run(command: Command, output: Output, limit: Duration) -> io::Result<Outcome> {
+    run_beside(&Busy::default(), command, output, limit)
+}
+
+/// The same while the loops of `busy` run, which are no part of the command.
+pub fn run_beside(
+    busy: &Busy,
+    mut command: Command,
+    output: Output,
+    limit: Duration,
+) -> io::Result<Outcome> {
     let stream = || match output {
         Output::Capture => Stdio::piped(),
         Output::Discard => Stdio::null(),
@@ -100,7 +110,7 @@ pub fn run(mut command: Command, output: Output, limit: Duration) -> io::Result<
     let _ = ended.send(());
     let late = watchdog.join().unwrap_or(false);
     let status = child.wait()?;
-    let left_behind = end_leftovers();
+    let left_behind = end_leftovers(busy);
     let text = |reader: Option<thread::JoinHandle<String>>| {
         reader
             .and_then(|reader| reader.join().ok())
@@ -124,37 +134,83 @@ fn collect(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
     })
 }
 
-/// Waits a moment for the descendants of this process to go, ends those that do
-/// not, and returns their names.
-pub fn end_leftovers() -> Vec<String> {
-    let own = Pid::this();
+/// Waits a moment for the descendants of this process to go, `busy` excepted, ends
+/// those that do not, and returns their names.
+fn end_leftovers(busy: &Busy) -> Vec<String> {
     let deadline = Instant::now() + GRACE;
     loop {
-        reap();
-        let left = descendants(own);
+        let left = leftovers(busy);
         if left.is_empty() {
             return Vec::new();
         }
         if Instant::now() > deadline {
             let names = left.iter().map(|&pid| name_of(pid)).collect();
-            end_now();
+            end_all_but(busy);
             return names;
         }
         thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// Ends every descendant of this process and takes their exit statuses. What is
-/// traced or forks while the list is walked may need more than one look.
+/// Ends every descendant of this process and takes their exit statuses.
 pub fn end_now() {
+    end_all_but(&Busy::default());
+}
+
+/// What is traced or forks while the list is walked may need more than one look.
+fn end_all_but(busy: &Busy) {
     loop {
-        reap();
-        let left = descendants(Pid::this());
+        let left = leftovers(busy);
         if left.is_empty() {
             return;
         }
         end_all(&left);
         thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn leftovers(busy: &Busy) -> Vec<Pid> {
+    reap();
+    let mut left = descendants(Pid::this());
+    left.retain(|pid| !busy.pids().contains(pid));
+    left
+}
+
+/// Processes that only take processor time; dropping this ends them.
+#[derive(Debug, Default)]
+pub struct Busy {
+    loops: Vec<Child>,
+}
+
+impl Busy {
+    /// Starts `count` loops. A loop looks now and then whether this process is
+    /// still there, should it be killed before it can end them.
+    pub fn start(count: usize) -> io::Result<Busy> {
+        const LOOP: &str = "while [ -d \"/proc/$PPID\" ]; do
+            i=0; while [ $i -lt 10000 ]; do i=$((i + 1)); done
+        done";
+        let mut busy = Busy::default();
+        for _ in 0..count {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", LOOP]).stdin(Stdio::null());
+            busy.loops.push(command.spawn()?);
+        }
+        Ok(busy)
+    }
+
+    fn pids(&self) -> Vec<Pid> {
+        let pid = |child: &Child| Pid::from_raw(child.id().cast_signed());
+        self.loops.iter().map(pid).collect()
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        for child in &mut self.loops {
+            // Both fail if it is gone already, which is what is wanted.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
@@ -262,6 +318,27 @@ mod tests {
         assert_eq!(parent_in_stat("12 (a) S 7 12 12 0"), Some(7));
         assert_eq!(parent_in_stat("12 (a) R) 9 (x) S 7 12"), Some(7));
         assert_eq!(parent_in_stat("12"), None);
+    }
+
+    #[test]
+    fn busy_loops_take_time_until_they_are_dropped() {
+        let processor_time = |pid: Pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let (_, rest) = stat.rsplit_once(')')?;
+            rest.split_whitespace().nth(11)?.parse::<u64>().ok()
+        };
+        let busy = Busy::start(2).unwrap();
+        let pids = busy.pids();
+        assert_eq!(pids.len(), 2);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while pids.iter().any(|&pid| processor_time(pid) < Some(2)) {
+            assert!(Instant::now() < deadline, "the loops do not run");
+            thread::yield_now();
+        }
+        drop(busy);
+        for pid in pids {
+            assert_eq!(processor_time(pid), None);
+        }
     }
 
     #[test]

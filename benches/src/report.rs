@@ -86,7 +86,7 @@ pub struct Report {
     /// The columns, in order.
     pub runtimes: Vec<String>,
     pub rows: Vec<Row>,
-    /// Runtimes that gave no column, with the reason.
+    /// Runtimes that gave no column and jobs that gave no row, with the reason.
     pub skipped: Vec<(String, String)>,
     /// What was odd: output that is not a row, processes left behind.
     pub remarks: Vec<String>,
@@ -130,6 +130,12 @@ impl Report {
         if !failures.contains(&reason) {
             failures.push(reason);
         }
+    }
+
+    /// Notes a runtime or job that is not measured, here and on the terminal.
+    pub fn skip(&mut self, name: &str, reason: String) {
+        eprintln!("SKIPPED {name}: {reason}");
+        self.skipped.push((name.to_string(), reason));
     }
 
     pub fn remark(&mut self, remark: String) {

@@ -2,8 +2,12 @@
 //!
 //! Three ways: [`Kind::Native`] starts the program as it is; [`Kind::Prefix`] puts
 //! a runtime's command in front of it (`runsc do --`, `runsc-rs do --`), the host's
-//! root being visible inside; [`Kind::Runc`] writes an OCI bundle whose root holds
-//! only the static program, a scratch directory and one file.
+//! root being visible inside; [`Kind::Runc`] writes an OCI bundle. Its root holds
+//! only the static program, a scratch directory and one file, or, for
+//! [whole programs](Runtime::run_program), it is the host's, read-only.
+//!
+//! Neighbours: [`crate::bundle`] writes what `runc` reads, [`crate::process`] runs
+//! the commands.
 
 use std::fs;
 use std::io;
@@ -11,10 +15,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
+use crate::bundle::{Container, HostRootMount};
 use crate::micro::LOWER_FILE_BYTES;
-use crate::process::{self, Output};
+use crate::process::{self, Busy, Outcome, Output};
 
 /// How long a runtime may take to run the program that does nothing.
 const PROBE_LIMIT: Duration = Duration::from_secs(20);
@@ -47,7 +50,26 @@ enum Kind {
     Runc {
         bundle: PathBuf,
         state: PathBuf,
+        root: BundleRoot,
     },
+}
+
+#[derive(Debug, Clone)]
+enum BundleRoot {
+    /// Made for the static program.
+    Own,
+    /// The host's, mounted for each run.
+    Host(HostRootMount),
+}
+
+/// Where and with which environment a whole program runs, the same under each
+/// runtime.
+#[derive(Debug)]
+pub struct Place {
+    /// The working directory, the only one the program may write to.
+    pub directory: PathBuf,
+    /// All of its environment.
+    pub environment: Vec<(String, String)>,
 }
 
 /// The files the jobs need, as paths on the host.
@@ -108,14 +130,25 @@ impl Runtime {
         }
         fs::copy(&files.program, root.join("micro"))?;
         fs::copy(&files.lower, root.join("lower"))?;
-        let kind = Kind::Runc {
-            bundle,
-            state: work.join("runc-state"),
-        };
-        Ok(Runtime {
-            name: "runc".to_string(),
-            kind,
-        })
+        Ok(Runtime::runc_with(bundle, work, BundleRoot::Own))
+    }
+
+    /// `runc` with the host's root, read-only, as the container's.
+    pub fn runc_on_host(work: &Path) -> io::Result<Runtime> {
+        let bundle = work.join("bundle-host");
+        let root = HostRootMount::create(&bundle)?;
+        Ok(Runtime::runc_with(bundle, work, BundleRoot::Host(root)))
+    }
+
+    fn runc_with(bundle: PathBuf, work: &Path, root: BundleRoot) -> Runtime {
+        Runtime {
+            name: RUNC.to_string(),
+            kind: Kind::Runc {
+                bundle,
+                state: work.join("runc-state"),
+                root,
+            },
+        }
     }
 
     /// The command that runs `job`, or `None` if this runtime cannot run it.
@@ -124,31 +157,63 @@ impl Runtime {
             Kind::Native => program_words(job, files, HostRoot::Visible).map(|w| from_words(&w)),
             Kind::Prefix(template) => program_words(job, files, HostRoot::Visible)
                 .map(|program| from_words(&expand(template, &program))),
-            Kind::Runc { bundle, state } => {
+            Kind::Runc { bundle, state, .. } => {
                 match program_words(job, &Files::inside_bundle(), HostRoot::Hidden) {
                     None => None,
                     Some(words) => {
-                        let config = bundle_config(&words, nix::unistd::geteuid().as_raw());
-                        fs::write(bundle.join("config.json"), config.to_string())?;
-                        let mut command = Command::new("runc");
-                        command
-                            .arg("--root")
-                            .arg(state)
-                            .arg("run")
-                            .arg("--bundle")
-                            .arg(bundle);
-                        command.arg(CONTAINER_ID);
-                        Some(command)
+                        Container::of_static_program(&words).write(bundle)?;
+                        Some(runc_run(bundle, state))
                     }
                 }
             }
         })
     }
 
+    /// Runs a program of the host's root to its end, beside the loops of `busy`.
+    pub fn run_program(
+        &self,
+        words: &[String],
+        place: &Place,
+        busy: &Busy,
+        limit: Duration,
+    ) -> io::Result<Outcome> {
+        let mut command = match &self.kind {
+            Kind::Native => from_words(words),
+            Kind::Prefix(template) => from_words(&expand(template, words)),
+            Kind::Runc {
+                bundle,
+                state,
+                root: BundleRoot::Host(root),
+            } => {
+                Container::on_host_root(words, place, root).write(bundle)?;
+                runc_run(bundle, state)
+            }
+            Kind::Runc { .. } => {
+                let reason = "the bundle holds only the static program";
+                return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
+            }
+        };
+        command.current_dir(&place.directory).env_clear();
+        let environment = place.environment.iter().map(|(name, value)| (name, value));
+        command.envs(environment);
+        let run = || process::run_beside(busy, command, Output::Capture, limit);
+        let outcome = match &self.kind {
+            Kind::Runc {
+                root: BundleRoot::Host(root),
+                ..
+            } => root.while_mounted(run)?,
+            _ => run(),
+        }?;
+        if outcome.status.is_none() {
+            self.clean_up();
+        }
+        Ok(outcome)
+    }
+
     /// Takes away what a run that was ended from outside leaves in state folders.
     pub fn clean_up(&self) {
         if let Kind::Runc { state, .. } = &self.kind {
-            let mut delete = Command::new("runc");
+            let mut delete = Command::new(RUNC);
             delete
                 .arg("--root")
                 .arg(state)
@@ -166,8 +231,22 @@ impl Runtime {
             Ok(None) => return Err("cannot run a program".to_string()),
             Err(e) => return Err(format!("cannot be prepared: {e}")),
         };
-        let program = command.get_program().to_string_lossy().into_owned();
-        match process::run(command, Output::Capture, PROBE_LIMIT) {
+        self.judge(process::run(command, Output::Capture, PROBE_LIMIT))
+    }
+
+    /// The same with the host's `true`.
+    pub fn probe_program(&self, place: &Place) -> Result<(), String> {
+        let words = ["/bin/true".to_string()];
+        self.judge(self.run_program(&words, place, &Busy::default(), PROBE_LIMIT))
+    }
+
+    fn judge(&self, result: io::Result<Outcome>) -> Result<(), String> {
+        let program = match &self.kind {
+            Kind::Native => "the program",
+            Kind::Prefix(template) => template.first().map_or("", String::as_str),
+            Kind::Runc { .. } => RUNC,
+        };
+        match result {
             Ok(outcome) if outcome.success() => Ok(()),
             Ok(outcome) => {
                 self.clean_up();
@@ -179,6 +258,7 @@ impl Runtime {
     }
 }
 
+const RUNC: &str = "runc";
 const CONTAINER_ID: &str = "side-by-side";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,40 +324,12 @@ fn from_words(words: &[String]) -> Command {
     command
 }
 
-/// A bundle as Docker would write it, less what costs a benchmark nothing to miss:
-/// own namespaces, no capabilities, no seccomp profile.
-fn bundle_config(words: &[String], euid: u32) -> Value {
-    let mut namespaces: Vec<Value> = ["pid", "network", "ipc", "uts", "mount"]
-        .iter()
-        .map(|kind| json!({"type": kind}))
-        .collect();
-    let mut linux = json!({});
-    if euid != 0 {
-        namespaces.push(json!({"type": "user"}));
-        let egid = nix::unistd::getegid().as_raw();
-        linux["uidMappings"] = json!([{"containerID": 0, "hostID": euid, "size": 1}]);
-        linux["gidMappings"] = json!([{"containerID": 0, "hostID": egid, "size": 1}]);
-    }
-    linux["namespaces"] = json!(namespaces);
-    json!({
-        "ociVersion": "1.0.2",
-        "process": {
-            "terminal": false,
-            "user": {"uid": 0, "gid": 0},
-            "args": words,
-            "env": ["PATH=/"],
-            "cwd": "/",
-            "noNewPrivileges": true,
-        },
-        "root": {"path": "rootfs", "readonly": false},
-        "hostname": "side-by-side",
-        "mounts": [
-            {"destination": "/proc", "type": "proc", "source": "proc"},
-            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
-             "options": ["nosuid", "strictatime", "mode=755", "size=64k"]},
-        ],
-        "linux": linux,
-    })
+fn runc_run(bundle: &Path, state: &Path) -> Command {
+    let mut command = Command::new(RUNC);
+    command.arg("--root").arg(state);
+    command.arg("run").arg("--bundle").arg(bundle);
+    command.arg(CONTAINER_ID);
+    command
 }
 
 #[cfg(test)]
@@ -323,21 +375,18 @@ mod tests {
     }
 
     #[test]
-    fn only_ordinary_users_get_a_user_namespace() {
-        let root = bundle_config(&words("/micro noop"), 0);
-        assert_eq!(root["process"]["args"], json!(["/micro", "noop"]));
-        assert!(root["linux"]["uidMappings"].is_null());
-        let user = bundle_config(&words("/micro noop"), 1000);
-        assert_eq!(user["linux"]["uidMappings"][0]["hostID"], 1000);
-        let namespaces = user["linux"]["namespaces"].as_array().unwrap();
-        assert!(namespaces.contains(&json!({"type": "user"})));
-    }
-
-    #[test]
     fn a_missing_runtime_says_so() {
         let files = Files::inside_bundle();
         let reason = Runtime::prefix("x", "/nonexistent/runtime do --")
             .probe(&files)
+            .unwrap_err();
+        assert_eq!(reason, "no `/nonexistent/runtime` here");
+        let place = Place {
+            directory: "/".into(),
+            environment: Vec::new(),
+        };
+        let reason = Runtime::prefix("x", "/nonexistent/runtime do --")
+            .probe_program(&place)
             .unwrap_err();
         assert_eq!(reason, "no `/nonexistent/runtime` here");
     }

@@ -4,16 +4,17 @@
 //! The parts live in the library; here is only the order of things: build, probe,
 //! rounds, report. See `benches/README.md` for how to read the table.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 
+use runsc_benches::machine;
 use runsc_benches::micro::{self, Measured};
+use runsc_benches::options::{self, Columns, Outputs};
 use runsc_benches::process::{self, Output};
-use runsc_benches::report::{NATIVE, OURS, RUNSC, Report, Unit};
+use runsc_benches::report::{Report, Unit};
 use runsc_benches::runtime::{Files, Job, Runtime};
 
 /// Set runtimes side by side: system calls, start-up, memory.
@@ -28,20 +29,8 @@ struct Options {
     /// Only these rows of the micro-benchmark (comma-separated).
     #[arg(long, value_delimiter = ',')]
     rows: Vec<String>,
-    /// Only these runtimes, of native, runc, runsc, ours and those of --extra.
-    #[arg(long, value_delimiter = ',')]
-    runtimes: Vec<String>,
-    /// Our command; the program's words follow it, or stand for `{}`.
-    /// Default: runsc-rs of the release build, `--platform=ptrace do --`.
-    #[arg(long, value_name = "TEMPLATE")]
-    ours_command: Option<String>,
-    /// gVisor's command. Default: `runsc --platform=ptrace --network=none
-    /// --ignore-cgroups do --`, with --rootless for ordinary users.
-    #[arg(long, value_name = "TEMPLATE")]
-    runsc_command: Option<String>,
-    /// A further column, for example `systrap=target/release/runsc-rs do --`.
-    #[arg(long, value_name = "NAME=TEMPLATE")]
-    extra: Vec<String>,
+    #[command(flatten)]
+    columns: Columns,
     /// Whole commands timed per runtime and round; 0 leaves the start-up rows out.
     #[arg(long, default_value_t = 5)]
     startups: u32,
@@ -55,12 +44,8 @@ struct Options {
     /// target directory.
     #[arg(long)]
     work_dir: Option<PathBuf>,
-    /// Write everything, with each sample, as JSON.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Write the table as Markdown.
-    #[arg(long, value_name = "FILE")]
-    markdown: Option<PathBuf>,
+    #[command(flatten)]
+    outputs: Outputs,
 }
 
 fn main() -> Result<()> {
@@ -68,30 +53,27 @@ fn main() -> Result<()> {
     if options.rounds == 0 {
         bail!("--rounds must be at least 1");
     }
-    let target = target_directory()?;
-    let work = options
-        .work_dir
-        .clone()
-        .unwrap_or_else(|| target.join("side-by-side"));
-    fs::create_dir_all(&work).with_context(|| format!("cannot make {}", work.display()))?;
-    let work = work.canonicalize()?;
+    let target = options::target_directory()?;
+    let work = options::work_directory(options.work_dir.as_deref(), &target)?;
     process::become_subreaper().context("cannot become the subreaper of the runtimes")?;
 
     let program = micro::build(&work)?;
     let files = Files::create(program, &work)
         .with_context(|| format!("cannot write files in {}", work.display()))?;
     let mut report = Report {
-        machine: machine(),
+        machine: machine::facts(),
         ..Report::default()
     };
     report.method.push(format!(
         "{} rounds, {} ms a row, {} starts a round",
         options.rounds, options.budget_ms, options.startups
     ));
-    let runtimes = choose(&options, &target, &files, &work, &mut report)?;
-    if runtimes.is_empty() {
-        bail!("no runtime to measure:{}", report.text());
-    }
+    let runc = (
+        Runtime::runc(&files, &work)?,
+        "runc run, bundle with the static program",
+    );
+    let candidates = options.columns.candidates(&target, &work, runc)?;
+    let runtimes = options::choose(candidates, |runtime| runtime.probe(&files), &mut report)?;
 
     for round in 0..options.rounds {
         // A different one begins each round, so that none always comes after the same.
@@ -106,101 +88,10 @@ fn main() -> Result<()> {
             one_round(&options, runtime, &files, &mut report)?;
         }
     }
-    report.machine.push(format!("load afterwards: {}", load()));
+    let load = machine::load();
+    report.machine.push(format!("load afterwards: {load}"));
     report.finish();
-
-    print!("{}", report.text());
-    if let Some(path) = &options.json {
-        write(path, &serde_json::to_string_pretty(&report)?)?;
-    }
-    if let Some(path) = &options.markdown {
-        write(path, &report.markdown())?;
-    }
-    Ok(())
-}
-
-fn write(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// The cargo target directory this program was built into.
-fn target_directory() -> Result<PathBuf> {
-    let own = std::env::current_exe().context("cannot find the own program")?;
-    let target = own.parent().and_then(Path::parent);
-    target
-        .map(Path::to_path_buf)
-        .context("the own program lies outside a target directory")
-}
-
-/// The runtimes that work here, columns in order; the others are noted as skipped.
-fn choose(
-    options: &Options,
-    target: &Path,
-    files: &Files,
-    work: &Path,
-    report: &mut Report,
-) -> Result<Vec<Runtime>> {
-    let runsc = options.runsc_command.clone().unwrap_or_else(|| {
-        let rootless = if nix::unistd::geteuid().is_root() {
-            ""
-        } else {
-            " --rootless"
-        };
-        format!(
-            "runsc --root={} --platform=ptrace --network=none --ignore-cgroups{rootless} do --",
-            work.join("runsc-state").display()
-        )
-    });
-    let ours = options.ours_command.clone().unwrap_or_else(|| {
-        format!(
-            "{} --platform=ptrace do --",
-            target.join("release/runsc-rs").display()
-        )
-    });
-    let mut candidates = vec![
-        (Runtime::native(), String::new()),
-        (
-            Runtime::runc(files, work)?,
-            "runc run, bundle with the static program".to_string(),
-        ),
-        (Runtime::prefix(RUNSC, &runsc), runsc),
-        (Runtime::prefix(OURS, &ours), ours),
-    ];
-    for extra in &options.extra {
-        let (name, template) = extra
-            .split_once('=')
-            .with_context(|| format!("--extra {extra}: expected NAME=TEMPLATE"))?;
-        if candidates.iter().any(|(runtime, _)| runtime.name == name) {
-            bail!("--extra {extra}: there is a runtime {name} already");
-        }
-        candidates.push((Runtime::prefix(name, template), template.to_string()));
-    }
-    for name in &options.runtimes {
-        if !candidates.iter().any(|(runtime, _)| runtime.name == *name) {
-            bail!("--runtimes: there is no runtime {name}");
-        }
-    }
-
-    let mut runtimes = Vec::new();
-    for (runtime, command) in candidates {
-        if !options.runtimes.is_empty() && !options.runtimes.contains(&runtime.name) {
-            continue;
-        }
-        match runtime.probe(files) {
-            Ok(()) => {
-                if runtime.name != NATIVE {
-                    report.method.push(format!("{}: {command}", runtime.name));
-                }
-                report.runtimes.push(runtime.name.clone());
-                runtimes.push(runtime);
-            }
-            Err(reason) => {
-                eprintln!("SKIPPED {}: {reason}", runtime.name);
-                report.skipped.push((runtime.name, reason));
-            }
-        }
-    }
-    Ok(runtimes)
+    options.outputs.deliver(&report)
 }
 
 fn one_round(
@@ -343,32 +234,4 @@ fn memory(runtime: &Runtime, files: &Files, report: &mut Report) -> Result<()> {
     process::end_now();
     runtime.clean_up();
     Ok(())
-}
-
-fn machine() -> Vec<String> {
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let cpu = read("/proc/cpuinfo")
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("model name")?
-                .split_once(':')
-                .map(|(_, v)| v.trim().to_string())
-        })
-        .unwrap_or_else(|| "unknown processor".to_string());
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    vec![
-        format!(
-            "Linux {}, {cpu}, {cores} cores",
-            read("/proc/sys/kernel/osrelease").trim()
-        ),
-        format!("load before: {}", load()),
-    ]
-}
-
-fn load() -> String {
-    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split_whitespace()
-        .take(3)
-        .collect::<Vec<_>>()
-        .join(" ")
 }
