@@ -175,6 +175,60 @@ pub fn cpuid(leaf: u32, sub: u32) -> [u32; 4] {
     [r.eax, r.ebx, r.ecx, r.edx]
 }
 
+/// The processor's extended-state features that the kernel has switched on (XCR0).
+#[cfg(target_arch = "x86_64")]
+pub fn enabled_features() -> u64 {
+    const OSXSAVE: u32 = 1 << 27;
+    const X87_SSE: u64 = 0b11;
+    if cpuid(1, 0)[2] & OSXSAVE == 0 {
+        return X87_SSE;
+    }
+    let (low, high): (u32, u32);
+    // SAFETY: the kernel has enabled XGETBV, as CPUID says; it reads a register.
+    unsafe {
+        std::arch::asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high,
+            options(nomem, nostack, preserves_flags));
+    }
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// Whether user code may read and set %fs and %gs bases (HWCAP2_FSGSBASE, asm/hwcap2.h).
+#[cfg(target_arch = "x86_64")]
+pub fn has_fsgsbase() -> bool {
+    const HWCAP2_FSGSBASE: u64 = 1 << 1;
+    // SAFETY: no memory is passed.
+    unsafe { libc::getauxval(libc::AT_HWCAP2) & HWCAP2_FSGSBASE != 0 }
+}
+
+/// Whether the processor has the instructions of BMI2 (CPUID leaf 7, ebx bit 8).
+#[cfg(target_arch = "x86_64")]
+pub fn has_bmi2() -> bool {
+    cpuid(7, 0)[1] & 1 << 8 != 0
+}
+
+/// Where the C library has registered the calling thread's rseq area: address, length, signature
+/// (rseq(2)). None where it is too old to.
+pub fn rseq_area() -> Option<(u64, u64, u64)> {
+    const SIGNATURE: u64 = 0x5305_3053;
+    let symbol = |name: &std::ffi::CStr| {
+        // SAFETY: the name is terminated; the default scope is searched.
+        let at = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+        (!at.is_null()).then_some(at)
+    };
+    let offset: *const isize = symbol(c"__rseq_offset")?.cast();
+    let size: *const u32 = symbol(c"__rseq_size")?.cast();
+    // SAFETY: glibc's ptrdiff_t, set at start-up.
+    let offset = unsafe { *offset };
+    // SAFETY: glibc's unsigned int, set at start-up.
+    let size = unsafe { *size };
+    let base: u64;
+    // SAFETY: the first word of the thread control block is its own address (x86-64 TLS ABI).
+    unsafe { std::arch::asm!("mov {}, fs:[0]", out(reg) base, options(nostack, readonly)) };
+    const MIN_LEN: u64 = 32;
+    let len = u64::from(size).max(MIN_LEN);
+    Some((base.wrapping_add_signed(offset as i64), len, SIGNATURE))
+}
+
 /// The time-stamp counter.
 #[cfg(target_arch = "x86_64")]
 pub fn time_stamp() -> u64 {

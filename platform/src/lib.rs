@@ -16,6 +16,7 @@ pub mod memory;
 pub mod process;
 pub mod ptrace;
 pub mod seccomp;
+pub mod systrap;
 pub mod terminal;
 pub mod traits;
 

@@ -198,6 +198,13 @@ pub trait Worker {
     /// Waits for a trap of any of this worker's contexts, or for a wake. Sleeping costs nothing; a
     /// poll costs a host call only if something runs.
     fn wait(&mut self, mode: Wait) -> Result<Event>;
+
+    /// Right after `resume` of this context: waits a moment for its trap, where that is cheaper
+    /// than going to `wait`, while `idle` says that there is nothing else to do. True: it trapped,
+    /// and `wait` will not say so again.
+    fn linger(&mut self, _context: ContextId, _idle: &dyn Fn() -> bool) -> bool {
+        false
+    }
 }
 
 /// Wakes a worker out of [`Worker::wait`].
@@ -235,6 +242,56 @@ pub trait Context: Send {
 
     /// A handle for other threads to interrupt guest code.
     fn kicker(&self) -> Arc<dyn Kicker>;
+
+    /// Where to publish what this thread's calls are answered with in place; None on a platform
+    /// that answers nothing so. Nothing is published for a new context.
+    fn answers(&self) -> Option<Arc<dyn Answers>> {
+        None
+    }
+}
+
+/// Calls without arguments that may be answered without a trap, from a published value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Getpid,
+    Gettid,
+    Getppid,
+    Getuid,
+    Geteuid,
+    Getgid,
+    Getegid,
+}
+
+impl Answer {
+    pub const ALL: [Answer; 7] = [
+        Answer::Getpid,
+        Answer::Gettid,
+        Answer::Getppid,
+        Answer::Getuid,
+        Answer::Geteuid,
+        Answer::Getgid,
+        Answer::Getegid,
+    ];
+
+    /// The system-call number.
+    pub const fn call(self) -> i64 {
+        match self {
+            Answer::Getpid => libc::SYS_getpid,
+            Answer::Gettid => libc::SYS_gettid,
+            Answer::Getppid => libc::SYS_getppid,
+            Answer::Getuid => libc::SYS_getuid,
+            Answer::Geteuid => libc::SYS_geteuid,
+            Answer::Getgid => libc::SYS_getgid,
+            Answer::Getegid => libc::SYS_getegid,
+        }
+    }
+}
+
+/// What a context's calls are answered with in place. From any thread, at any time; a guest that
+/// changes the published values only deceives itself.
+pub trait Answers: Send + Sync {
+    /// The value that the call gives from now on; None: it traps.
+    fn publish(&self, answer: Answer, value: Option<u32>);
 }
 
 /// Interrupts a running context from any thread.

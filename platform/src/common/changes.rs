@@ -70,11 +70,12 @@ impl Changes {
 
     /// Carries out what is queued by `carry`. A change the host refuses is dropped and its range
     /// unmapped; those after it stay queued. `user`: lowest and highest (exclusive) address that
-    /// may be changed.
+    /// may be changed. `carry` also hears whether anything is retired by it: then it must not
+    /// return before the host has really done it.
     pub fn flush(
         &self,
         user: (u64, u64),
-        mut carry: impl FnMut(&[Command]) -> Result<Carried>,
+        mut carry: impl FnMut(&[Command], bool) -> Result<Carried>,
     ) -> Result<()> {
         let mut ops = {
             let mut queue = self.queue.lock();
@@ -93,7 +94,8 @@ impl Changes {
             }
             commands.push(command(&queued.op));
         }
-        let (done, failure) = carry(&commands)?;
+        let retires = ops.iter().any(|queued| !queued.retired.is_empty());
+        let (done, failure) = carry(&commands, retires)?;
         let Some(source) = failure else {
             return Ok(());
         };
@@ -106,7 +108,7 @@ impl Changes {
         // What was there must not stay: its memory may be reused, or be meant to be written no more.
         let (addr, len) = range(&failed.op);
         let unmap = HostOp::Unmap { addr, len };
-        if carry(&[command(&unmap)])?.1.is_some() {
+        if carry(&[command(&unmap)], retires)?.1.is_some() {
             // Nor even that: nothing of this address space runs any more until it goes.
             failed.op = unmap;
             self.put_back(VecDeque::from([failed]));

@@ -94,6 +94,14 @@ impl Kick {
         }
     }
 
+    /// Sends the signal again if a kick came since `start`: the first one may have found the thread
+    /// still waiting for its answer, for which it means nothing.
+    pub fn repeat(&self) {
+        if self.state.load(Ordering::SeqCst) == RUN_KICKED {
+            self.signal();
+        }
+    }
+
     fn signal(&self) {
         let target = self.target.lock();
         if let Some((tgid, tid)) = *target {

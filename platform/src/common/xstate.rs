@@ -24,6 +24,27 @@ pub(crate) struct XState {
 }
 
 impl XState {
+    /// What XSAVE writes for the features that need no permission by arch_prctl(2), but for
+    /// protection keys, which stubs do not switch.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn of_processor() -> XState {
+        const WITHOUT_PKRU: u64 = 0xff;
+        // CPUID leaf 0xd: eax and edx the features, sub-leaves size and offset of each.
+        let [low, _, _, high] = crate::host::cpuid(0xd, 0);
+        let supported = u64::from(high) << 32 | u64::from(low);
+        let features = crate::host::enabled_features() & supported & WITHOUT_PKRU;
+        let mut size = HEADER_END;
+        for feature in (2..8).filter(|n| features & 1 << n != 0) {
+            let [len, offset, ..] = crate::host::cpuid(0xd, feature);
+            size = size.max((offset + len) as usize);
+        }
+        XState {
+            size,
+            features,
+            mxcsr_mask: 0xffff,
+        }
+    }
+
     /// A buffer of the host's size with nothing in it that the host refuses. What the input is too
     /// short to hold is in its initial state.
     pub(crate) fn sanitise(&self, input: &[u8]) -> Vec<u8> {

@@ -84,7 +84,8 @@ impl SpaceCore {
     /// afterwards.
     pub fn flush(&self, memory: &StubMemory, slot: u64, tid: i32) -> Result<()> {
         let user = (Layout::USER_START, memory.layout.user_end);
-        self.changes
-            .flush(user, |commands| command::batch(memory, slot, tid, commands))
+        self.changes.flush(user, |commands, _| {
+            command::batch(memory, slot, tid, commands)
+        })
     }
 }

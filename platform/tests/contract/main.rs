@@ -5,7 +5,8 @@
 //! which is how a Sentry runs. A platform that does not work on this machine is reported, loudly,
 //! as skipped.
 //!
-//! `cargo test --test contract -- WORD` runs the cases whose name contains WORD.
+//! `cargo test --test contract -- WORD` runs the cases whose name contains WORD; with
+//! `RUNSC_RS_PLATFORM=NAME` only on that platform.
 
 #![allow(
     clippy::unwrap_used,
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use runsc_platform::Platform;
 use runsc_platform::memory::install_fault_handler;
 use runsc_platform::ptrace::PtracePlatform;
+use runsc_platform::systrap::{InPlace, Options, SystrapPlatform};
 
 /// A test: name and body.
 pub type Case = (&'static str, fn(Arc<dyn Platform>));
@@ -37,7 +39,16 @@ type Maker = (
     fn() -> Result<Arc<dyn Platform>, runsc_platform::Error>,
 );
 
-const PLATFORMS: &[Maker] = &[("ptrace", || Ok(Arc::new(PtracePlatform::new()?)))];
+const PLATFORMS: &[Maker] = &[
+    ("ptrace", || Ok(Arc::new(PtracePlatform::new()?))),
+    ("systrap", || {
+        let options = Options {
+            workers: 2,
+            in_place: InPlace::Answer,
+        };
+        Ok(Arc::new(SystrapPlatform::new(options)?))
+    }),
+];
 
 /// Argument that makes this program a Sentry to be killed.
 pub const SPIN: &str = "spin-for-ever";
@@ -52,9 +63,10 @@ fn main() {
         return threads::spin_for_ever(maker.1().unwrap());
     }
     let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
+    let filter = filter.as_deref();
     install_fault_handler().unwrap();
-    let confined = confined(|| run_all("as a Sentry runs", filter.as_deref()));
-    let plain = run_all("as the caller", filter.as_deref());
+    let confined = confined(|| run_all("as a Sentry runs", filter));
+    let plain = run_all("as the caller", filter);
     let confined = confined.unwrap_or_else(|why| {
         println!("!!! SKIPPED: running without capabilities: {why}");
         true
@@ -75,7 +87,11 @@ fn run_all(how: &str, filter: Option<&str>) -> bool {
     .filter(|(name, _)| filter.is_none_or(|word| name.contains(word)))
     .collect();
     let mut failed = Vec::new();
+    let only = std::env::var("RUNSC_RS_PLATFORM").ok();
     for (name, make) in PLATFORMS {
+        if only.as_ref().is_some_and(|only| only != name) {
+            continue;
+        }
         if let Err(error) = make() {
             println!("!!! SKIPPED: platform {name}, {how}: {error}");
             continue;

@@ -1,0 +1,427 @@
+//! A guest thread.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use super::Shared as Platform;
+use super::layout::area;
+use super::process::{Mourner, Stub, Wait};
+use super::shared::{
+    Shared, exit, futex_wait, futex_wake, kind, load_registers, state, store_registers,
+};
+use super::space::{Home, SpaceCore};
+use super::thread::Thread;
+use super::worker;
+use crate::arch::{FpState, Registers};
+use crate::common::bpf::{AUDIT_ARCH_X86_64, VSYSCALL_PAGE};
+use crate::common::kick::Kick;
+use crate::common::regs;
+use crate::{Access, Answer, Answers, Context, ContextId, Error, Fault, Kicker, Result, Trap};
+
+/// What workers know of a context.
+pub(super) struct Run {
+    pub id: ContextId,
+    pub area: Shared,
+    pub kick: Arc<Kick>,
+    pub stub: Arc<Stub>,
+    pub thread: Arc<Thread>,
+    platform: Arc<Platform>,
+    /// Resumed and not reported since.
+    pub running: AtomicBool,
+    /// Why it stopped without having run.
+    early: Mutex<Option<Trap>>,
+    /// The worker that reports it.
+    pub worker: std::sync::atomic::AtomicUsize,
+}
+
+impl Run {
+    /// Whether it has trapped, or never will again.
+    pub fn has_stopped(&self) -> bool {
+        self.thread.has_stopped() || self.stub.is_dead()
+    }
+
+    /// Takes the stop in. False if somebody else was faster.
+    pub fn claim(&self) -> bool {
+        let claimed = self.running.swap(false, Ordering::AcqRel);
+        if claimed {
+            self.kick.trapped();
+        }
+        claimed
+    }
+}
+
+impl Mourner for Run {
+    fn died(&self) {
+        self.platform
+            .ring(self.worker.load(Ordering::Relaxed), worker::Ring::Look);
+    }
+}
+
+pub(super) struct SystrapContext {
+    run: Arc<Run>,
+    space: Arc<SpaceCore>,
+    platform: Arc<Platform>,
+    /// Registers as last published, if they are still what the area holds.
+    published: Option<Registers>,
+    answers: Arc<Published>,
+}
+
+impl SystrapContext {
+    pub fn new(
+        platform: &Arc<Platform>,
+        space: Arc<SpaceCore>,
+        stub: Arc<Stub>,
+        thread: Arc<Thread>,
+    ) -> Self {
+        let area = thread.area;
+        let init = platform.memory.layout.data() + super::layout::data::FP_INIT;
+        area.u64(area::FP_AT).store(init, Ordering::Relaxed);
+        area.u32(area::STEP).store(0, Ordering::Relaxed);
+        for answer in Answer::ALL {
+            answer_word(&area, answer).store(NO_ANSWER, Ordering::Relaxed);
+        }
+        let kick = Arc::new(Kick::new(stub.pid, thread.tid));
+        space.add_kick(&kick);
+        let run = Arc::new(Run {
+            id: platform.next_context(),
+            area,
+            kick,
+            stub,
+            thread,
+            platform: platform.clone(),
+            running: AtomicBool::new(false),
+            early: Mutex::new(None),
+            worker: Default::default(),
+        });
+        let mourner: Arc<dyn Mourner> = run.clone();
+        let mut mourners = run.stub.mourners.lock();
+        mourners.retain(|mourner| mourner.strong_count() > 0);
+        mourners.push(Arc::downgrade(&mourner));
+        drop(mourners);
+        SystrapContext {
+            answers: Arc::new(Published {
+                area: Mutex::new(Some(area)),
+            }),
+            run,
+            space,
+            platform: platform.clone(),
+            published: None,
+        }
+    }
+
+    /// Fails unless the guest thread is stopped.
+    fn at_rest(&self) -> Result<()> {
+        if self.run.stub.is_dead() {
+            return Err(Error::Gone);
+        }
+        if self.run.running.load(Ordering::Acquire) {
+            return Err(Error::Host {
+                what: "a context was used while it runs",
+                source: std::io::Error::from_raw_os_error(libc::EBUSY),
+            });
+        }
+        Ok(())
+    }
+
+    fn carry_out_pending(&self) -> Result<()> {
+        if !self.space.changes.pending() {
+            return Ok(());
+        }
+        let wait = match self.platform.shares_core(&self.run.thread) {
+            true => Wait::Sleep,
+            false => {
+                // The mapper wants the core.
+                park(&self.run.area);
+                Wait::Spin
+            }
+        };
+        self.space.flush(&self.run.stub, wait)
+    }
+
+    /// Has the thread write down FP state that is still in its processor. Gives where it is.
+    fn fp_place(&self) -> Result<u64> {
+        let area = &self.run.area;
+        let word = area.u32(area::STATE);
+        let place = || area.u64(area::FP_AT).load(Ordering::Acquire);
+        if place() != 0 {
+            return Ok(place());
+        }
+        let old = word.swap(state::SAVE_FP, Ordering::SeqCst);
+        if old == state::PARKED {
+            futex_wake(word);
+        }
+        let shared = self.platform.shares_core(&self.run.thread);
+        let mut spins = if shared { 0 } else { 10_000 };
+        while word.load(Ordering::Acquire) == state::SAVE_FP {
+            if self.run.stub.is_dead() {
+                return Err(Error::Gone);
+            }
+            if spins > 0 {
+                spins -= 1;
+                std::hint::spin_loop();
+            } else {
+                futex_wait(word, state::SAVE_FP, 100);
+            }
+        }
+        Ok(place())
+    }
+
+    fn read_fp(&self, place: u64) -> FpState {
+        let layout = &self.platform.memory.layout;
+        let len = self.platform.memory.xstate.size.next_multiple_of(8);
+        let offset = place.wrapping_sub(layout.area(self.run.thread.index)) & !7;
+        // Anywhere else: the initial state, or a guest that deceives itself.
+        if offset > super::layout::AREA_LEN - len as u64 {
+            return FpState::initial();
+        }
+        let mut bytes = self.run.area.read(offset, len);
+        bytes.truncate(self.platform.memory.xstate.size);
+        FpState::from_bytes(self.platform.memory.xstate.sanitise(&bytes))
+    }
+
+    fn published_trap(&self, regs: &mut Registers) -> Trap {
+        let area = &self.run.area;
+        *regs = load_registers(area);
+        let word = |offset| area.u32(offset).load(Ordering::Relaxed);
+        match word(area::KIND) {
+            kind::SYSCALL => self.published_call(regs),
+            kind::FAULT => Trap::Fault(self.published_fault(regs)),
+            _ => {
+                regs.orig_rax = u64::MAX;
+                Trap::Interrupted
+            }
+        }
+    }
+
+    fn published_call(&self, regs: &mut Registers) -> Trap {
+        let area = &self.run.area;
+        regs.orig_rax = regs.rax;
+        // Through a patched site, not by a signal.
+        if area.u32(area::SIGNO).load(Ordering::Relaxed) == 0 {
+            regs.rax = -i64::from(libc::ENOSYS) as u64;
+            return Trap::Syscall;
+        }
+        let at = area.u64(area::SI_ADDR).load(Ordering::Relaxed);
+        let arch = area.u32(area::SI_ARCH).load(Ordering::Relaxed);
+        let fault = |code, addr, access| {
+            Trap::Fault(Fault {
+                signal: libc::SIGSEGV,
+                code,
+                addr,
+                access,
+            })
+        };
+        if at >= VSYSCALL_PAGE {
+            // The host has carried out the `ret` of that page.
+            regs.rip = at;
+            regs.rsp = regs.rsp.wrapping_sub(8);
+            regs.orig_rax = u64::MAX;
+            return fault(SEGV_MAPERR, at, Some(Access::Execute));
+        }
+        if arch != AUDIT_ARCH_X86_64 {
+            // `int 0x80`: what a gate that user code may not use raises.
+            const INT_80_LEN: u64 = 2;
+            regs.rip = regs.rip.wrapping_sub(INT_80_LEN);
+            regs.orig_rax = u64::MAX;
+            return fault(SI_KERNEL, 0, None);
+        }
+        regs.rax = -i64::from(libc::ENOSYS) as u64;
+        Trap::Syscall
+    }
+
+    fn published_fault(&self, regs: &mut Registers) -> Fault {
+        let area = &self.run.area;
+        regs.orig_rax = u64::MAX;
+        let signal = area.u32(area::SIGNO).load(Ordering::Relaxed) as i32;
+        let code = area.u32(area::SI_CODE).load(Ordering::Relaxed) as i32;
+        let addr = area.u64(area::SI_ADDR).load(Ordering::Relaxed);
+        let err = area.u64(area::ERR).load(Ordering::Relaxed);
+        let trap = area.u64(area::TRAPNO).load(Ordering::Relaxed);
+        // The page-fault error code (Intel SDM vol. 3 §4.7): bit 1 a write, bit 4 a fetch.
+        let access = (trap == PAGE_FAULT).then_some(match err {
+            err if err & 1 << 4 != 0 => Access::Execute,
+            err if err & 1 << 1 != 0 => Access::Write,
+            _ => Access::Read,
+        });
+        Fault {
+            signal,
+            code,
+            addr,
+            access,
+        }
+    }
+}
+
+const SEGV_MAPERR: i32 = 1;
+const SI_KERNEL: i32 = 0x80;
+const PAGE_FAULT: u64 = 14;
+
+/// Makes a thread that looks for its answer sleep instead.
+pub(super) fn park(area: &Shared) {
+    let _ = area.u32(area::STATE).compare_exchange(
+        state::TRAPPED,
+        state::PARKED,
+        Ordering::AcqRel,
+        Ordering::Relaxed,
+    );
+}
+
+impl Context for SystrapContext {
+    fn id(&self) -> ContextId {
+        self.run.id
+    }
+
+    fn resume(&mut self, regs: &Registers) -> Result<()> {
+        self.at_rest()?;
+        let (clean, fault) = regs::sanitise(regs);
+        let run = &self.run;
+        let early = loop {
+            self.carry_out_pending()?;
+            if let Some(fault) = fault {
+                break Some(Trap::Fault(fault));
+            }
+            if !run.kick.start() {
+                break Some(Trap::Interrupted);
+            }
+            if !self.space.changes.pending() {
+                break None;
+            }
+            run.kick.not_started();
+        };
+        let me = worker::current();
+        *run.early.lock() = None;
+        run.worker.store(me, Ordering::Relaxed);
+        if let Some(trap) = early {
+            self.published = Some(*regs);
+            *run.early.lock() = Some(trap);
+            run.running.store(true, Ordering::Release);
+            self.platform.report(me, run.clone());
+            return Ok(());
+        }
+        let area = &run.area;
+        let only_result = self.published.take().is_some_and(|old| {
+            Registers {
+                rax: regs.rax,
+                ..old
+            } == *regs
+        });
+        if only_result {
+            area.u64(area::RAX).store(clean.rax, Ordering::Relaxed);
+        } else {
+            store_registers(area, &clean);
+            area.u32(area::EXIT).store(exit::FULL, Ordering::Relaxed);
+        }
+        self.platform.about_to_run(me, run);
+        run.running.store(true, Ordering::SeqCst);
+        let word = area.u32(area::STATE);
+        if word.swap(state::RESUME, Ordering::SeqCst) == state::PARKED {
+            futex_wake(word);
+        }
+        run.kick.repeat();
+        self.platform.watch(me, run.clone());
+        Ok(())
+    }
+
+    fn trap(&mut self, regs: &mut Registers) -> Result<Trap> {
+        self.at_rest()?;
+        if let Some(trap) = *self.run.early.lock() {
+            if let Some(published) = self.published {
+                *regs = published;
+            }
+            regs.orig_rax = u64::MAX;
+            // The area does not hold them.
+            self.published = None;
+            return Ok(trap);
+        }
+        let trap = self.published_trap(regs);
+        self.published = (trap == Trap::Syscall).then_some(*regs);
+        Ok(trap)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.at_rest()?;
+        self.carry_out_pending()
+    }
+
+    fn fp_state(&mut self) -> Result<FpState> {
+        self.at_rest()?;
+        let place = self.fp_place()?;
+        Ok(self.read_fp(place))
+    }
+
+    fn set_fp_state(&mut self, new: &FpState) -> Result<()> {
+        self.at_rest()?;
+        let area = &self.run.area;
+        let bytes = self.platform.memory.xstate.sanitise(new.as_bytes());
+        if bytes.len() as u64 > area::FP_LEN {
+            return Ok(());
+        }
+        area.write(area::FP, &bytes);
+        let layout = &self.platform.memory.layout;
+        let place = layout.area(self.run.thread.index) + area::FP;
+        area.u64(area::FP_AT).store(place, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn kicker(&self) -> Arc<dyn Kicker> {
+        self.run.kick.clone()
+    }
+
+    fn answers(&self) -> Option<Arc<dyn Answers>> {
+        Some(self.answers.clone())
+    }
+}
+
+impl Drop for SystrapContext {
+    fn drop(&mut self) {
+        self.run.kick.retire();
+        *self.answers.area.lock() = None;
+        self.platform.forget(&self.run);
+        let was_running = self.run.running.swap(false, Ordering::AcqRel);
+        let stub = &self.run.stub;
+        let last = {
+            let mut threads = stub.threads.lock();
+            threads.contexts = threads.contexts.saturating_sub(1);
+            if threads.contexts > 0 {
+                if was_running {
+                    super::kick(stub.pid, self.run.thread.tid);
+                }
+                threads.idle.push(self.run.thread.clone());
+            }
+            threads.contexts == 0
+        };
+        if last {
+            *self.space.home.lock() = Home::Gone;
+            if !was_running {
+                stub.threads.lock().idle.push(self.run.thread.clone());
+            }
+            self.platform.tear_down(stub, was_running);
+            self.space.changes.clear();
+        }
+        if was_running {
+            self.platform.left(&self.run);
+        }
+    }
+}
+
+/// The answers in an area, until the context is gone.
+struct Published {
+    area: Mutex<Option<Shared>>,
+}
+
+const NO_ANSWER: u64 = u64::MAX;
+
+fn answer_word(area: &Shared, answer: Answer) -> &std::sync::atomic::AtomicU64 {
+    area.u64(area::ANSWERS + 8 * answer as u64)
+}
+
+impl Answers for Published {
+    fn publish(&self, answer: Answer, value: Option<u32>) {
+        if let Some(area) = &*self.area.lock() {
+            let word = value.map_or(NO_ANSWER, u64::from);
+            answer_word(area, answer).store(word, Ordering::Release);
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! The systrap platform: guest code runs in stub processes that hand its traps over in shared
+//! memory.
+//!
+//! ```text
+//!  Sentry                                    stub process: one guest address space
+//!  worker ── area of a thread ◀────────────▶ guest thread: traps by SIGSYS, SIGSEGV, ...
+//!    │  ◀──── bell (eventfd) ──────────────     or through a patched call site
+//!    └──── orders ────────────────────────▶ mapper: mmap, munmap, clone; runs no guest code
+//!  reaper ◀─ wait4
+//! ```
+//!
+//! A seccomp filter turns every system call of guest code into a signal; the stub's handler puts
+//! the registers where the Sentry sees them, looks for the answer for a while, then sleeps until
+//! it is woken. No ptrace(2) is involved.
+//!
+//! - [`layout`]: what lies where; [`shared`]: the words of the hand-over; [`code`]: the stub's code;
+//! - [`filter`]: what stubs may ask the host for; [`memory`]: their memory and constants;
+//! - [`process`], [`thread`], [`reaper`]: their lives; [`space`], [`context`]: what the Sentry holds;
+//! - [`worker`]: waiting; [`sites`], [`patch`]: call sites that become jumps;
+//! - [`rules`]: the host calls a Sentry needs for this platform.
+//!
+//! The platform is made on a thread that lives as long as it does: with that thread all stubs die.
+
+mod code;
+mod context;
+mod filter;
+mod layout;
+mod memory;
+mod patch;
+mod process;
+mod reaper;
+mod rules;
+mod shared;
+mod sites;
+mod space;
+mod thread;
+mod worker;
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+
+pub use filter::describe as describe_stub_filter;
+pub use memory::InPlace;
+pub use rules::host_calls;
+
+use crate::common::host_calls::count;
+use crate::{
+    AddressSpace, ContextId, Error, Platform, Result, VdsoRange, Worker, WorkerId, WorkerWaker,
+    host,
+};
+use context::Run;
+use memory::StubMemory;
+use process::{Stub, Template, Wait};
+use space::Space;
+use worker::{Line, Ring, SystrapWorker};
+
+/// Emptied stubs kept for the next address space.
+const MAX_POOL: usize = 16;
+
+/// How the platform is to work.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Workers that share the contexts: a trap of any may be reported by any of them.
+    pub workers: usize,
+    pub in_place: InPlace,
+}
+
+/// What workers, contexts and the reaper share.
+struct Shared {
+    memory: Arc<StubMemory>,
+    template: Template,
+    workers: Vec<Line>,
+    pool: Mutex<Vec<Arc<Stub>>>,
+    stubs: Mutex<Stubs>,
+    next: AtomicU64,
+    /// The template died: nothing works any more.
+    lost: AtomicBool,
+}
+
+/// Stubs by pid.
+#[derive(Default)]
+struct Stubs {
+    alive: HashMap<i32, Arc<Stub>>,
+    /// Reaped before they were entered.
+    early: Vec<i32>,
+}
+
+/// The platform. Make it before the Sentry's seccomp filter is installed and while /proc can be
+/// read.
+pub struct SystrapPlatform {
+    shared: Arc<Shared>,
+    reaper: Option<JoinHandle<()>>,
+}
+
+impl SystrapPlatform {
+    /// Makes the template of all stubs.
+    ///
+    /// # Errors
+    /// `Refused` if the host lacks something that this platform needs.
+    pub fn new(options: Options) -> Result<SystrapPlatform> {
+        if !host::has_fsgsbase() {
+            return Err(Error::Refused {
+                op: "systrap: user code may not set %fs (FSGSBASE)".to_owned(),
+                source: io::Error::from_raw_os_error(libc::ENOTSUP),
+            });
+        }
+        let host_error = |what| move |source| Error::Host { what, source };
+        let count = options
+            .workers
+            .clamp(1, layout::global::MAX_WORKERS as usize);
+        let (bells, fds) = worker::bells(count).map_err(host_error("eventfd"))?;
+        let memory = Arc::new(StubMemory::new(bells, options.in_place)?);
+        let workers = fds
+            .into_iter()
+            .enumerate()
+            .map(|(n, fd)| Line::new(fd, memory.worker(n)))
+            .collect();
+        let template = Template::new(&memory)?;
+        let shared = Arc::new(Shared {
+            memory,
+            template,
+            workers,
+            pool: Mutex::default(),
+            stubs: Mutex::default(),
+            next: AtomicU64::new(1),
+            lost: AtomicBool::new(false),
+        });
+        let reaper = reaper::start(&shared).map_err(host_error("thread"))?;
+        Ok(SystrapPlatform {
+            shared,
+            reaper: Some(reaper),
+        })
+    }
+}
+
+impl Drop for SystrapPlatform {
+    /// Kills and reaps all stubs. Contexts that still exist are gone.
+    fn drop(&mut self) {
+        let pid = self.shared.template.stub().pid;
+        // SAFETY: no memory is passed. The group has the template in it until the reaper ends.
+        unsafe { libc::kill(-pid, libc::SIGKILL) };
+        if let Some(reaper) = self.reaper.take() {
+            let _ = reaper.join();
+        }
+        self.shared.pool.lock().clear();
+    }
+}
+
+impl Platform for SystrapPlatform {
+    fn name(&self) -> &'static str {
+        "systrap"
+    }
+
+    fn user_range(&self) -> (u64, u64) {
+        self.shared.memory.layout.user()
+    }
+
+    fn vdso(&self) -> Option<VdsoRange> {
+        self.shared.memory.layout.vdso
+    }
+
+    fn new_address_space(&self) -> Arc<dyn AddressSpace> {
+        Arc::new(Space::new())
+    }
+
+    fn new_worker(&self, id: WorkerId) -> Result<Box<dyn Worker>> {
+        Ok(Box::new(SystrapWorker::new(id, &self.shared)?))
+    }
+
+    fn waker(&self, id: WorkerId) -> Arc<dyn WorkerWaker> {
+        Arc::new(worker::Waker::new(id, &self.shared))
+    }
+
+    fn contexts_are_bound(&self) -> bool {
+        false
+    }
+}
+
+impl Shared {
+    fn next_context(&self) -> ContextId {
+        ContextId(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn worker(&self, index: usize) -> &Line {
+        &self.workers[index % self.workers.len()]
+    }
+
+    fn ring(&self, index: usize, what: Ring) {
+        self.worker(index).ring(what);
+    }
+
+    /// Makes `wait` of this worker report a context that stopped without having run.
+    fn report(&self, worker: usize, run: Arc<Run>) {
+        self.worker(worker).report(run);
+    }
+
+    /// This worker's `wait` is to report the context when it traps.
+    fn watch(&self, worker: usize, run: Arc<Run>) {
+        self.worker(worker).watch(run);
+    }
+
+    /// Nobody waits for this context any more.
+    fn forget(&self, run: &Arc<Run>) {
+        for line in &self.workers {
+            line.forget(run);
+        }
+    }
+
+    /// A context was dropped while it ran.
+    fn left(&self, run: &Run) {
+        let worker = run.worker.load(Ordering::Relaxed);
+        if worker::current_if_any() != Some(worker) {
+            self.ring(worker, Ring::Wake);
+        }
+    }
+
+    /// An empty stub process.
+    fn new_stub(&self) -> Result<Arc<Stub>> {
+        loop {
+            let Some(stub) = self.pool.lock().pop() else {
+                break;
+            };
+            if !stub.is_dead() {
+                return Ok(stub);
+            }
+        }
+        let stub = self.template.clone_stub()?;
+        let mut stubs = self.stubs.lock();
+        if let Some(at) = stubs.early.iter().position(|pid| *pid == stub.pid) {
+            stubs.early.swap_remove(at);
+            drop(stubs);
+            stub.reaped();
+            return Err(Error::Gone);
+        }
+        stubs.alive.insert(stub.pid, stub.clone());
+        Ok(stub)
+    }
+
+    /// The last context of an address space is gone. The guest's memory is out of its reach when
+    /// this returns.
+    fn tear_down(&self, stub: &Arc<Stub>, running: bool) {
+        let at_rest = !running && stub.threads.lock().idle.iter().all(|t| t.has_stopped());
+        if at_rest && !stub.is_dead() && self.pool.lock().len() < MAX_POOL {
+            let emptied = stub.empty(Wait::Sleep);
+            if matches!(emptied, Ok((_, None))) && stub.settle().is_ok() {
+                self.pool.lock().push(stub.clone());
+                return;
+            }
+        }
+        stub.kill_and_wait();
+    }
+
+    fn shares_core(&self, _thread: &thread::Thread) -> bool {
+        true
+    }
+
+    fn about_to_run(&self, worker: usize, run: &Run) {
+        let area = &run.area;
+        area.u32(layout::area::BELL)
+            .store(worker as u32, Ordering::Relaxed);
+        area.u32(layout::area::SPIN).store(0, Ordering::Relaxed);
+    }
+}
+
+/// Process id and death of the template end everything.
+impl Shared {
+    fn reaped(&self, pid: i32) {
+        if pid == self.template.stub().pid {
+            self.lost.store(true, Ordering::Release);
+            self.template.stub().reaped();
+            for line in &self.workers {
+                line.ring(Ring::Look);
+            }
+            return;
+        }
+        let mut stubs = self.stubs.lock();
+        match stubs.alive.remove(&pid) {
+            Some(stub) => {
+                drop(stubs);
+                stub.reaped();
+            }
+            None => stubs.early.push(pid),
+        }
+    }
+}
+
+/// Sends a kick to a thread of a stub.
+fn kick(tgid: i32, tid: i32) {
+    count();
+    // SAFETY: no memory is passed.
+    unsafe {
+        libc::syscall(
+            libc::SYS_tgkill,
+            tgid,
+            tid,
+            crate::common::kick::KICK_SIGNAL,
+        )
+    };
+}

@@ -1,0 +1,5 @@
+//! Call sites of a process that were patched.
+
+/// What is patched in one process.
+#[derive(Default)]
+pub(super) struct Patches {}

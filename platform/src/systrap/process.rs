@@ -1,0 +1,522 @@
+//! Stub processes: made by the template, told what to do through their mapper, reused or killed.
+//!
+//! The *mapper* is the first thread of each. What it is told it reads from pages that guests cannot
+//! write, what it answers lies where guests can: a guest may make its own change of mappings seem
+//! done or failed. That a mapper has really done what it was told is known from the host kernel:
+//! it then sleeps on a futex that no guest thread may sleep on ([`Stub::settle`]).
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::code;
+use super::filter::{CLONE_STUB, CLONE_THREAD_FLAGS};
+use super::layout::*;
+use super::memory::StubMemory;
+use super::patch::Patches;
+use super::shared::{Shared, futex_wait, futex_wake, state};
+use super::thread::Thread;
+use crate::common::changes::{Carried, Command};
+use crate::common::host_calls::count;
+use crate::{Error, Result, host};
+
+/// How long a mapper may take for an order before its process is given up.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How often to look for a mapper's answer before sleeping.
+const SPINS: u32 = 600;
+
+/// What to do about an order's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// The mapper runs on another core.
+    Spin,
+    Sleep,
+}
+
+/// A stub process.
+pub(super) struct Stub {
+    pub memory: Arc<StubMemory>,
+    pub pid: i32,
+    pub slice: u64,
+    /// Sequence number of the last order.
+    seq: Mutex<u32>,
+    pub threads: Mutex<Threads>,
+    pub patches: Mutex<Patches>,
+    end: Mutex<End>,
+    ended: Condvar,
+    dead: AtomicBool,
+    /// Who to tell that it died.
+    pub mourners: Mutex<Vec<Weak<dyn Mourner>>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    NotYet,
+    Reaped,
+}
+
+/// The guest threads of a stub.
+#[derive(Default)]
+pub(super) struct Threads {
+    /// Area indexes given out so far.
+    used: u64,
+    /// Nobody's, stopped or told to stop.
+    pub idle: Vec<Arc<Thread>>,
+    /// Contexts that exist.
+    pub contexts: usize,
+}
+
+/// Hears of the death of a stub.
+pub(super) trait Mourner: Send + Sync {
+    fn died(&self);
+}
+
+fn host_error(what: &'static str) -> impl Fn(io::Error) -> Error {
+    move |source| Error::Host { what, source }
+}
+
+impl Stub {
+    fn new(memory: Arc<StubMemory>, pid: i32, slice: u64) -> Arc<Stub> {
+        Arc::new(Stub {
+            memory,
+            pid,
+            slice,
+            seq: Mutex::new(0),
+            threads: Mutex::default(),
+            patches: Mutex::default(),
+            end: Mutex::new(End::NotYet),
+            ended: Condvar::new(),
+            dead: AtomicBool::new(false),
+            mourners: Mutex::default(),
+        })
+    }
+
+    fn slice(&self) -> Shared {
+        self.memory.slice(self.slice)
+    }
+
+    pub fn area(&self, index: u64) -> Shared {
+        self.slice().at(FILE_AREAS + index * AREA_LEN)
+    }
+
+    /// The low pages, and those that patched sites jump to.
+    pub fn low(&self) -> Shared {
+        self.slice().at(FILE_LOW)
+    }
+
+    pub fn site_pages(&self) -> Shared {
+        self.slice().at(FILE_SITES)
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+
+    /// Makes the mapper carry out the calls in order, up to the first that fails.
+    pub fn carry(&self, commands: &[Command], wait: Wait) -> Result<Carried> {
+        let mut seq = self.seq.lock();
+        let mut done = 0;
+        for part in commands.chunks(orders::MAX as usize) {
+            let (left, result) = self.order(&mut seq, part, wait)?;
+            done += part.len().saturating_sub(left);
+            if left > 0 {
+                return Ok((done, Some(failure(result))));
+            }
+        }
+        Ok((done, None))
+    }
+
+    /// One call and its result.
+    fn call(&self, number: i64, args: [u64; 6]) -> Result<io::Result<u64>> {
+        let mut seq = self.seq.lock();
+        let (left, result) = self.order(&mut seq, &[Command { number, args }], Wait::Sleep)?;
+        Ok(match left {
+            0 => Ok(result),
+            _ => Err(failure(result)),
+        })
+    }
+
+    fn order(&self, seq: &mut u32, commands: &[Command], wait: Wait) -> Result<(usize, u64)> {
+        let (page, answers) = (self.slice().at(FILE_COMMANDS), self.area(0));
+        for (n, command) in commands.iter().enumerate() {
+            let at = orders::CALLS + n as u64 * orders::CALL_LEN;
+            page.u64(at).store(command.number as u64, Ordering::Relaxed);
+            for (i, arg) in command.args.iter().enumerate() {
+                let word = page.u64(at + 8 + 8 * i as u64);
+                word.store(*arg, Ordering::Relaxed);
+            }
+        }
+        *seq = seq.wrapping_add(1);
+        page.u32(orders::COUNT)
+            .store(commands.len() as u32, Ordering::Relaxed);
+        page.u32(orders::WAITER).store(0, Ordering::Relaxed);
+        page.u32(orders::SEQ).store(*seq, Ordering::SeqCst);
+        futex_wake(page.u32(orders::SEQ));
+        self.await_done(&page, answers.u32(answers::DONE), *seq, wait)?;
+        let left = answers.u32(answers::LEFT).load(Ordering::Relaxed) as usize;
+        let result = answers.u64(answers::RESULT).load(Ordering::Relaxed);
+        Ok((left.min(commands.len()), result))
+    }
+
+    fn await_done(
+        &self,
+        page: &Shared,
+        done: &std::sync::atomic::AtomicU32,
+        seq: u32,
+        wait: Wait,
+    ) -> Result<()> {
+        if wait == Wait::Spin {
+            for _ in 0..SPINS {
+                if done.load(Ordering::Acquire) == seq {
+                    return Ok(());
+                }
+                std::hint::spin_loop();
+            }
+        }
+        page.u32(orders::WAITER).store(1, Ordering::SeqCst);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let found = done.load(Ordering::SeqCst);
+            if found == seq {
+                return Ok(());
+            }
+            if self.is_dead() {
+                return Err(Error::Gone);
+            }
+            if Instant::now() > deadline {
+                self.kill();
+                return Err(Error::Gone);
+            }
+            futex_wait(done, found, 100);
+        }
+    }
+
+    /// Returns when the mapper has really carried out all it was told, whatever the guest wrote
+    /// where it answers.
+    pub fn settle(&self) -> Result<()> {
+        let _quiet = self.seq.lock();
+        let page = self.slice().at(FILE_COMMANDS);
+        let word = page.u32(orders::SEQ).as_ptr();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            count();
+            // Moves a sleeper from the word to the word itself, and counts it. Only the mapper's
+            // filter lets anybody sleep there.
+            // SAFETY: the word is valid; nothing is written.
+            let sleepers =
+                unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_REQUEUE, 0, 1, word) };
+            if sleepers > 0 {
+                return Ok(());
+            }
+            if self.is_dead() {
+                return Err(Error::Gone);
+            }
+            if Instant::now() > deadline {
+                self.kill();
+                return Err(Error::Gone);
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// A thread for a new context: an idle one that has stopped, or a new one.
+    pub fn thread(self: &Arc<Self>) -> Result<Arc<Thread>> {
+        let refused = |source| Error::Refused {
+            op: "one more guest thread".to_owned(),
+            source,
+        };
+        let mut threads = self.threads.lock();
+        if let Some(at) = threads.idle.iter().rposition(|thread| thread.has_stopped()) {
+            return Ok(threads.idle.swap_remove(at));
+        }
+        if threads.used + 1 >= AREA_COUNT {
+            return Err(refused(io::Error::from_raw_os_error(libc::EAGAIN)));
+        }
+        let index = threads.used + 1;
+        let area = self.area(index);
+        area.u32(area::STATE).store(state::GUEST, Ordering::SeqCst);
+        area.u32(area::SPIN).store(0, Ordering::Relaxed);
+        let at = self.memory.layout.area(index);
+        // stack_t: where, flags, size.
+        let page = self.slice().at(FILE_COMMANDS);
+        let stack = [at + area::ALTSTACK, 0, area::ALTSTACK_LEN];
+        page.write(orders::STACK, stack.map(u64::to_le_bytes).as_flattened());
+        let stack_at = self.memory.layout.base + COMMANDS + orders::STACK;
+        let args = [CLONE_THREAD_FLAGS, 0, 0, 0, at, stack_at];
+        let tid = self.call(libc::SYS_clone, args)?.map_err(refused)? as i32;
+        threads.used = index;
+        // The number comes from where guests write: it must be one of this process's threads.
+        // SAFETY: no memory is passed.
+        if unsafe { libc::syscall(libc::SYS_tgkill, self.pid, tid, 0) } != 0 {
+            return Err(Error::Gone);
+        }
+        let thread = Thread::new(index, tid, area);
+        let deadline = Instant::now() + PATIENCE;
+        while !thread.has_stopped() {
+            if self.is_dead() {
+                return Err(Error::Gone);
+            }
+            if Instant::now() > deadline {
+                self.kill();
+                return Err(Error::Gone);
+            }
+            std::thread::yield_now();
+        }
+        Ok(thread)
+    }
+
+    /// Makes the empty process an address space was in ready for the next.
+    pub fn empty(&self, wait: Wait) -> Result<Carried> {
+        let (start, end) = self.memory.layout.user();
+        let unmap = Command {
+            number: libc::SYS_munmap,
+            args: [start, end - start, 0, 0, 0, 0],
+        };
+        self.carry(&[unmap], wait)
+    }
+
+    /// Kills the process; it may take a moment to be gone.
+    pub fn kill(&self) {
+        if !self.is_dead() {
+            // SAFETY: no memory is passed. The process is not reaped before it is marked dead.
+            unsafe { libc::kill(self.pid, libc::SIGKILL) };
+        }
+    }
+
+    /// Kills the process and returns when it is gone.
+    pub fn kill_and_wait(&self) {
+        self.kill();
+        let mut end = self.end.lock();
+        while *end != End::Reaped {
+            self.ended.wait(&mut end);
+        }
+    }
+
+    /// The process was reaped.
+    pub fn reaped(&self) {
+        self.dead.store(true, Ordering::Release);
+        *self.end.lock() = End::Reaped;
+        self.ended.notify_all();
+        futex_wake(self.area(0).u32(answers::DONE));
+        for mourner in self.mourners.lock().drain(..) {
+            if let Some(mourner) = mourner.upgrade() {
+                mourner.died();
+            }
+        }
+    }
+}
+
+impl Drop for Stub {
+    fn drop(&mut self) {
+        self.memory.free_slice(self.slice);
+    }
+}
+
+fn failure(result: u64) -> io::Error {
+    let errno = (result as i64).wrapping_neg();
+    io::Error::from_raw_os_error(i32::try_from(errno).unwrap_or(libc::EIO))
+}
+
+/// The process that all others are cloned from. It runs no guest code.
+pub(super) struct Template {
+    stub: Arc<Stub>,
+}
+
+impl Template {
+    /// Forks the template from the calling thread, whose death is its death.
+    pub fn new(memory: &Arc<StubMemory>) -> Result<Template> {
+        let slice = memory.take_slice()?;
+        let pid = fork_mapper(memory, slice).map_err(host_error("fork of the stub"))?;
+        let stub = Stub::new(memory.clone(), pid, slice);
+        let template = Template { stub };
+        template.set_up()?;
+        Ok(template)
+    }
+
+    pub fn stub(&self) -> &Arc<Stub> {
+        &self.stub
+    }
+
+    fn set_up(&self) -> Result<()> {
+        let stub = &self.stub;
+        let layout = &stub.memory.layout;
+        let page = stub.slice().at(FILE_COMMANDS);
+        let scratch = layout.base + COMMANDS + orders::SCRATCH;
+        let run = |what: &'static str, number: i64, args: [u64; 6]| {
+            stub.call(number, args)?
+                .map_err(|source| Error::Host { what, source })
+        };
+        // The kernel writes to the rseq area, which is about to go.
+        if let Some((address, len, signature)) = host::rseq_area() {
+            let args = [address, len, 1, signature, 0, 0];
+            // EINVAL: the C library was told not to register it.
+            let _ = stub.call(libc::SYS_rseq, args)?;
+        }
+        page.write(orders::SCRATCH, &[0; 16]);
+        let args = [libc::RLIMIT_CORE as u64, scratch, 0, 0, 0, 0];
+        run("setrlimit of the stub", libc::SYS_setrlimit, args)?;
+        page.write(orders::SCRATCH, b"runsc-stub\0");
+        let args = [libc::PR_SET_NAME as u64, scratch, 0, 0, 0, 0];
+        run("naming the stub", libc::SYS_prctl, args)?;
+        let args = [libc::PR_SET_NO_NEW_PRIVS as u64, 1, 0, 0, 0, 0];
+        run("no_new_privs of the stub", libc::SYS_prctl, args)?;
+        // struct __user_cap_header_struct, version 3, and its two data: none.
+        page.write(orders::SCRATCH, &[0; 64]);
+        page.write(orders::SCRATCH, &0x2008_0522u64.to_le_bytes());
+        let args = [scratch, scratch + 16, 0, 0, 0, 0];
+        run("dropping the stub's capabilities", libc::SYS_capset, args)?;
+        self.set_handlers(&page, scratch)?;
+        for (start, len) in layout.others() {
+            run(
+                "emptying the stub",
+                libc::SYS_munmap,
+                [start, len, 0, 0, 0, 0],
+            )?;
+        }
+        let args = [
+            u64::from(libc::SECCOMP_SET_MODE_FILTER),
+            libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+            layout.data() + data::MAPPER_FILTER,
+            0,
+            0,
+            0,
+        ];
+        run(
+            "installing the stub's seccomp filter",
+            libc::SYS_seccomp,
+            args,
+        )?;
+        Ok(())
+    }
+
+    /// Actions of the signals that guest code raises or is kicked with. Others end the process, or
+    /// are none.
+    fn set_handlers(&self, page: &Shared, scratch: u64) -> Result<()> {
+        const SA_RESTORER: u64 = 0x0400_0000;
+        let base = self.stub.memory.layout.base + CODE;
+        let flags = (libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER) as u64 | SA_RESTORER;
+        // struct sigaction of the kernel: handler, flags, restorer, mask.
+        let action = [base + code::handler(), flags, base + code::restorer(), 0];
+        let signals = [
+            (libc::SIGSYS, action),
+            (libc::SIGSEGV, action),
+            (libc::SIGBUS, action),
+            (libc::SIGFPE, action),
+            (libc::SIGILL, action),
+            (libc::SIGTRAP, action),
+            (crate::common::kick::KICK_SIGNAL, action),
+        ];
+        let ignore = [libc::SIG_IGN as u64, 0, 0, 0];
+        let ignored = (1..libc::SIGRTMIN() + 31)
+            .filter(|n| !signals.iter().any(|s| s.0 == *n))
+            .filter(|n| ![libc::SIGKILL, libc::SIGSTOP, libc::SIGCHLD, libc::SIGCONT].contains(n))
+            .map(|n| (n, ignore));
+        for (signal, action) in signals.into_iter().chain(ignored) {
+            page.write(orders::SCRATCH, action.map(u64::to_le_bytes).as_flattened());
+            let args = [signal as u64, scratch, 0, 8, 0, 0];
+            // Some real-time signals belong to the C library here; not to the stub.
+            self.stub
+                .call(libc::SYS_rt_sigaction, args)?
+                .map_err(host_error("sigaction of the stub"))?;
+        }
+        // Not the mapper's business; new guest threads open their mask.
+        page.write(orders::SCRATCH, &[0xff; 8]);
+        let args = [libc::SIG_SETMASK as u64, scratch, 0, 8, 0, 0];
+        self.stub
+            .call(libc::SYS_rt_sigprocmask, args)?
+            .map_err(host_error("signal mask of the stub"))?;
+        Ok(())
+    }
+
+    /// A new stub process.
+    pub fn clone_stub(&self) -> Result<Arc<Stub>> {
+        let memory = &self.stub.memory;
+        let slice = memory.take_slice()?;
+        let refused = |source| Error::Refused {
+            op: "one more address space".to_owned(),
+            source,
+        };
+        let file = memory.file.as_fd().as_raw_fd() as u64;
+        let args = [CLONE_STUB, 0, 0, 0, slice * SLICE, file];
+        let pid = self
+            .stub
+            .call(libc::SYS_clone, args)
+            .and_then(|result| result.map_err(refused));
+        match pid {
+            Ok(pid) => Ok(Stub::new(memory.clone(), pid as i32, slice)),
+            Err(error) => {
+                memory.free_slice(slice);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Forks the calling thread; the child maps its pages and becomes a mapper.
+fn fork_mapper(memory: &StubMemory, slice: u64) -> io::Result<i32> {
+    let maps = StubMemory::maps(&memory.layout);
+    let fd = memory.file.as_fd().as_raw_fd();
+    let entry = memory.layout.base + CODE;
+    let parent = std::process::id() as i32;
+    // SAFETY: without CLONE_VM the child has its own copy of our memory. It is the only thread of
+    // its process and runs only the few instructions below, which take no lock and allocate
+    // nothing.
+    let pid = unsafe {
+        libc::syscall(
+            libc::SYS_clone,
+            libc::CLONE_FILES | libc::SIGCHLD,
+            0,
+            0,
+            0,
+            0,
+        )
+    };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if pid > 0 {
+        // A group of their own, so that they can be waited for together.
+        // SAFETY: no memory is passed.
+        unsafe { libc::setpgid(pid as i32, pid as i32) };
+        return Ok(pid as i32);
+    }
+    let die = || -> ! {
+        // SAFETY: ends the child without running anything of ours.
+        unsafe { libc::_exit(1) }
+    };
+    // SAFETY: in the child; no memory is passed.
+    let rc = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
+    // SAFETY: in the child; no memory is passed.
+    unsafe { libc::setpgid(0, 0) };
+    // SAFETY: in the child; no memory is passed. Process 1 of a namespace has parent 0.
+    let orphan = unsafe { libc::getppid() } != parent && parent != 1;
+    if rc != 0 || orphan {
+        die();
+    }
+    let slice = slice * SLICE;
+    let global = (memory.layout.base + GLOBAL, GLOBAL_LEN, libc::PROT_READ, 0);
+    let own = maps.map(|(addr, len, prot, offset)| (addr, len, prot, slice + offset));
+    for (addr, len, prot, offset) in own.into_iter().chain([global]) {
+        // SAFETY: in the child, which has none of its own things at these addresses: they were
+        // reserved, or are below every program.
+        let at = unsafe {
+            libc::mmap(
+                addr as *mut libc::c_void,
+                len as usize,
+                prot,
+                libc::MAP_SHARED | libc::MAP_FIXED,
+                fd,
+                offset as i64,
+            )
+        };
+        if at == libc::MAP_FAILED {
+            die();
+        }
+    }
+    // SAFETY: the address holds the mapper, which never returns and uses no stack.
+    unsafe { std::arch::asm!("jmp {}", in(reg) entry, options(noreturn)) }
+}
