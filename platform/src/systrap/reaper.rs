@@ -12,10 +12,13 @@ use super::Shared;
 pub(super) fn start(shared: &Arc<Shared>) -> io::Result<JoinHandle<()>> {
     let weak = Arc::downgrade(shared);
     let group = shared.template.stub().pid;
-    std::thread::Builder::new()
+    // Starting a thread takes host calls that a Sentry's filter does not allow any more.
+    let (started, start) = std::sync::mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new()
         .name("reaper".to_owned())
         .stack_size(128 * 1024)
         .spawn(move || {
+            let _ = started.send(());
             let mut status = 0;
             loop {
                 let flags = libc::__WALL | libc::WUNTRACED;
@@ -33,5 +36,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> io::Result<JoinHandle<()>> {
                     return;
                 }
             }
-        })
+        })?;
+    let _ = start.recv();
+    Ok(thread)
 }

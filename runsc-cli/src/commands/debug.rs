@@ -35,6 +35,7 @@ fn filters() -> Result<ExitCode, Failure> {
     for filter in installed() {
         writeln!(out, "{}", filter.describe())?;
     }
+    write!(out, "{}", runsc_platform::systrap::describe_stub_filter())?;
     write!(out, "{}", runsc_platform::ptrace::describe_stub_filter())?;
     Ok(ExitCode::SUCCESS)
 }

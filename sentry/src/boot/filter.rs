@@ -12,9 +12,11 @@ const NO_EXEC: ArgCheck = ArgCheck::without(2, libc::PROT_EXEC as u32);
 pub fn sentry(platform: &str) -> Filter {
     let mut rules = [MEMORY, FILES, RUNTIME, OBJECTS].concat();
     rules.extend(runsc_gofer::filter::client_rules());
-    if platform == "ptrace" {
-        rules.extend_from_slice(runsc_platform::ptrace::host_calls());
-    }
+    rules.extend_from_slice(match platform {
+        "ptrace" => runsc_platform::ptrace::host_calls(),
+        "systrap" => runsc_platform::systrap::host_calls(),
+        _ => &[],
+    });
     Filter::new("sentry", rules)
 }
 

@@ -14,6 +14,7 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use runsc_platform::memory::install_fault_handler;
+use runsc_platform::systrap::{self, InPlace};
 use runsc_platform::{Platform, WorkerId};
 
 use crate::config::{BootConfig, BootFds};
@@ -37,7 +38,7 @@ pub enum BootError {
         name: String,
         source: runsc_platform::Error,
     },
-    #[error("unknown platform {0:?}: this build has ptrace")]
+    #[error("unknown platform {0:?}: this build has systrap and ptrace")]
     UnknownPlatform(String),
     #[error("system-call filter: {0}")]
     Filter(#[from] runsc_platform::seccomp::Error),
@@ -57,20 +58,46 @@ fn host(step: &'static str) -> impl Fn(std::io::Error) -> BootError {
     move |source| BootError::Host { step, source }
 }
 
-/// Names of the platforms this build knows, the default first.
-pub const PLATFORMS: &[&str] = &["ptrace"];
+/// Names of the platforms this build knows, the one to try first first.
+pub const PLATFORMS: &[&str] = &["systrap", "ptrace"];
 
-fn make_platform(name: Option<&str>) -> Result<Arc<dyn Platform>, BootError> {
-    match name.unwrap_or(PLATFORMS[0]) {
-        "ptrace" => match runsc_platform::ptrace::PtracePlatform::new() {
-            Ok(platform) => Ok(Arc::new(platform)),
-            Err(source) => Err(BootError::Platform {
-                name: "ptrace".into(),
-                source,
-            }),
-        },
-        other => Err(BootError::UnknownPlatform(other.to_owned())),
+/// The platform asked for, or the first that works here.
+fn choose_platform(
+    name: Option<&str>,
+    workers: usize,
+    in_place: InPlace,
+) -> Result<Arc<dyn Platform>, BootError> {
+    if let Some(name) = name {
+        return make_platform(name, workers, in_place);
     }
+    let mut result = Err(BootError::UnknownPlatform(String::new()));
+    for name in PLATFORMS {
+        result = make_platform(name, workers, in_place);
+        match &result {
+            Ok(_) => break,
+            Err(e) => log::info!("{e}"),
+        }
+    }
+    result
+}
+
+fn make_platform(
+    name: &str,
+    workers: usize,
+    in_place: InPlace,
+) -> Result<Arc<dyn Platform>, BootError> {
+    let made: runsc_platform::Result<Arc<dyn Platform>> = match name {
+        "systrap" => {
+            let options = systrap::Options { workers, in_place };
+            systrap::SystrapPlatform::new(options).map(|p| Arc::new(p) as _)
+        }
+        "ptrace" => runsc_platform::ptrace::PtracePlatform::new().map(|p| Arc::new(p) as _),
+        other => return Err(BootError::UnknownPlatform(other.to_owned())),
+    };
+    made.map_err(|source| BootError::Platform {
+        name: name.to_owned(),
+        source,
+    })
 }
 
 /// Workers: one a CPU, but a handful at most, since each holds a stub of its own in reserve.
@@ -90,9 +117,15 @@ pub fn run(config: BootConfig, fds: BootFds) -> Result<Infallible, BootError> {
     let control = Arc::new(Server::new(fds.control));
     let gofer =
         Arc::new(runsc_gofer::client::Client::new(fds.gofer).map_err(host("gofer channels"))?);
-    let platform = make_platform(config.platform.as_deref())?;
+    let workers = cpus.clamp(1, MAX_WORKERS);
+    // A trace is to show every call.
+    let in_place = match config.strace.enabled {
+        true => InPlace::Never,
+        false => InPlace::Answer,
+    };
+    let platform = choose_platform(config.platform.as_deref(), workers, in_place)?;
     let memory = MemoryFile::new().map_err(host("memory file"))?;
-    let executor = Executor::new(platform.clone(), cpus.clamp(1, MAX_WORKERS));
+    let executor = Executor::new(platform.clone(), workers);
     let reactor =
         Reactor::new().map_err(|e| host("reactor")(std::io::Error::from_raw_os_error(e.raw())))?;
     let strace = config

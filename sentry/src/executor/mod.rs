@@ -6,7 +6,8 @@
 //! sleeps in the host kernel.
 //!
 //! Every task has a home worker: where contexts are bound to a thread (ptrace) it only changes when
-//! the task has no context (execve(2)). Deliberately absent: preemption of Sentry code (it never
+//! the task has no context (execve(2)); elsewhere it is the worker that ran the task last, and a
+//! worker that makes a task runnable runs it itself. Deliberately absent: preemption of Sentry code (it never
 //! runs long) and blocking work (host file operations may block a worker).
 
 mod reactor;
@@ -20,6 +21,7 @@ use std::task::{Poll, Waker};
 
 use async_task::Runnable;
 use crossbeam::queue::SegQueue;
+use parking_lot::Mutex;
 use runsc_platform as platform;
 use runsc_platform::{Context, ContextId, Event, Platform, Wait, Worker, WorkerId, WorkerWaker};
 
@@ -34,10 +36,19 @@ struct WorkerShared {
     contexts: AtomicUsize,
 }
 
+/// Where a context's trap is on its way to its future.
+enum Trapped {
+    /// The future waits for it.
+    Awaited(Waker),
+    /// It came first.
+    Arrived,
+}
+
 /// The pool of workers. One a sandbox.
 pub struct Executor {
     platform: Arc<dyn Platform>,
     workers: Vec<WorkerShared>,
+    traps: Mutex<HashMap<ContextId, Trapped>>,
     stop: AtomicBool,
 }
 
@@ -60,8 +71,6 @@ struct Local {
     id: WorkerId,
     executor: Arc<Executor>,
     worker: Box<dyn Worker>,
-    /// Futures waiting for a trap of their context.
-    traps: HashMap<ContextId, Waker>,
 }
 
 thread_local! {
@@ -90,6 +99,7 @@ impl Executor {
         Arc::new(Executor {
             platform,
             workers,
+            traps: Mutex::default(),
             stop: AtomicBool::new(false),
         })
     }
@@ -112,15 +122,27 @@ impl Executor {
         runnable.schedule();
     }
 
-    fn push(&self, worker: WorkerId, runnable: Runnable) {
-        let shared = &self.workers[worker.0];
-        shared.queue.push(runnable);
+    fn push(&self, home: WorkerId, runnable: Runnable) {
         let here = LOCAL.with(|l| {
             // Borrowed means that a worker is inside `wait`: never while it polls a future.
-            l.try_borrow().ok().and_then(|l| l.as_ref().map(|l| l.id)) == Some(worker)
+            l.try_borrow().ok().and_then(|l| l.as_ref().map(|l| l.id))
         });
-        if !here {
+        let worker = match here {
+            Some(here) if !self.platform.contexts_are_bound() => here,
+            _ => home,
+        };
+        let shared = &self.workers[worker.0];
+        shared.queue.push(runnable);
+        if here != Some(worker) {
             shared.waker.wake();
+        }
+    }
+
+    /// A worker was told that this context trapped.
+    fn arrived(&self, context: ContextId) {
+        let before = self.traps.lock().insert(context, Trapped::Arrived);
+        if let Some(Trapped::Awaited(waker)) = before {
+            waker.wake();
         }
     }
 
@@ -140,7 +162,6 @@ impl Executor {
             id,
             executor: self.clone(),
             worker,
-            traps: HashMap::new(),
         };
         LOCAL.with(|l| *l.borrow_mut() = Some(local));
         let result = self.work(id);
@@ -157,10 +178,7 @@ impl Executor {
             }
             let event = with_local(|l| l.worker.wait(Wait::Block))?;
             if let Event::Trap(context) = event {
-                let waker = with_local(|l| l.traps.remove(&context));
-                if let Some(waker) = waker {
-                    waker.wake();
-                }
+                self.arrived(context);
             }
         }
         Ok(())
@@ -199,11 +217,14 @@ pub fn current_worker() -> WorkerId {
     with_local(|l| l.id)
 }
 
-/// A context on the current worker. Dropping it keeps the load figures right.
+/// A context. Dropping it keeps the load figures right.
 pub struct BoundContext {
     context: Box<dyn Context>,
     executor: Arc<Executor>,
+    /// Where it was made.
     worker: WorkerId,
+    /// Where it was resumed last.
+    runs_for: WorkerId,
 }
 
 /// Makes a context in `space` on the current worker.
@@ -217,6 +238,7 @@ pub fn new_context(space: &Arc<dyn platform::AddressSpace>) -> platform::Result<
             context,
             executor: l.executor.clone(),
             worker: l.id,
+            runs_for: l.id,
         })
     })
 }
@@ -229,7 +251,8 @@ impl BoundContext {
     /// Starts guest code; then [`BoundContext::trapped`] tells when it stopped.
     pub fn resume(&mut self, regs: &platform::arch::Registers) -> platform::Result<ContextId> {
         self.context.resume(regs)?;
-        self.executor.workers[self.worker.0]
+        self.runs_for = current_worker();
+        self.executor.workers[self.runs_for.0]
             .in_guest
             .fetch_add(1, Ordering::Relaxed);
         Ok(self.context.id())
@@ -240,7 +263,7 @@ impl BoundContext {
         &mut self,
         regs: &mut platform::arch::Registers,
     ) -> platform::Result<platform::Trap> {
-        self.executor.workers[self.worker.0]
+        self.executor.workers[self.runs_for.0]
             .in_guest
             .fetch_sub(1, Ordering::Relaxed);
         self.context.trap(regs)
@@ -259,16 +282,34 @@ impl Drop for BoundContext {
 pub async fn trapped(context: ContextId) {
     let mut waiting = false;
     poll_fn(|cx| {
-        with_local(|l| {
-            if waiting && !l.traps.contains_key(&context) {
-                return Poll::Ready(());
+        let executor = with_local(|l| {
+            let queue = &l.executor.workers[l.id.0].queue;
+            if !waiting && l.worker.linger(context, &|| queue.is_empty()) {
+                return None;
             }
-            waiting = true;
-            l.traps.insert(context, cx.waker().clone());
-            Poll::Pending
-        })
+            Some(l.executor.clone())
+        });
+        let Some(executor) = executor else {
+            return Poll::Ready(());
+        };
+        waiting = true;
+        let mut traps = executor.traps.lock();
+        if let Some(Trapped::Arrived) = traps.remove(&context) {
+            return Poll::Ready(());
+        }
+        traps.insert(context, Trapped::Awaited(cx.waker().clone()));
+        Poll::Pending
     })
     .await;
+}
+
+/// The task runs here from now on, where tasks are free to move.
+pub fn settle(home: &Home) {
+    with_local(|l| {
+        if !l.executor.platform.contexts_are_bound() {
+            home.0.store(l.id.0, Ordering::Relaxed);
+        }
+    });
 }
 
 /// Lets other runnable tasks of this worker run first.
@@ -287,6 +328,9 @@ pub async fn yield_now() {
 
 /// Moves a task without a context to the least loaded worker; the future goes on there.
 pub async fn rebalance(home: &Home) {
+    if with_local(|l| !l.executor.platform.contexts_are_bound()) {
+        return;
+    }
     let target = with_local(|l| l.executor.least_loaded(l.id));
     if target != home.worker() {
         home.0.store(target.0, Ordering::Relaxed);

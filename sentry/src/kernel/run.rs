@@ -189,6 +189,7 @@ async fn guest(task: &Task) -> platform::Result<Trap> {
         }
     };
     executor::trapped(id).await;
+    executor::settle(&task.home);
     task.leave_guest();
     let trap = task
         .with_context(|c| c.take_trap(&mut regs))
