@@ -1,7 +1,8 @@
 //! A guest thread.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -18,7 +19,9 @@ use crate::arch::{FpState, Registers};
 use crate::common::bpf::{AUDIT_ARCH_X86_64, VSYSCALL_PAGE};
 use crate::common::kick::Kick;
 use crate::common::regs;
-use crate::{Access, Answer, Answers, Context, ContextId, Error, Fault, Kicker, Result, Trap};
+use crate::{
+    Access, Answer, Answers, Context, ContextId, Error, Fault, Kicker, Result, Trap, WorkerId,
+};
 
 /// What workers know of a context.
 pub(super) struct Run {
@@ -33,7 +36,11 @@ pub(super) struct Run {
     /// Why it stopped without having run.
     early: Mutex<Option<Trap>>,
     /// The worker that reports it.
-    pub worker: std::sync::atomic::AtomicUsize,
+    pub worker: AtomicUsize,
+    /// Short runs in a row, while it is served near.
+    pub short_runs: AtomicU32,
+    /// When it was resumed last, while it is served near.
+    pub resumed: Mutex<Option<Instant>>,
 }
 
 impl Run {
@@ -47,6 +54,9 @@ impl Run {
         let claimed = self.running.swap(false, Ordering::AcqRel);
         if claimed {
             self.kick.trapped();
+            if self.early.lock().is_none() {
+                self.platform.cores.stopped(self);
+            }
         }
         claimed
     }
@@ -94,6 +104,8 @@ impl SystrapContext {
             running: AtomicBool::new(false),
             early: Mutex::new(None),
             worker: Default::default(),
+            short_runs: Default::default(),
+            resumed: Mutex::default(),
         });
         let mourner: Arc<dyn Mourner> = run.clone();
         let mut mourners = run.stub.mourners.lock();
@@ -292,8 +304,8 @@ impl Context for SystrapContext {
         };
         let me = worker::current();
         *run.early.lock() = None;
-        run.worker.store(me, Ordering::Relaxed);
         if let Some(trap) = early {
+            run.worker.store(me, Ordering::Relaxed);
             self.published = Some(*regs);
             *run.early.lock() = Some(trap);
             run.running.store(true, Ordering::Release);
@@ -313,14 +325,14 @@ impl Context for SystrapContext {
             store_registers(area, &clean);
             area.u32(area::EXIT).store(exit::FULL, Ordering::Relaxed);
         }
-        self.platform.about_to_run(me, run);
+        let server = self.platform.about_to_run(me, run);
         run.running.store(true, Ordering::SeqCst);
         let word = area.u32(area::STATE);
         if word.swap(state::RESUME, Ordering::SeqCst) == state::PARKED {
             futex_wake(word);
         }
         run.kick.repeat();
-        self.platform.watch(me, run.clone());
+        self.platform.watch(me, server, run);
         Ok(())
     }
 
@@ -365,6 +377,14 @@ impl Context for SystrapContext {
         Ok(())
     }
 
+    fn rest(&mut self) {
+        park(&self.run.area);
+    }
+
+    fn near_worker(&self) -> Option<WorkerId> {
+        Some(WorkerId(self.platform.cores.near(&self.run.thread)))
+    }
+
     fn kicker(&self) -> Arc<dyn Kicker> {
         self.run.kick.clone()
     }
@@ -379,7 +399,7 @@ impl Drop for SystrapContext {
         self.run.kick.retire();
         *self.answers.area.lock() = None;
         self.platform.forget(&self.run);
-        let was_running = self.run.running.swap(false, Ordering::AcqRel);
+        let was_running = self.run.claim();
         let stub = &self.run.stub;
         let last = {
             let mut threads = stub.threads.lock();

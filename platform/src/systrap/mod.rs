@@ -16,13 +16,14 @@
 //! - [`layout`]: what lies where; [`shared`]: the words of the hand-over; [`code`]: the stub's code;
 //! - [`filter`]: what stubs may ask the host for; [`memory`]: their memory and constants;
 //! - [`process`], [`thread`], [`reaper`]: their lives; [`space`], [`context`]: what the Sentry holds;
-//! - [`worker`]: waiting; [`sites`], [`patch`]: call sites that become jumps;
+//! - [`worker`]: waiting; [`cores`]: who runs where, and when to spin; [`sites`], [`patch`]: call sites that become jumps;
 //! - [`rules`]: the host calls a Sentry needs for this platform.
 //!
 //! The platform is made on a thread that lives as long as it does: with that thread all stubs die.
 
 mod code;
 mod context;
+mod cores;
 mod filter;
 mod layout;
 mod memory;
@@ -54,6 +55,7 @@ use crate::{
     host,
 };
 use context::Run;
+use cores::Cores;
 use memory::StubMemory;
 use process::{Stub, Template, Wait};
 use space::Space;
@@ -75,6 +77,7 @@ struct Shared {
     memory: Arc<StubMemory>,
     template: Template,
     workers: Vec<Line>,
+    cores: Cores,
     pool: Mutex<Vec<Arc<Stub>>>,
     stubs: Mutex<Stubs>,
     next: AtomicU64,
@@ -125,6 +128,7 @@ impl SystrapPlatform {
             memory,
             template,
             workers,
+            cores: Cores::new(count),
             pool: Mutex::default(),
             stubs: Mutex::default(),
             next: AtomicU64::new(1),
@@ -199,11 +203,6 @@ impl Shared {
         self.worker(worker).report(run);
     }
 
-    /// This worker's `wait` is to report the context when it traps.
-    fn watch(&self, worker: usize, run: Arc<Run>) {
-        self.worker(worker).watch(run);
-    }
-
     /// Nobody waits for this context any more.
     fn forget(&self, run: &Arc<Run>) {
         for line in &self.workers {
@@ -255,15 +254,54 @@ impl Shared {
         stub.kill_and_wait();
     }
 
-    fn shares_core(&self, _thread: &thread::Thread) -> bool {
-        true
+    /// Whether this worker thread and the guest thread have the same core.
+    fn shares_core(&self, thread: &thread::Thread) -> bool {
+        self.cores.is_near(thread, worker::current())
     }
 
-    fn about_to_run(&self, worker: usize, run: &Run) {
+    /// Chooses the worker that serves the context from now on, and tells the stub.
+    fn about_to_run(&self, me: usize, run: &Run) -> usize {
+        let server = self.server(me, run);
+        run.worker.store(server, Ordering::Relaxed);
+        let looks = self.cores.resumed(run, server);
         let area = &run.area;
         area.u32(layout::area::BELL)
-            .store(worker as u32, Ordering::Relaxed);
-        area.u32(layout::area::SPIN).store(0, Ordering::Relaxed);
+            .store(server as u32, Ordering::Relaxed);
+        area.u32(layout::area::SPIN).store(looks, Ordering::Relaxed);
+        server
+    }
+
+    /// Who should serve a context that worker `me` resumes.
+    fn server(&self, me: usize, run: &Run) -> usize {
+        let cores = &self.cores;
+        if !cores.is_near(&run.thread, me) {
+            // Served far, as long as that may be.
+            let near = cores.near(&run.thread);
+            let stay = cores.may_spin(me) || !self.worker(near).is_present();
+            return if stay { me } else { near };
+        }
+        *run.resumed.lock() = Some(std::time::Instant::now());
+        if !cores.wants_far(run) {
+            return me;
+        }
+        match cores.far_worker(&run.thread) {
+            Some(far) if self.worker(far).is_present() => {
+                run.short_runs.store(0, Ordering::Relaxed);
+                far
+            }
+            _ => me,
+        }
+    }
+
+    /// The `wait` of worker `server` is to report the context when it traps.
+    fn watch(&self, me: usize, server: usize, run: &Arc<Run>) {
+        if server == me {
+            self.worker(me).resumed(run.clone());
+            return;
+        }
+        let line = self.worker(server);
+        line.watch(run.clone());
+        line.ring(Ring::Look);
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use super::layout::*;
 use super::memory::StubMemory;
 use super::patch::Patches;
 use super::shared::{Shared, futex_wait, futex_wake, state};
-use super::thread::Thread;
+use super::thread::{NO_CORE, Thread};
 use crate::common::changes::{Carried, Command};
 use crate::common::host_calls::count;
 use crate::{Error, Result, host};
@@ -49,6 +49,8 @@ pub(super) struct Stub {
     end: Mutex<End>,
     ended: Condvar,
     dead: AtomicBool,
+    /// The core its mapper is bound to.
+    mapper_core: AtomicUsize,
     /// Who to tell that it died.
     pub mourners: Mutex<Vec<Weak<dyn Mourner>>>,
 }
@@ -91,8 +93,17 @@ impl Stub {
             end: Mutex::new(End::NotYet),
             ended: Condvar::new(),
             dead: AtomicBool::new(false),
+            mapper_core: AtomicUsize::new(NO_CORE),
             mourners: Mutex::default(),
         })
+    }
+
+    /// Lets the mapper run where the guest thread runs that waits for it.
+    pub fn place_mapper(&self, core: usize, cores: &[usize]) {
+        if self.mapper_core.swap(core, Ordering::Relaxed) != core {
+            count();
+            let _ = host::set_affinity(self.pid, cores);
+        }
     }
 
     fn slice(&self) -> Shared {

@@ -12,6 +12,10 @@ pub fn host_calls() -> &'static [Rule] {
             "guest threads and mappers are woken and waited for"
         ),
         rule!(SYS_read, "a worker sleeps on its bell"),
+        rule!(
+            SYS_ppoll,
+            "a worker sleeps on its bell for a while, guest threads sharing its core"
+        ),
         rule!(SYS_write, "rings the bell of a worker that sleeps"),
         rule!(
             SYS_tgkill,

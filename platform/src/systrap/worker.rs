@@ -4,19 +4,23 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use crossbeam::queue::SegQueue;
 use parking_lot::Mutex;
 
 use super::Shared as Platform;
 use super::context::{Run, SystrapContext};
+use super::cores::{self, Cores, PATIENCE, PREEMPTED, TOGETHER};
 use super::filter::Bells;
-use super::layout::global;
+use super::layout::{area, global};
 use super::shared::Shared;
 use super::space::{Home, Space};
 use crate::common::host_calls::count;
-use crate::{AddressSpace, Context, Error, Event, Result, Wait, Worker, WorkerId, WorkerWaker};
+use crate::{
+    AddressSpace, Context, ContextId, Error, Event, Result, Wait, Worker, WorkerId, WorkerWaker,
+};
 
 thread_local! {
     static CURRENT: Cell<Option<usize>> = const { Cell::new(None) };
@@ -46,8 +50,14 @@ pub(super) struct Line {
     /// Its line of the global page.
     page: Shared,
     woken: AtomicBool,
+    /// Its thread exists.
+    present: AtomicBool,
     /// Contexts whose traps it reports.
     watched: Mutex<Vec<Arc<Run>>>,
+    /// The one it resumed last, not in `watched`.
+    last: Mutex<Option<Arc<Run>>>,
+    /// Core of the last context whose trap was reported: where its children begin.
+    pub last_core: AtomicUsize,
     /// Contexts that stopped without having run.
     ready: SegQueue<Arc<Run>>,
 }
@@ -60,9 +70,16 @@ impl Line {
             bell,
             page,
             woken: AtomicBool::new(false),
+            present: AtomicBool::new(false),
             watched: Mutex::default(),
+            last: Mutex::default(),
+            last_core: AtomicUsize::new(0),
             ready: SegQueue::new(),
         }
+    }
+
+    pub fn is_present(&self) -> bool {
+        self.present.load(Ordering::Relaxed)
     }
 
     pub fn ring(&self, what: Ring) {
@@ -86,7 +103,16 @@ impl Line {
         self.watched.lock().push(run);
     }
 
+    /// This worker has resumed the context, and serves it.
+    pub fn resumed(&self, run: Arc<Run>) {
+        let before = self.last.lock().replace(run);
+        if let Some(before) = before {
+            self.watched.lock().push(before);
+        }
+    }
+
     pub fn forget(&self, run: &Arc<Run>) {
+        self.last.lock().take_if(|last| Arc::ptr_eq(last, run));
         self.watched.lock().retain(|other| !Arc::ptr_eq(other, run));
     }
 
@@ -97,18 +123,54 @@ impl Line {
                 return Some(run);
             }
         }
+        let last = self.last.lock().take();
         let mut watched = self.watched.lock();
+        watched.extend(last);
         let at = watched.iter().position(|run| run.has_stopped())?;
         let run = watched.swap_remove(at);
         drop(watched);
         run.claim().then_some(run)
     }
 
-    fn sleep(&self) {
+    /// Takes a running context over from another worker.
+    fn take_over(&self, run: Arc<Run>, index: usize, cores: &Cores) {
+        run.worker.store(index, Ordering::Relaxed);
+        let crowded = cores.running(cores.core_of_worker(index)) > 1;
+        self.watch(run.clone());
+        run.area
+            .u32(area::BELL)
+            .store(index as u32, Ordering::SeqCst);
+        // It may have trapped before, and seen the other worker awake. And this one has to see if
+        // it has too much on its core.
+        if crowded || run.has_stopped() {
+            self.ring(Ring::Look);
+        }
+    }
+
+    /// Sleeps until the bell rings, or at most `limit`. False: it did not ring.
+    fn sleep(&self, limit: Option<Duration>) -> bool {
+        let fd = self.bell.as_raw_fd();
+        if let Some(limit) = limit {
+            let mut poll = libc::pollfd {
+                fd,
+                events: libc::POLLIN,
+                revents: 0,
+            };
+            let limit = libc::timespec {
+                tv_sec: 0,
+                tv_nsec: limit.as_nanos() as i64,
+            };
+            count();
+            // SAFETY: both structures are valid during the call.
+            if unsafe { libc::ppoll(&mut poll, 1, &limit, std::ptr::null()) } == 0 {
+                return false;
+            }
+        }
         count();
         let mut value = 0u64;
         // SAFETY: eight bytes are valid for writing.
-        unsafe { libc::read(self.bell.as_raw_fd(), (&raw mut value).cast(), 8) };
+        unsafe { libc::read(fd, (&raw mut value).cast(), 8) };
+        true
     }
 }
 
@@ -170,14 +232,52 @@ impl WorkerWaker for Waker {
 pub(super) struct SystrapWorker {
     index: usize,
     platform: Arc<Platform>,
+    /// Has looked for a while without finding anything.
+    tired: bool,
+}
+
+/// Notices that the thread that looks was preempted.
+struct Watch {
+    begin: Instant,
+    last: Instant,
+}
+
+impl Watch {
+    /// Looks between two glances at the clock.
+    const LOOKS: u32 = 16;
+
+    fn new() -> Watch {
+        let now = Instant::now();
+        Watch {
+            begin: now,
+            last: now,
+        }
+    }
+
+    /// False if it is time to stop looking.
+    fn go_on(&mut self, cores: &Cores, worker: usize) -> bool {
+        let now = Instant::now();
+        if now.duration_since(self.last) > PREEMPTED {
+            cores.preempted();
+            return false;
+        }
+        self.last = now;
+        now.duration_since(self.begin) < PATIENCE && cores.may_spin(worker)
+    }
 }
 
 impl SystrapWorker {
     pub fn new(id: WorkerId, platform: &Arc<Platform>) -> Result<SystrapWorker> {
         CURRENT.set(Some(id.0));
+        platform.cores.bind(id.0);
+        let core = platform.cores.core_of_worker(id.0);
+        let line = platform.worker(id.0);
+        line.last_core.store(core, Ordering::Relaxed);
+        line.present.store(true, Ordering::Relaxed);
         Ok(SystrapWorker {
             index: id.0,
             platform: platform.clone(),
+            tired: false,
         })
     }
 
@@ -191,12 +291,100 @@ impl SystrapWorker {
             return Err(Error::Lost("stub template".to_owned()));
         }
         if let Some(run) = line.stopped() {
+            self.trapped(&run);
             return Ok(Some(Event::Trap(run.id)));
         }
         if line.woken.swap(false, Ordering::SeqCst) {
             return Ok(Some(Event::Woken));
         }
         Ok(None)
+    }
+
+    /// A trap is about to be reported.
+    fn trapped(&self, run: &Run) {
+        let core = run.thread.core.load(Ordering::Relaxed);
+        self.line().last_core.store(core, Ordering::Relaxed);
+        if self.platform.cores.is_near(&run.thread, self.index)
+            && let Some(resumed) = run.resumed.lock().take()
+        {
+            self.platform.cores.ran(run, resumed.elapsed());
+        }
+    }
+
+    /// Whether it serves guest threads on other cores.
+    fn serves_far(&self) -> bool {
+        let line = self.line();
+        let far = |run: &Arc<Run>| !self.platform.cores.is_near(&run.thread, self.index);
+        line.last.lock().as_ref().is_some_and(far) || line.watched.lock().iter().any(far)
+    }
+
+    /// Looks for traps of guest threads on other cores, for a while.
+    fn spin(&mut self) -> Result<Option<Event>> {
+        let mut watch = Watch::new();
+        while watch.go_on(&self.platform.cores, self.index) {
+            for _ in 0..Watch::LOOKS {
+                if let Some(event) = self.look()? {
+                    return Ok(Some(event));
+                }
+                std::hint::spin_loop();
+            }
+        }
+        Ok(None)
+    }
+
+    /// Leaves the guest threads on other cores to the workers there.
+    fn hand_over(&self) {
+        let cores = &self.platform.cores;
+        let mut far = Vec::new();
+        {
+            let line = self.line();
+            let last = line.last.lock().take();
+            let mut watched = line.watched.lock();
+            watched.extend(last);
+            watched.retain(|run| {
+                let near = cores.near(&run.thread);
+                let stays = near == self.index || !self.platform.worker(near).is_present();
+                if !stays {
+                    far.push(run.clone());
+                }
+                stays
+            });
+        }
+        for run in far {
+            let near = cores.near(&run.thread);
+            self.platform.worker(near).take_over(run, near, cores);
+        }
+    }
+
+    /// Guest threads have shared this worker's core for a while: gives one another core.
+    fn part(&self) {
+        let cores = &self.platform.cores;
+        let core = cores.core_of_worker(self.index);
+        let parted = {
+            let mut watched = self.line().watched.lock();
+            let parted = cores::part(cores, &watched, core);
+            if let Some((run, _)) = &parted {
+                watched.retain(|other| !Arc::ptr_eq(other, run));
+            }
+            parted
+        };
+        if let Some((run, target)) = parted {
+            cores.stopped(&run);
+            cores.place(&run.stub, &run.thread, target);
+            cores.resumed(&run, self.index);
+            let near = match cores.near(&run.thread) {
+                near if self.platform.worker(near).is_present() => near,
+                _ => self.index,
+            };
+            self.platform.worker(near).take_over(run, near, cores);
+        }
+    }
+
+    /// Whether there is reason to see how guest threads get along on this worker's core.
+    fn crowded(&self) -> bool {
+        let cores = &self.platform.cores;
+        let core = cores.core_of_worker(self.index);
+        cores.running(core) > 1 && cores.free_core(core).is_some()
     }
 }
 
@@ -222,6 +410,8 @@ impl Worker for SystrapWorker {
             }
         };
         let thread = stub.thread()?;
+        let core = self.line().last_core.load(Ordering::Relaxed);
+        self.platform.cores.place(&stub, &thread, core);
         stub.threads.lock().contexts += 1;
         let context = SystrapContext::new(&self.platform, space, stub, thread);
         Ok(Box::new(context))
@@ -230,22 +420,70 @@ impl Worker for SystrapWorker {
     fn wait(&mut self, mode: Wait) -> Result<Event> {
         loop {
             if let Some(event) = self.look()? {
+                self.tired = false;
                 return Ok(event);
             }
             if mode == Wait::Poll {
                 return Ok(Event::Nothing);
+            }
+            if self.serves_far() {
+                if !std::mem::take(&mut self.tired)
+                    && let Some(event) = self.spin()?
+                {
+                    return Ok(event);
+                }
+                self.hand_over();
             }
             let line = self.line();
             let asleep = line.page.u32(global::ASLEEP);
             asleep.store(1, Ordering::SeqCst);
             // Whoever came before saw us awake; look once more.
             let event = self.look();
+            let mut rang = true;
             if matches!(event, Ok(None)) {
-                line.sleep();
+                rang = line.sleep(self.crowded().then_some(TOGETHER));
             }
             asleep.store(0, Ordering::SeqCst);
             if let Some(event) = event? {
                 return Ok(event);
+            }
+            if !rang {
+                self.part();
+            }
+        }
+    }
+
+    fn linger(&mut self, context: ContextId, idle: &dyn Fn() -> bool) -> bool {
+        let line = self.line();
+        if !line.watched.lock().is_empty() {
+            return false;
+        }
+        let Some(run) = line.last.lock().clone() else {
+            return false;
+        };
+        let cores = &self.platform.cores;
+        if run.id != context || cores.is_near(&run.thread, self.index) {
+            return false;
+        }
+        let mut watch = Watch::new();
+        loop {
+            for _ in 0..Watch::LOOKS {
+                if run.has_stopped() {
+                    *line.last.lock() = None;
+                    if !run.claim() {
+                        return false;
+                    }
+                    self.trapped(&run);
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            if !idle() || line.woken.load(Ordering::Relaxed) || !line.ready.is_empty() {
+                return false;
+            }
+            if !watch.go_on(cores, self.index) {
+                self.tired = true;
+                return false;
             }
         }
     }

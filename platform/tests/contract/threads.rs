@@ -330,6 +330,9 @@ fn many_spaces(platform: Arc<dyn Platform>) {
 }
 
 fn two_workers(platform: Arc<dyn Platform>) {
+    if !platform.contexts_are_bound() {
+        return workers_share(platform);
+    }
     let other = platform.clone();
     let second = std::thread::spawn(move || {
         let mut machine = Machine::new_at(other, WorkerId(1));
@@ -338,6 +341,60 @@ fn two_workers(platform: Arc<dyn Platform>) {
     let mut machine = Machine::new(platform);
     count_up(&mut machine);
     second.join().unwrap();
+}
+
+/// Traps of any context are reported by any worker, each once.
+fn workers_share(platform: Arc<dyn Platform>) {
+    use std::collections::HashMap;
+    use std::sync::Mutex;
+    const CALLS: u64 = 3000;
+    type Shared = Arc<Mutex<(HashMap<ContextId, Thread>, usize)>>;
+    let shared: Shared = Arc::default();
+    let work = |mut machine: Machine, shared: Shared, other: Arc<dyn WorkerWaker>| {
+        let space = machine.space(store_and_call());
+        let mut thread = machine.thread(&space);
+        thread.regs.rdi = DATA;
+        {
+            let mut shared = shared.lock().unwrap();
+            thread.context.resume(&thread.regs).unwrap();
+            shared.0.insert(thread.context.id(), thread);
+        }
+        loop {
+            let event = machine.worker.wait(Wait::Block).unwrap();
+            let mut shared = shared.lock().unwrap();
+            if let Event::Trap(id) = event {
+                let thread = shared.0.get_mut(&id).unwrap();
+                let trap = thread.context.trap(&mut thread.regs).unwrap();
+                assert_eq!(trap, Trap::Syscall);
+                assert_eq!(thread.regs.orig_rax, thread.regs.rsi);
+                thread.regs.rsi += 1;
+                thread.regs.rip = CODE;
+                if thread.regs.rsi < CALLS {
+                    thread.context.resume(&thread.regs).unwrap();
+                } else {
+                    shared.1 += 1;
+                    other.wake();
+                }
+            }
+            if shared.1 == 2 {
+                break;
+            }
+        }
+        (space, machine)
+    };
+    let other = platform.clone();
+    let (first_waker, second_waker) = (platform.waker(WorkerId(0)), platform.waker(WorkerId(1)));
+    let theirs = shared.clone();
+    let second = std::thread::spawn(move || {
+        drop(work(
+            Machine::new_at(other, WorkerId(1)),
+            theirs,
+            first_waker,
+        ));
+    });
+    let kept = work(Machine::new(platform), shared, second_waker);
+    second.join().unwrap();
+    drop(kept);
 }
 
 fn count_up(machine: &mut Machine) {

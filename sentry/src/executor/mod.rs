@@ -6,8 +6,8 @@
 //! sleeps in the host kernel.
 //!
 //! Every task has a home worker: where contexts are bound to a thread (ptrace) it only changes when
-//! the task has no context (execve(2)); elsewhere it is the worker that ran the task last, and a
-//! worker that makes a task runnable runs it itself. Deliberately absent: preemption of Sentry code (it never
+//! the task has no context (execve(2)); elsewhere a worker that
+//! makes a task runnable runs it itself, and the home is who is woken from outside. Deliberately absent: preemption of Sentry code (it never
 //! runs long) and blocking work (host file operations may block a worker).
 
 mod reactor;
@@ -303,13 +303,13 @@ pub async fn trapped(context: ContextId) {
     .await;
 }
 
-/// The task runs here from now on, where tasks are free to move.
-pub fn settle(home: &Home) {
-    with_local(|l| {
-        if !l.executor.platform.contexts_are_bound() {
-            home.0.store(l.id.0, Ordering::Relaxed);
+impl Home {
+    /// Where tasks are free to move: the task is best woken on this worker from outside.
+    pub fn settle(&self, context: &dyn Context) {
+        if let Some(worker) = context.near_worker() {
+            self.0.store(worker.0, Ordering::Relaxed);
         }
-    });
+    }
 }
 
 /// Lets other runnable tasks of this worker run first.

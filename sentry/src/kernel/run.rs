@@ -189,10 +189,12 @@ async fn guest(task: &Task) -> platform::Result<Trap> {
         }
     };
     executor::trapped(id).await;
-    executor::settle(&task.home);
     task.leave_guest();
     let trap = task
-        .with_context(|c| c.take_trap(&mut regs))
+        .with_context(|c| {
+            task.home.settle(c.get());
+            c.take_trap(&mut regs)
+        })
         .unwrap_or(Err(platform::Error::Gone))?;
     *task.regs.lock() = regs;
     Ok(trap)

@@ -1,0 +1,226 @@
+//! Which host core a worker and the guest threads it serves run on, and when to spin.
+//!
+//! Measured costs of a hand-over and back: 0.3 µs between two cores that both spin, 7 µs on one
+//! core by two context switches, 70 µs and more if the other core sleeps and has to be woken. So
+//! a guest thread is bound to a core, and served in one of two ways:
+//!
+//! - *near*: by the worker of that core, which sleeps while guest code runs, and is woken on the
+//!   spot. Nothing spins.
+//! - *far*: by the worker of another core, where no guest code runs; both sides look for each other
+//!   for a while. A thread gets there when it has trapped several times after short runs, and back
+//!   when it has not trapped for [`PATIENCE`].
+//!
+//! A worker that looks and finds that it was preempted stops looking, and nobody looks for a while:
+//! the machine has other things to do. Guest threads that run on one core at once for longer than
+//! [`TOGETHER`] are parted if a core is free.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::context::Run;
+use super::process::Stub;
+use super::thread::{NO_CORE, Thread};
+use crate::common::host_calls::count;
+use crate::host;
+
+/// How long a far worker looks for the next trap.
+pub(super) const PATIENCE: Duration = Duration::from_micros(60);
+/// How long a guest thread may run before its trap counts as one of a row.
+const SHORT_RUN: Duration = Duration::from_micros(40);
+/// So many short runs in a row make a thread far.
+const SHORT_RUNS: u32 = 4;
+/// A gap this long between two looks means that another thread had the core.
+pub(super) const PREEMPTED: Duration = Duration::from_micros(150);
+/// How long nobody looks after that, at first; doubled each time it happens again soon.
+const BACK_OFF: Duration = Duration::from_millis(2);
+const MAX_BACK_OFF: Duration = Duration::from_millis(64);
+/// How long guest threads share a core before they are parted.
+pub(super) const TOGETHER: Duration = Duration::from_micros(1000);
+/// How long a guest thread that is served far looks for its answer.
+const GUEST_PATIENCE: Duration = Duration::from_micros(200);
+
+/// The cores of the sandbox. Core `n` below is the `n`th of those.
+pub(super) struct Cores {
+    all: Vec<usize>,
+    /// Guest threads that run, by core.
+    running: Vec<AtomicUsize>,
+    workers: usize,
+    begin: Instant,
+    /// Nobody looks before this, ns since `begin`.
+    quiet_until: AtomicU64,
+    back_off: AtomicU64,
+    /// Guest side of far service, in looks.
+    looks: u32,
+}
+
+impl Cores {
+    pub fn new(workers: usize) -> Cores {
+        let all = host::affinity().unwrap_or_default();
+        Cores {
+            running: all.iter().map(|_| AtomicUsize::new(0)).collect(),
+            all,
+            workers,
+            begin: Instant::now(),
+            quiet_until: AtomicU64::new(0),
+            back_off: AtomicU64::new(BACK_OFF.as_nanos() as u64),
+            looks: looks(GUEST_PATIENCE),
+        }
+    }
+
+    fn of_worker(&self, worker: usize) -> usize {
+        worker % self.all.len().max(1)
+    }
+
+    /// Binds the calling thread, a worker, to its core.
+    pub fn bind(&self, worker: usize) {
+        if self.all.len() > 1 {
+            let core = self.all[self.of_worker(worker)];
+            // Where the host does not allow that, it does without.
+            let _ = host::set_affinity(0, &[core]);
+        }
+    }
+
+    /// The worker of the thread's core.
+    pub fn near(&self, thread: &Thread) -> usize {
+        match thread.core.load(Ordering::Relaxed) {
+            NO_CORE => 0,
+            core => core % self.workers,
+        }
+    }
+
+    /// Whether thread and worker have the same core.
+    pub fn is_near(&self, thread: &Thread, worker: usize) -> bool {
+        self.all.len() < 2 || thread.core.load(Ordering::Relaxed) == self.of_worker(worker)
+    }
+
+    /// Binds a guest thread to a core.
+    pub fn place(&self, stub: &Stub, thread: &Thread, core: usize) {
+        if self.all.len() < 2 || thread.core.swap(core, Ordering::Relaxed) == core {
+            return;
+        }
+        count();
+        let cores = match self.all.get(core) {
+            Some(core) => std::slice::from_ref(core),
+            None => &self.all[..],
+        };
+        let _ = host::set_affinity(thread.tid, cores);
+        stub.place_mapper(core, cores);
+    }
+
+    /// A guest thread is about to run. Gives how often it may look for its next answer.
+    pub fn resumed(&self, run: &Run, worker: usize) -> u32 {
+        if let Some(running) = self.running_on(&run.thread) {
+            running.fetch_add(1, Ordering::Relaxed);
+        }
+        if self.is_near(&run.thread, worker) {
+            0
+        } else {
+            self.looks
+        }
+    }
+
+    pub fn stopped(&self, run: &Run) {
+        if let Some(running) = self.running_on(&run.thread) {
+            let _ = running.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                Some(n.saturating_sub(1))
+            });
+        }
+    }
+
+    fn running_on(&self, thread: &Thread) -> Option<&AtomicUsize> {
+        self.running.get(thread.core.load(Ordering::Relaxed))
+    }
+
+    pub fn running(&self, core: usize) -> usize {
+        self.running
+            .get(core)
+            .map_or(0, |n| n.load(Ordering::Relaxed))
+    }
+
+    /// Whether a worker may look for traps of threads on other cores.
+    pub fn may_spin(&self, worker: usize) -> bool {
+        self.all.len() > 1 && self.running(self.of_worker(worker)) == 0 && !self.is_quiet()
+    }
+
+    fn is_quiet(&self) -> bool {
+        let until = self.quiet_until.load(Ordering::Relaxed);
+        until != 0 && (self.begin.elapsed().as_nanos() as u64) < until
+    }
+
+    /// A worker was preempted while it looked.
+    pub fn preempted(&self) {
+        let now = self.begin.elapsed().as_nanos() as u64;
+        let last = self.quiet_until.load(Ordering::Relaxed);
+        let back_off = self.back_off.load(Ordering::Relaxed);
+        let again = now.saturating_sub(last) < 4 * back_off;
+        let next = match again {
+            true => (2 * back_off).min(MAX_BACK_OFF.as_nanos() as u64),
+            false => BACK_OFF.as_nanos() as u64,
+        };
+        self.back_off.store(next, Ordering::Relaxed);
+        self.quiet_until.store(now + next, Ordering::Relaxed);
+    }
+
+    /// Notes how long a thread that is served near ran until its trap.
+    pub fn ran(&self, run: &Run, time: Duration) {
+        if time > SHORT_RUN {
+            run.short_runs.store(0, Ordering::Relaxed);
+        } else {
+            run.short_runs.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a thread that is served near would do better far.
+    pub fn wants_far(&self, run: &Run) -> bool {
+        run.short_runs.load(Ordering::Relaxed) >= SHORT_RUNS
+    }
+
+    /// A worker that could serve the thread far: the core has nothing to do.
+    pub fn far_worker(&self, thread: &Thread) -> Option<usize> {
+        let own = thread.core.load(Ordering::Relaxed);
+        let worker = (0..self.workers).find(|&w| {
+            let core = self.of_worker(w);
+            core != own && self.running(core) == 0
+        })?;
+        (!self.is_quiet()).then_some(worker)
+    }
+
+    /// A core with nothing to do, for a guest thread that shares one; any core (`all.len()`) if
+    /// there are more cores than workers.
+    pub fn free_core(&self, own: usize) -> Option<usize> {
+        let workers = self.workers.min(self.all.len());
+        (0..workers)
+            .find(|&core| core != own && self.running(core) == 0)
+            .or_else(|| (self.all.len() > workers).then_some(self.all.len()))
+    }
+
+    pub fn core_of_worker(&self, worker: usize) -> usize {
+        self.of_worker(worker)
+    }
+}
+
+/// Parts guest threads that have run on core `core` together for a while: takes one away from the
+/// contexts of a worker. Gives it and its new core.
+pub(super) fn part(cores: &Cores, watched: &[Arc<Run>], core: usize) -> Option<(Arc<Run>, usize)> {
+    if cores.running(core) < 2 {
+        return None;
+    }
+    let target = cores.free_core(core)?;
+    let run = watched
+        .iter()
+        .rev()
+        .find(|run| run.thread.core.load(Ordering::Relaxed) == core)?;
+    Some((run.clone(), target))
+}
+
+/// How often stub code looks for its answer in `time`.
+fn looks(time: Duration) -> u32 {
+    const SAMPLE: u32 = 2000;
+    let begin = Instant::now();
+    for _ in 0..SAMPLE {
+        std::hint::spin_loop();
+    }
+    let one = (begin.elapsed().as_nanos() as u64 / u64::from(SAMPLE)).max(1);
+    (time.as_nanos() as u64 / one) as u32
+}
