@@ -411,8 +411,7 @@ impl File {
 
 impl Drop for File {
     fn drop(&mut self) {
-        let ops = self.ops.clone();
-        ops.release(self);
+        self.ops.release(self);
         let flags = self.flags();
         if flags.contains(OpenFlags::PATH) {
             return;

@@ -18,7 +18,7 @@ use crate::mm::io::UserMemory;
 use crate::mm::pages::Held;
 use crate::mm::types::{FutexKey, PAGE_SIZE, page_down};
 use crate::mm::vma::Source;
-use crate::mm::{Inner, Mm};
+use crate::mm::{Inner, Mm, windows};
 
 /// Where guest bytes can be touched.
 enum Spot<'a> {
@@ -129,7 +129,8 @@ impl Mm {
                 .min(len - *done);
             let (result, n) = match located {
                 Located::Memory(offset) => {
-                    let (window, pos, n) = inner.memory.window(offset).map_err(|_| ())?;
+                    let (window, pos, n) =
+                        windows::window(&inner.memory, offset).map_err(|_| ())?;
                     let n = n.min(want);
                     (f(Spot::Window(&window, pos), n, *done), n)
                 }

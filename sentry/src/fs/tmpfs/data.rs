@@ -26,7 +26,7 @@ use crate::fs::file::{File, Seek, WriteAt, default_seek};
 use crate::mm::io::{Sink, Source};
 use crate::mm::mappable::{Backing, Mappable, MappingOwner, WriteIntent};
 use crate::mm::types::{PAGE_SIZE, page_down, page_up};
-use crate::mm::{FileRange, MemoryFile};
+use crate::mm::{FileRange, MemoryFile, windows};
 
 /// Smallest and largest chunk, bytes.
 const MIN_CHUNK: u64 = 16 << 10;
@@ -275,7 +275,7 @@ impl Data {
             };
             let step = match (piece, straight) {
                 (None, Some(base)) => return base.ops().read_at(&base, dst, offset),
-                (Some(piece), _) => Self::read_piece(dst, piece, offset),
+                (Some(piece), _) => Self::read_piece(&self.space.memory, dst, piece, offset),
                 (None, None) => break,
             };
             match step {
@@ -294,10 +294,15 @@ impl Data {
     }
 
     /// Bytes moved, and how many should have been.
-    fn read_piece(dst: &mut Sink<'_>, piece: Piece, offset: u64) -> Result<(usize, usize)> {
+    fn read_piece(
+        memory: &MemoryFile,
+        dst: &mut Sink<'_>,
+        piece: Piece,
+        offset: u64,
+    ) -> Result<(usize, usize)> {
         match piece {
             Piece::Pages(range, at, len) => {
-                let (window, pos, avail) = range.window(at)?;
+                let (window, pos, avail) = windows::of_range(memory, &range, at)?;
                 let len = (len as usize).min(avail);
                 Ok((dst.put_window(&window, pos, len)?, len))
             }
@@ -431,7 +436,7 @@ impl Data {
             }
             Err(e) => return Err(e),
         };
-        let (window, pos, avail) = range.window(at)?;
+        let (window, pos, avail) = windows::of_range(&self.space.memory, &range, at)?;
         let len = (len as usize).min(avail);
         Ok((src.take_window(&window, pos, len)?, len))
     }

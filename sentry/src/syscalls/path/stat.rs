@@ -57,16 +57,16 @@ impl From<Attr> for Stat {
 }
 
 fn write_stat(t: &Task, addr: u64, attr: Attr) -> SysResult {
-    t.mm().write_obj(addr, &Stat::from(attr))?;
+    t.with_mm(|mm| mm.write_obj(addr, &Stat::from(attr)))?;
     Ok(0)
 }
 
 /// Attributes by path or, with AT_EMPTY_PATH and an empty path, of the open file itself.
 fn attr_at(t: &Task, dirfd: i32, path: u64, flags: i32) -> Result<(Attr, PathRef)> {
     if flags & libc::AT_EMPTY_PATH != 0 && dirfd != CWD {
-        let empty = path == 0 || t.mm().read_obj::<u8>(path)? == 0;
+        let empty = path == 0 || t.with_mm(|mm| mm.read_obj::<u8>(path))? == 0;
         if empty {
-            let file = t.files().get_any(dirfd)?;
+            let file = t.any_file(dirfd)?;
             return Ok((file.attr()?, file.path().clone()));
         }
     }
@@ -85,7 +85,7 @@ pub async fn lstat(t: &Task, a: &Args) -> SysResult {
 }
 
 pub async fn fstat(t: &Task, a: &Args) -> SysResult {
-    let attr = t.files().get_any(a.int(0))?.attr()?;
+    let attr = t.any_file(a.int(0))?.attr()?;
     write_stat(t, a.u64(1), attr)
 }
 
@@ -181,7 +181,7 @@ pub async fn statx(t: &Task, a: &Args) -> SysResult {
         mnt_id: u64::from(place.mount.id),
         ..Statx::default()
     };
-    t.mm().write_obj(a.u64(4), &out)?;
+    t.with_mm(|mm| mm.write_obj(a.u64(4), &out))?;
     Ok(0)
 }
 
@@ -318,7 +318,7 @@ pub async fn statfs(t: &Task, a: &Args) -> SysResult {
 }
 
 pub async fn fstatfs(t: &Task, a: &Args) -> SysResult {
-    let file = t.files().get_any(a.int(0))?;
+    let file = t.any_file(a.int(0))?;
     write_statfs(t, a.u64(1), file.path())
 }
 
