@@ -8,7 +8,7 @@ use crate::kernel::task::Task;
 impl Ctx {
     /// The task's view at this moment.
     pub fn of(t: &Task) -> Ctx {
-        Ctx::new(&t.fs(), t.creds())
+        t.with_fs(|fs| Ctx::new(fs, t.creds()))
     }
 }
 

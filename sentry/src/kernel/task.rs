@@ -310,6 +310,11 @@ impl Task {
         self.fs.read().clone()
     }
 
+    /// Runs `f` on what `fs` gives, without counting a reference.
+    pub fn with_fs<R>(&self, f: impl FnOnce(&FsContext) -> R) -> R {
+        f(&self.fs.read())
+    }
+
     pub fn set_fs(&self, fs: Arc<FsContext>) {
         *self.fs.write() = fs;
     }

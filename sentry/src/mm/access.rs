@@ -5,6 +5,7 @@
 //! under the address space's lock, which costs less than pinning; transfers to and from host files
 //! may take long and run on pinned memory.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
@@ -224,8 +225,9 @@ impl Mm {
             let old = text.len();
             text.resize(old + n, 0);
             let got = self.read_forced(at, &mut text[old..], Force::No);
-            if let Some(nul) = text[old..old + got].iter().position(|&b| b == 0) {
-                text.truncate(old + nul);
+            if let Ok(found) = CStr::from_bytes_until_nul(&text[old..old + got]) {
+                let nul = old + found.count_bytes();
+                text.truncate(nul);
                 return Ok(text);
             }
             if got < n {
