@@ -10,8 +10,10 @@
 
 mod support;
 
+use std::any::Any;
 use std::future::Future;
 use std::hint::black_box;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -20,16 +22,18 @@ use std::time::Instant;
 use criterion::{Criterion, criterion_group, criterion_main};
 use runsc_platform::arch::Registers;
 use runsc_platform::{Platform, WorkerId};
+use runsc_sentry::errno::Errno;
 use runsc_sentry::executor::{Executor, Home, Reactor};
 use runsc_sentry::fs::change::Make;
 use runsc_sentry::fs::context::FsContext;
-use runsc_sentry::fs::fdtable::FdTable;
-use runsc_sentry::fs::inode::{Dev, FileType};
+use runsc_sentry::fs::fdtable::{Exec, FdTable};
+use runsc_sentry::fs::file::{File, FileOps, WriteAt};
+use runsc_sentry::fs::inode::{Dev, FileType, OpenFlags};
 use runsc_sentry::fs::mount::{FileSystem, Mount, MountFlags, MountNamespace};
 use runsc_sentry::fs::overlay::OverlayFs;
 use runsc_sentry::fs::register_all;
 use runsc_sentry::fs::tmpfs::{Options, Tmpfs};
-use runsc_sentry::fs::walk::{Base, Ctx};
+use runsc_sentry::fs::walk::{Base, Ctx, WalkFlags};
 use runsc_sentry::kernel::cred::Credentials;
 use runsc_sentry::kernel::group::{ExitStatus, ThreadGroup};
 use runsc_sentry::kernel::limits::Limits;
@@ -37,6 +41,7 @@ use runsc_sentry::kernel::signal::{Signal, TaskSignals};
 use runsc_sentry::kernel::task::{NewTask, Task};
 use runsc_sentry::kernel::tree::Node;
 use runsc_sentry::kernel::{Kernel, KernelParts, Supervisor, Uts, current};
+use runsc_sentry::mm::io::{Sink, Source};
 use runsc_sentry::mm::{self, MapRequest, MemoryFile, Mm, PAGE_SIZE};
 use runsc_sentry::syscalls::dispatch;
 use support::{NoPlatform, memory};
@@ -221,6 +226,36 @@ fn open(task: &Arc<Task>, path: &str, flags: i32) -> u64 {
     once(task, call(libc::SYS_open, [path, flags as u64, 0o644]))
 }
 
+/// A file of the host, as a Gofer hands them over.
+struct HostFile(std::fs::File);
+
+impl FileOps for HostFile {
+    fn read_at(&self, _: &File, dst: &mut Sink<'_>, offset: u64) -> Result<usize, Errno> {
+        dst.put_host(self.0.as_fd(), Some(offset), dst.remaining())
+    }
+
+    fn write_at(&self, _: &File, src: &mut Source<'_>, at: WriteAt) -> Result<(usize, u64), Errno> {
+        let WriteAt::Offset(at) = at else {
+            return Err(Errno::EINVAL);
+        };
+        let done = src.take_host(self.0.as_fd(), Some(at), src.remaining())?;
+        Ok((done, at + done as u64))
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+fn host_file(t: &Task) -> u64 {
+    let place = Ctx::of(t)
+        .lookup(&Base::Cwd, b"/a/b/c/file", WalkFlags::FOLLOW)
+        .unwrap();
+    let ops = Arc::new(HostFile(tempfile::tempfile().unwrap()));
+    let file = File::new(ops, place, OpenFlags::RDWR);
+    t.add_file(file, Exec::Keep).unwrap() as u64
+}
+
 fn identity(c: &mut Criterion) {
     let t = plain_task();
     let future = dispatch(&t, 0, [0; 6]);
@@ -238,9 +273,16 @@ fn bytes(c: &mut Criterion) {
     measure(c, "write_null_1", &t, &[write]);
     let read = call(libc::SYS_read, [zero, buf, 1]);
     measure(c, "read_zero_1", &t, &[read]);
-    for (name, t) in [("tmpfs", t), ("overlay", overlay_task())] {
+    for (name, t) in [
+        ("tmpfs", plain_task()),
+        ("overlay", overlay_task()),
+        ("host", t),
+    ] {
         let buf = room(&t);
-        let file = open(&t, "/a/b/c/file", libc::O_RDWR);
+        let file = match name {
+            "host" => host_file(&t),
+            _ => open(&t, "/a/b/c/file", libc::O_RDWR),
+        };
         let pwrite = call(libc::SYS_pwrite64, [file, buf, PAGE_SIZE, 0]);
         let pread = call(libc::SYS_pread64, [file, buf, PAGE_SIZE, 0]);
         once(&t, pwrite);

@@ -323,8 +323,13 @@ impl Task {
         self.creds.read().clone()
     }
 
+    /// Runs `f` on what `creds` gives, without counting a reference.
+    pub fn with_creds<R>(&self, f: impl FnOnce(&Credentials) -> R) -> R {
+        f(&self.creds.read())
+    }
+
     pub fn has_cap(&self, cap: Cap) -> bool {
-        self.creds.read().has_cap(cap)
+        self.with_creds(|creds| creds.has_cap(cap))
     }
 
     pub fn set_creds(&self, creds: Credentials) {

@@ -196,16 +196,13 @@ impl Data {
         self.invalidate(0, u64::MAX);
     }
 
-    /// Bytes. For a pristine file ask the base's attributes instead.
-    pub fn size(&self) -> u64 {
-        self.state.lock().size
-    }
-
-    /// Units of 512 bytes.
-    pub fn blocks(&self) -> u64 {
+    /// Size in bytes and in units of 512 bytes. For a pristine file ask the base's attributes
+    /// instead.
+    pub fn usage(&self) -> (u64, u64) {
         let state = self.state.lock();
         let base = state.base.as_ref().map_or(0, |b| b.len.div_ceil(PAGE_SIZE));
-        state.pages.max(base).saturating_mul(PAGE_SIZE / 512)
+        let blocks = state.pages.max(base).saturating_mul(PAGE_SIZE / 512);
+        (state.size, blocks)
     }
 
     pub fn seals(&self) -> Seals {
