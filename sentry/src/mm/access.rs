@@ -301,14 +301,15 @@ impl Mm {
         if !addr.is_multiple_of(4) {
             return Err(Errno::EINVAL);
         }
-        let inner = self.inner.read();
-        if addr >= inner.high {
+        let (_, high) = self.platform.user_range();
+        if addr >= high {
             return Err(Errno::EFAULT);
         }
         let own = FutexKey::Private(self.id(), addr);
         if private {
             return Ok(own);
         }
+        let inner = self.inner.read();
         let (start, vma) = inner.vmas.find(addr).ok_or(Errno::EFAULT)?;
         if !vma.readable() {
             return Err(Errno::EFAULT);
