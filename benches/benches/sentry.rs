@@ -8,14 +8,13 @@
     reason = "a benchmark that cannot be set up has to end"
 )]
 
-use std::any::Any;
+mod support;
+
 use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use runsc_platform::{
-    AddressSpace, Fault, HostOp, Platform, Retired, VdsoRange, Worker, WorkerId, WorkerWaker,
-};
+use runsc_platform::{Fault, Platform};
 use runsc_sentry::fs::change::Make;
 use runsc_sentry::fs::context::FsContext;
 use runsc_sentry::fs::fdtable::{Exec, FdTable};
@@ -27,55 +26,8 @@ use runsc_sentry::fs::tmpfs::{Options, Tmpfs};
 use runsc_sentry::fs::walk::{Base, Ctx, WalkFlags};
 use runsc_sentry::kernel::cred::{Credentials, Gid, Uid};
 use runsc_sentry::mm::io::{Sink, Source};
-use runsc_sentry::mm::{Limits, MapRequest, MemoryFile, Mm, PAGE_SIZE};
-
-/// Address spaces that hold nothing.
-struct NoPlatform;
-
-struct NoSpace;
-
-struct Nobody;
-
-impl AddressSpace for NoSpace {
-    fn queue(&self, _op: HostOp, _retired: Option<Retired>) {}
-    fn shoot_down(&self) {}
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-}
-
-impl WorkerWaker for Nobody {
-    fn wake(&self) {}
-}
-
-impl Platform for NoPlatform {
-    fn name(&self) -> &'static str {
-        "none"
-    }
-    fn user_range(&self) -> (u64, u64) {
-        (0x1_0000, 0x7fff_ffff_f000)
-    }
-    fn vdso(&self) -> Option<VdsoRange> {
-        None
-    }
-    fn new_address_space(&self) -> Arc<dyn AddressSpace> {
-        Arc::new(NoSpace)
-    }
-    fn new_worker(&self, _id: WorkerId) -> runsc_platform::Result<Box<dyn Worker>> {
-        Err(runsc_platform::Error::Gone)
-    }
-    fn waker(&self, _id: WorkerId) -> Arc<dyn WorkerWaker> {
-        Arc::new(Nobody)
-    }
-    fn contexts_are_bound(&self) -> bool {
-        false
-    }
-}
-
-fn memory() -> Arc<MemoryFile> {
-    runsc_platform::memory::install_fault_handler().unwrap();
-    MemoryFile::new().unwrap()
-}
+use runsc_sentry::mm::{Limits, MapRequest, Mm, PAGE_SIZE};
+use support::{NoPlatform, memory};
 
 /// Root at the root of a tmpfs with `/a/b/c/d/file`.
 fn tree() -> Ctx {

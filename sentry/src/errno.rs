@@ -4,8 +4,11 @@
 use std::fmt;
 
 /// A Linux error number (errno(3)), always one of the constants below.
+///
+/// As wide as what calls give when they succeed: then both travel in the same register, where a
+/// result of mixed widths goes through memory and stalls each caller that takes it apart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Errno(i32);
+pub struct Errno(i64);
 
 /// What subsystems below the system-call layer return.
 pub type Result<T, E = Errno> = std::result::Result<T, E>;
@@ -13,7 +16,7 @@ pub type Result<T, E = Errno> = std::result::Result<T, E>;
 macro_rules! errnos {
     ($($name:ident)*) => {
         impl Errno {
-            $(pub const $name: Errno = Errno(libc::$name);)*
+            $(pub const $name: Errno = Errno(libc::$name as i64);)*
         }
         fn name(errno: i32) -> &'static str {
             match errno {
@@ -41,29 +44,29 @@ impl Errno {
         if name(raw) == "E?" {
             Errno::EIO
         } else {
-            Errno(raw)
+            Errno(i64::from(raw))
         }
     }
 
     pub fn raw(self) -> i32 {
-        self.0
+        self.0 as i32
     }
 
     /// The value a system call returns for this error.
     pub fn to_return(self) -> u64 {
-        (-i64::from(self.0)) as u64
+        -self.0 as u64
     }
 }
 
 impl fmt::Debug for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(name(self.0))
+        f.write_str(name(self.raw()))
     }
 }
 
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(name(self.0))
+        f.write_str(name(self.raw()))
     }
 }
 
@@ -83,6 +86,7 @@ impl From<std::io::Error> for Errno {
 
 /// How an interrupted call goes on after the signal (signal(7), "Interruption of system calls").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i64)]
 pub enum Restart {
     /// Restarted if the handler has SA_RESTART, else EINTR (read, write, wait4, flock...).
     Sys,

@@ -8,17 +8,19 @@ use parking_lot::Mutex;
 use crate::fs::mount::MountNamespace;
 use crate::fs::path::PathRef;
 
+/// The tree as a process sees it at one moment.
 #[derive(Clone)]
-struct Inner {
-    namespace: Arc<MountNamespace>,
-    root: PathRef,
-    cwd: PathRef,
-    umask: u32,
+pub struct View {
+    pub namespace: Arc<MountNamespace>,
+    pub root: PathRef,
+    pub cwd: PathRef,
+    pub umask: u32,
 }
 
 /// See the module documentation.
 pub struct FsContext {
-    inner: Mutex<Inner>,
+    /// Replaced as a whole, so that a walk takes one reference instead of four.
+    view: Mutex<Arc<View>>,
 }
 
 impl FsContext {
@@ -26,79 +28,93 @@ impl FsContext {
     pub fn new(namespace: Arc<MountNamespace>) -> Arc<FsContext> {
         let root = namespace.root();
         Arc::new(FsContext {
-            inner: Mutex::new(Inner {
+            view: Mutex::new(Arc::new(View {
                 namespace,
                 cwd: root.clone(),
                 root,
                 umask: 0o022,
-            }),
+            })),
         })
     }
 
     /// A copy of its own (fork(2)).
     pub fn fork(&self) -> Arc<FsContext> {
         Arc::new(FsContext {
-            inner: Mutex::new(self.inner.lock().clone()),
+            view: Mutex::new(self.view()),
         })
     }
 
+    /// All of it at this moment.
+    pub fn view(&self) -> Arc<View> {
+        self.view.lock().clone()
+    }
+
     pub fn namespace(&self) -> Arc<MountNamespace> {
-        self.inner.lock().namespace.clone()
+        self.view.lock().namespace.clone()
     }
 
     pub fn root(&self) -> PathRef {
-        self.inner.lock().root.clone()
+        self.view.lock().root.clone()
     }
 
     pub fn cwd(&self) -> PathRef {
-        self.inner.lock().cwd.clone()
+        self.view.lock().cwd.clone()
     }
 
     /// Root and current directory at one moment.
     pub fn places(&self) -> (PathRef, PathRef) {
-        let inner = self.inner.lock();
-        (inner.root.clone(), inner.cwd.clone())
+        let view = self.view.lock();
+        (view.root.clone(), view.cwd.clone())
     }
 
     pub fn umask(&self) -> u32 {
-        self.inner.lock().umask
+        self.view.lock().umask
+    }
+
+    /// Changes the view; gives back what `change` took out of it, to be dropped without the lock.
+    fn change<T>(&self, change: impl FnOnce(&mut View) -> T) -> T {
+        change(Arc::make_mut(&mut self.view.lock()))
     }
 
     /// Sets the umask, returns the old one.
     pub fn set_umask(&self, umask: u32) -> u32 {
-        std::mem::replace(&mut self.inner.lock().umask, umask & 0o777)
+        self.change(|view| std::mem::replace(&mut view.umask, umask & 0o777))
     }
 
     pub fn set_root(&self, root: PathRef) {
-        let old = std::mem::replace(&mut self.inner.lock().root, root);
+        let old = self.change(|view| std::mem::replace(&mut view.root, root));
         drop(old);
     }
 
     pub fn set_cwd(&self, cwd: PathRef) {
-        let old = std::mem::replace(&mut self.inner.lock().cwd, cwd);
+        let old = self.change(|view| std::mem::replace(&mut view.cwd, cwd));
         drop(old);
     }
 
     /// unshare(CLONE_NEWNS): a copy of the mount tree of its own.
     pub fn unshare_mounts(&self) {
-        let mut inner = self.inner.lock();
-        let (root, cwd) = (inner.root.clone(), inner.cwd.clone());
-        let (namespace, mut places) = inner.namespace.copy(&[root, cwd]);
+        let mut view = self.view.lock();
+        let (root, cwd) = (view.root.clone(), view.cwd.clone());
+        let (namespace, mut places) = view.namespace.copy(&[root, cwd]);
         if let (Some(cwd), Some(root)) = (places.pop(), places.pop()) {
-            inner.namespace = namespace;
-            inner.root = root;
-            inner.cwd = cwd;
+            *view = Arc::new(View {
+                namespace,
+                root,
+                cwd,
+                umask: view.umask,
+            });
         }
     }
 
     /// pivot_root(2) moves everybody who was at the old root.
     pub fn move_root(&self, from: &PathRef, to: &PathRef) {
-        let mut inner = self.inner.lock();
-        if inner.root.same(from) {
-            inner.root = to.clone();
-        }
-        if inner.cwd.same(from) {
-            inner.cwd = to.clone();
-        }
+        self.change(|view| {
+            if view.root.same(from) {
+                view.root = to.clone();
+            }
+            if view.cwd.same(from) {
+                view.cwd = to.clone();
+            }
+        });
     }
 }

@@ -54,12 +54,11 @@ pub trait FileOps: Any + Send + Sync {
     /// lseek(2) for what only the file knows: its end, SEEK_DATA and SEEK_HOLE. Regular files and
     /// directories have a usable default from `attr`.
     fn seek(&self, file: &File, whence: Seek, offset: i64, current: u64) -> Result<u64> {
-        default_seek(
-            self.attr(file)?.map_or(0, |a| a.size),
-            whence,
-            offset,
-            current,
-        )
+        let size = match whence {
+            Seek::Set | Seek::Cur => 0,
+            Seek::End | Seek::Data | Seek::Hole => file.attr()?.size,
+        };
+        default_seek(size, whence, offset, current)
     }
 
     /// Emits entries from position `pos` (0 at the start) until `emit` says no (false) or the end.
@@ -105,8 +104,8 @@ pub trait FileOps: Any + Send + Sync {
 
     /// fstat(2) where the open file knows better than its inode (an unlinked host file); None:
     /// ask the inode.
-    fn attr(&self, file: &File) -> Result<Option<Attr>> {
-        file.inode().attr().map(Some)
+    fn attr(&self, _file: &File) -> Result<Option<Attr>> {
+        Ok(None)
     }
 
     /// fallocate(2): FALLOC_FL_* mode.
@@ -411,8 +410,7 @@ impl File {
 
 impl Drop for File {
     fn drop(&mut self) {
-        let ops = self.ops.clone();
-        ops.release(self);
+        self.ops.release(self);
         let flags = self.flags();
         if flags.contains(OpenFlags::PATH) {
             return;

@@ -8,7 +8,7 @@ use crate::kernel::task::Task;
 impl Ctx {
     /// The task's view at this moment.
     pub fn of(t: &Task) -> Ctx {
-        Ctx::new(&t.fs(), t.creds())
+        t.with_fs(|fs| Ctx::new(fs, t.creds()))
     }
 }
 
@@ -20,7 +20,7 @@ pub fn base(t: &Task, dirfd: i32, path: &[u8]) -> Result<Base> {
     if dirfd == libc::AT_FDCWD || path.first() == Some(&b'/') {
         return Ok(Base::Cwd);
     }
-    Ok(Base::At(t.files().get_any(dirfd)?.path().clone()))
+    Ok(Base::At(t.any_file(dirfd)?.path().clone()))
 }
 
 /// The place a path of the guest leads to.

@@ -134,7 +134,7 @@ impl Ctx {
                 Some(child) => child,
                 None => match self.create_file(&walk.at, &name, flags, perm)? {
                     Made::New(opened) => return Ok(opened),
-                    Made::There(dentry) => PathRef::new(walk.at.mount.clone(), dentry),
+                    Made::There(child) => child,
                 },
             };
             if flags.contains(OpenFlags::EXCL) {
@@ -144,7 +144,7 @@ impl Ctx {
                 if !how.contains(WalkFlags::FOLLOW) {
                     return Err(Errno::ELOOP);
                 }
-                walk.follow(child, true)?;
+                walk.follow(&child, true)?;
                 continue;
             }
             let dir = walk.at.inode().attr()?;
@@ -210,7 +210,7 @@ impl Ctx {
             let ops = Arc::new(PathOnly);
             return Ok(Opened::File(File::new(ops, place, flags)));
         }
-        let inode = place.inode().clone();
+        let inode = place.inode();
         let kind = inode.kind();
         let want = wanted(flags);
         let writes = want.contains(Access::WRITE);
@@ -230,7 +230,7 @@ impl Ctx {
             if kind == FileType::Regular && flags.contains(OpenFlags::TRUNC) {
                 place.mount.check_writable()?;
             }
-            perm::check(&inode, &self.creds, want)?;
+            perm::check(inode, &self.creds, want)?;
             if flags.contains(OpenFlags::NOATIME) && !perm::is_owner(&inode.attr()?, &self.creds) {
                 return Err(Errno::EPERM);
             }
@@ -268,7 +268,7 @@ impl Ctx {
 
 /// Opens a regular file or directory without any check but ETXTBSY.
 pub fn open_plain(place: PathRef, flags: OpenFlags) -> Result<Arc<File>> {
-    let inode = place.inode().clone();
+    let inode = place.inode();
     let counts = flags.writable() && inode.kind() == FileType::Regular;
     if counts {
         inode.extra().get_write()?;

@@ -5,13 +5,15 @@
 //! caller looks up, creates, removes or opens; [`Ctx::lookup`] is the common case. On a dentry miss
 //! the names that follow are handed to the file system too, so one far away answers them in one trip.
 
+use std::borrow::Cow;
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::Arc;
 
 use crate::errno::{Errno, Result};
-use crate::fs::context::FsContext;
+use crate::fs::context::{FsContext, View};
 use crate::fs::dentry::{Child, Dentry};
 use crate::fs::inode::{FileType, LookupHint, MagicTarget};
-use crate::fs::mount::{MountFlags, MountNamespace};
+use crate::fs::mount::MountFlags;
 use crate::fs::path::PathRef;
 use crate::fs::perm;
 use crate::kernel::cred::Credentials;
@@ -55,11 +57,23 @@ pub enum Base {
 
 /// Who walks: namespace, root, current directory and rights, at one moment.
 pub struct Ctx {
-    pub namespace: Arc<MountNamespace>,
-    pub root: PathRef,
-    pub cwd: PathRef,
-    pub umask: u32,
+    pub view: Arc<View>,
     pub creds: Arc<Credentials>,
+}
+
+impl Deref for Ctx {
+    type Target = View;
+
+    fn deref(&self) -> &View {
+        &self.view
+    }
+}
+
+impl DerefMut for Ctx {
+    /// A changed view is this walker's own.
+    fn deref_mut(&mut self) -> &mut View {
+        Arc::make_mut(&mut self.view)
+    }
 }
 
 /// The last component of a path.
@@ -82,8 +96,8 @@ pub struct Parent {
     pub last: Last,
 }
 
-struct Piece {
-    text: Vec<u8>,
+struct Piece<'c> {
+    text: Cow<'c, [u8]>,
     pos: usize,
 }
 
@@ -91,21 +105,36 @@ struct Piece {
 pub struct Walk<'c> {
     ctx: &'c Ctx,
     flags: WalkFlags,
-    root: PathRef,
+    /// The root of a walk that must not leave the place it started at; None: the walker's root.
+    scope: Option<PathRef>,
     pub at: PathRef,
-    pieces: Vec<Piece>,
+    path: Piece<'c>,
+    /// Of the symlinks met, the innermost last.
+    targets: Vec<Piece<'c>>,
     links: u32,
     must_be_dir: bool,
 }
 
+/// A component of the text that is worked on.
+enum Component {
+    /// Where in the text.
+    Name(Range<usize>),
+    Dot,
+    DotDot,
+}
+
+struct Step {
+    component: Component,
+    /// Slashes follow.
+    slash: bool,
+    /// Nothing but slashes follows, in any text.
+    last: bool,
+}
+
 impl Ctx {
     pub fn new(fs: &FsContext, creds: Arc<Credentials>) -> Ctx {
-        let (root, cwd) = fs.places();
         Ctx {
-            namespace: fs.namespace(),
-            root,
-            cwd,
-            umask: fs.umask(),
+            view: fs.view(),
             creds,
         }
     }
@@ -121,7 +150,7 @@ impl Ctx {
     ///
     /// # Errors
     /// ENOENT for an empty path, ENOTDIR if a relative path starts at no directory.
-    pub fn walk(&self, base: &Base, path: &[u8], flags: WalkFlags) -> Result<Walk<'_>> {
+    pub fn walk<'c>(&'c self, base: &Base, path: &'c [u8], flags: WalkFlags) -> Result<Walk<'c>> {
         if path.is_empty() && !flags.contains(WalkFlags::EMPTY) {
             return Err(Errno::ENOENT);
         }
@@ -142,20 +171,16 @@ impl Ctx {
         if !start.dentry.is_dir() && !path.is_empty() && !from_root {
             return Err(Errno::ENOTDIR);
         }
-        let root = if scoped {
-            start.clone()
-        } else {
-            self.root.clone()
-        };
         Ok(Walk {
             ctx: self,
             flags,
-            root,
+            scope: scoped.then(|| start.clone()),
             at: start,
-            pieces: vec![Piece {
-                text: path.to_vec(),
+            path: Piece {
+                text: Cow::Borrowed(path),
                 pos: 0,
-            }],
+            },
+            targets: Vec::new(),
             links: 0,
             must_be_dir: flags.contains(WalkFlags::DIRECTORY),
         })
@@ -180,55 +205,90 @@ impl Ctx {
     }
 }
 
-impl Walk<'_> {
-    /// The next component, None at the end. The flag tells if it is the last.
-    fn next(&mut self) -> Option<(Last, bool)> {
-        loop {
-            let piece = self.pieces.last_mut()?;
+impl<'c> Walk<'c> {
+    fn root(&self) -> &PathRef {
+        self.scope.as_ref().unwrap_or(&self.ctx.root)
+    }
+
+    /// The text that is worked on.
+    fn top(&self) -> &Piece<'c> {
+        self.targets.last().unwrap_or(&self.path)
+    }
+
+    /// The name at a place in the text that is worked on.
+    fn name(&self, place: &Range<usize>) -> &[u8] {
+        &self.top().text[place.clone()]
+    }
+
+    /// The next component, None at the end.
+    fn next(&mut self) -> Option<Step> {
+        let place = loop {
+            let piece = self.targets.last_mut().unwrap_or(&mut self.path);
             let rest = &piece.text[piece.pos..];
             let skip = rest.iter().take_while(|b| **b == b'/').count();
             let rest = &rest[skip..];
             if rest.is_empty() {
-                self.pieces.pop();
+                self.targets.pop()?;
                 continue;
             }
             let len = rest.iter().position(|b| *b == b'/').unwrap_or(rest.len());
-            let name = rest[..len].to_vec();
-            piece.pos += skip + len;
-            let mut slash = false;
-            let mut last = true;
-            for piece in &self.pieces {
-                let rest = &piece.text[piece.pos..];
-                slash |= !rest.is_empty();
-                last &= rest.iter().all(|b| *b == b'/');
-            }
-            let component = match &name[..] {
-                b"." => Last::Dot,
-                b".." => Last::DotDot,
-                _ => Last::Name { name, slash },
-            };
-            return Some((component, last));
+            let start = piece.pos + skip;
+            piece.pos = start + len;
+            break start..start + len;
+        };
+        let (mut slash, mut last) = (false, true);
+        for piece in std::iter::once(&self.path).chain(&self.targets) {
+            let rest = &piece.text[piece.pos..];
+            slash |= !rest.is_empty();
+            last &= rest.iter().all(|b| *b == b'/');
         }
+        let component = match self.name(&place) {
+            b"." => Component::Dot,
+            b".." => Component::DotDot,
+            _ => Component::Name(place),
+        };
+        Some(Step {
+            component,
+            slash,
+            last,
+        })
     }
 
     /// Walks to the last component; `self.at` is the directory it is looked up in.
     pub fn to_last(&mut self) -> Result<Last> {
+        Ok(match self.last_step()? {
+            None => Last::Nothing,
+            Some(Step {
+                component, slash, ..
+            }) => match component {
+                Component::Dot => Last::Dot,
+                Component::DotDot => Last::DotDot,
+                Component::Name(place) => Last::Name {
+                    name: self.name(&place).to_vec(),
+                    slash,
+                },
+            },
+        })
+    }
+
+    /// As `to_last`, the name left in the text.
+    fn last_step(&mut self) -> Result<Option<Step>> {
         loop {
-            let Some((component, last)) = self.next() else {
-                return Ok(Last::Nothing);
+            let Some(step) = self.next() else {
+                return Ok(None);
             };
             if !self.at.dentry.is_dir() {
                 return Err(Errno::ENOTDIR);
             }
             perm::check_search(self.at.inode(), &self.ctx.creds)?;
-            if last {
-                return Ok(component);
+            if step.last {
+                return Ok(Some(step));
             }
-            match component {
-                Last::Name { name, .. } => {
-                    let child = self.lookup(&name)?.ok_or(Errno::ENOENT)?;
+            match step.component {
+                Component::Name(place) => {
+                    let child = self.lookup(self.name(&place))?.ok_or(Errno::ENOENT)?;
                     if child.inode().kind() == FileType::Symlink {
-                        self.follow(child, false)?;
+                        self.follow(&child, false)?;
                     } else {
                         self.enter(child)?;
                     }
@@ -237,8 +297,8 @@ impl Walk<'_> {
                         return Err(Errno::ENOTDIR);
                     }
                 }
-                Last::DotDot => self.up()?,
-                Last::Dot | Last::Nothing => {}
+                Component::DotDot => self.up()?,
+                Component::Dot => {}
             }
         }
     }
@@ -251,22 +311,19 @@ impl Walk<'_> {
 
     /// As `to_end`, keeping the walk.
     pub fn finish(&mut self) -> Result<()> {
-        loop {
-            match self.to_last()? {
-                Last::Nothing => break,
-                Last::Dot => {
-                    break;
-                }
-                Last::DotDot => {
+        while let Some(step) = self.last_step()? {
+            match step.component {
+                Component::Dot => break,
+                Component::DotDot => {
                     self.up()?;
                     break;
                 }
-                Last::Name { name, slash } => {
-                    self.must_be_dir |= slash;
-                    let child = self.lookup(&name)?.ok_or(Errno::ENOENT)?;
-                    let follow = slash || self.flags.contains(WalkFlags::FOLLOW);
+                Component::Name(place) => {
+                    self.must_be_dir |= step.slash;
+                    let child = self.lookup(self.name(&place))?.ok_or(Errno::ENOENT)?;
+                    let follow = step.slash || self.flags.contains(WalkFlags::FOLLOW);
                     if child.inode().kind() == FileType::Symlink && follow {
-                        self.follow(child, true)?;
+                        self.follow(&child, true)?;
                         continue;
                     }
                     self.enter(child)?;
@@ -287,36 +344,33 @@ impl Walk<'_> {
     }
 
     /// The child `name` of where the walk is, without what is mounted on it.
-    pub fn lookup(&mut self, name: &[u8]) -> Result<Option<PathRef>> {
+    pub fn lookup(&self, name: &[u8]) -> Result<Option<Arc<Dentry>>> {
         if name.len() > NAME_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
-        let child = match self.at.dentry.cached(name) {
-            Some(Child::There(child)) => Some(child),
-            Some(Child::Missing) => None,
-            None if self.flags.contains(WalkFlags::CACHED) => return Err(Errno::EAGAIN),
-            None => self.lookup_ahead(name)?,
-        };
-        Ok(child.map(|dentry| PathRef::new(self.at.mount.clone(), dentry)))
+        match self.at.dentry.cached(name) {
+            Some(Child::There(child)) => Ok(Some(child)),
+            Some(Child::Missing) => Ok(None),
+            None if self.flags.contains(WalkFlags::CACHED) => Err(Errno::EAGAIN),
+            None => self.lookup_ahead(name),
+        }
     }
 
     fn lookup_ahead(&self, name: &[u8]) -> Result<Option<Arc<Dentry>>> {
         let mut names = vec![name];
         let mut complete = true;
-        if let Some(piece) = self.pieces.last() {
-            for next in piece.text[piece.pos..].split(|b| *b == b'/') {
-                if next.is_empty() {
-                    continue;
-                }
-                if matches!(next, b"." | b"..") || next.len() > NAME_MAX || names.len() == MAX_AHEAD
-                {
-                    complete = false;
-                    break;
-                }
-                names.push(next);
+        let top = self.top();
+        for next in top.text[top.pos..].split(|b| *b == b'/') {
+            if next.is_empty() {
+                continue;
             }
+            if matches!(next, b"." | b"..") || next.len() > NAME_MAX || names.len() == MAX_AHEAD {
+                complete = false;
+                break;
+            }
+            names.push(next);
         }
-        complete &= self.pieces.len() <= 1;
+        complete &= self.targets.is_empty();
         let hint = if complete && self.flags.contains(WalkFlags::OPEN_READ) {
             LookupHint::OpenRead
         } else {
@@ -325,9 +379,14 @@ impl Walk<'_> {
         self.at.dentry.lookup(&names, hint)
     }
 
-    /// Goes to `child` and onto what is mounted there.
-    pub fn enter(&mut self, child: PathRef) -> Result<()> {
-        let before = child.mount.id;
+    /// Goes to `child` of where the walk is and onto what is mounted there.
+    pub fn enter(&mut self, child: Arc<Dentry>) -> Result<()> {
+        if !child.is_mount_point() {
+            self.at.dentry = child;
+            return Ok(());
+        }
+        let before = self.at.mount.id;
+        let child = PathRef::new(self.at.mount.clone(), child);
         self.at = self.ctx.namespace.cross(child);
         if self.flags.contains(WalkFlags::NO_XDEV) && self.at.mount.id != before {
             return Err(Errno::EXDEV);
@@ -337,7 +396,7 @@ impl Walk<'_> {
 
     /// `..`
     pub fn up(&mut self) -> Result<()> {
-        if self.at.same(&self.root) {
+        if self.at.same(self.root()) {
             return if self.flags.contains(WalkFlags::BENEATH) {
                 Err(Errno::EXDEV)
             } else {
@@ -354,12 +413,12 @@ impl Walk<'_> {
                 return Err(Errno::EXDEV);
             }
             at = below;
-            if at.same(&self.root) {
+            if at.same(self.root()) {
                 break;
             }
         }
         if let Some(parent) = at.dentry.parent()
-            && !at.same(&self.root)
+            && !at.same(self.root())
         {
             at.dentry = parent;
         }
@@ -372,11 +431,11 @@ impl Walk<'_> {
     }
 
     /// Follows the symlink `link`, a child of where the walk is: its target comes next.
-    pub fn follow(&mut self, link: PathRef, last: bool) -> Result<()> {
+    pub fn follow(&mut self, link: &Dentry, last: bool) -> Result<()> {
         self.links += 1;
         if self.links > MAX_LINKS
             || self.flags.contains(WalkFlags::NO_SYMLINKS)
-            || link.mount.flags().contains(MountFlags::NOSYMFOLLOW)
+            || self.at.mount.flags().contains(MountFlags::NOSYMFOLLOW)
         {
             return Err(Errno::ELOOP);
         }
@@ -411,7 +470,7 @@ impl Walk<'_> {
             return Err(Errno::EAGAIN);
         }
         let text = inode.readlink()?;
-        if !link.mount.flags().contains(MountFlags::NOATIME) && !link.mount.is_readonly() {
+        if !self.at.mount.flags().contains(MountFlags::NOATIME) && !self.at.mount.is_readonly() {
             inode.accessed(false);
         }
         if text.is_empty() {
@@ -421,12 +480,15 @@ impl Walk<'_> {
             if self.flags.contains(WalkFlags::BENEATH) {
                 return Err(Errno::EXDEV);
             }
-            if self.flags.contains(WalkFlags::NO_XDEV) && self.root.mount.id != self.at.mount.id {
+            if self.flags.contains(WalkFlags::NO_XDEV) && self.root().mount.id != self.at.mount.id {
                 return Err(Errno::EXDEV);
             }
-            self.at = self.root.clone();
+            self.at = self.root().clone();
         }
-        self.pieces.push(Piece { text, pos: 0 });
+        self.targets.push(Piece {
+            text: Cow::Owned(text),
+            pos: 0,
+        });
         Ok(())
     }
 }

@@ -28,6 +28,11 @@ pub async fn scope<F: Future>(task: Arc<Task>, future: F) -> F::Output {
     .await
 }
 
+/// Runs `f` on the current task, without counting a reference on it.
+pub fn with<R>(f: impl FnOnce(Option<&Task>) -> R) -> R {
+    CURRENT.with_borrow(|current| f(current.as_deref()))
+}
+
 /// The current task. None on threads that run none (the reactor's).
 pub fn task() -> Option<Arc<Task>> {
     CURRENT.with(|current| current.borrow().clone())

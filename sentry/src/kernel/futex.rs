@@ -4,8 +4,6 @@
 //! the table's lock and no wake is lost: one that comes in between is kept in the waiter.
 
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -46,27 +44,25 @@ const BUCKETS: usize = 64;
 
 /// All sleepers of a sandbox.
 pub struct FutexTable {
-    hasher: RandomState,
     buckets: [Mutex<Bucket>; BUCKETS],
 }
 
 impl Default for FutexTable {
     fn default() -> Self {
         FutexTable {
-            hasher: RandomState::new(),
             buckets: std::array::from_fn(|_| Mutex::default()),
         }
     }
 }
 
 impl FutexTable {
-    fn index(&self, key: &FutexKey) -> usize {
-        self.hasher.hash_one(key) as usize % BUCKETS
+    fn index(key: &FutexKey) -> usize {
+        key.spread() % BUCKETS
     }
 
     fn enter(&self, sleeper: &Arc<Sleeper>) {
         let key = sleeper.key.lock().clone();
-        self.buckets[self.index(&key)]
+        self.buckets[Self::index(&key)]
             .lock()
             .entry(key)
             .or_default()
@@ -77,7 +73,7 @@ impl FutexTable {
     fn leave(&self, sleeper: &Arc<Sleeper>) {
         loop {
             let key = sleeper.key.lock().clone();
-            let mut bucket = self.buckets[self.index(&key)].lock();
+            let mut bucket = self.buckets[Self::index(&key)].lock();
             if let Some(list) = bucket.get_mut(&key) {
                 let before = list.len();
                 list.retain(|s| !Arc::ptr_eq(s, sleeper));
@@ -99,7 +95,7 @@ impl FutexTable {
 
     /// Wakes up to `count` sleepers whose bitset meets `bitset`, oldest first.
     pub fn wake(&self, key: &FutexKey, bitset: u32, count: usize) -> usize {
-        let mut bucket = self.buckets[self.index(key)].lock();
+        let mut bucket = self.buckets[Self::index(key)].lock();
         let Some(list) = bucket.get_mut(key) else {
             return 0;
         };
@@ -123,7 +119,7 @@ impl FutexTable {
         if from == to {
             return 0;
         }
-        let (a, b) = (self.index(from), self.index(to));
+        let (a, b) = (Self::index(from), Self::index(to));
         // Both locks, lower index first, so that a wake on `to` after us finds them.
         let mut first = self.buckets[a.min(b)].lock();
         let mut second = (a != b).then(|| self.buckets[a.max(b)].lock());

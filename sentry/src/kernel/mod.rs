@@ -10,9 +10,10 @@
 //! 6. wait queues, from the watched to its watcher (epoll); then an epoll's ready list; the reactor's
 //!    timers
 //!
-//! No lock is held across an await, or a copy to or from guest memory, with two exceptions: a
-//! description's position, and the lock that orders writers of one file (`io` of
-//! `fs::tmpfs::data`, `append` of a Gofer file). Faults take neither. A directory's dentry lock is
+//! No lock is held across an await, or a copy to or from guest memory, with three exceptions: a
+//! description's position, the lock that orders writers of one file (`io` of `fs::tmpfs::data`,
+//! `append` of a Gofer file), and a task's own hold on its address space, which nobody else
+//! replaces. Faults take none of them. A directory's dentry lock is
 //! held across Gofer trips.
 
 pub mod block;
@@ -24,6 +25,7 @@ pub mod exit;
 pub mod futex;
 pub mod group;
 pub mod limits;
+mod memory;
 pub mod run;
 pub mod signal;
 pub mod task;

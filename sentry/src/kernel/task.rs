@@ -17,7 +17,7 @@ use crate::fs::context::FsContext;
 use crate::fs::fdtable::FdTable;
 use crate::fs::file::File;
 use crate::kernel::Kernel;
-use crate::kernel::cred::Credentials;
+use crate::kernel::cred::{Cap, Credentials};
 use crate::kernel::group::{ExitStatus, ThreadGroup, Usage};
 use crate::kernel::signal::{Signal, TaskSignals};
 use crate::kernel::time::MonoTime;
@@ -237,6 +237,20 @@ impl Task {
             .expect("task has memory until it exits")
     }
 
+    /// Runs `f` on the address space of the running task itself: what `mm` gives, without counting a
+    /// reference. Only the task itself ever replaces it, so nobody waits for this lock.
+    pub fn with_mm<R>(&self, f: impl FnOnce(&Mm) -> R) -> R {
+        #[expect(
+            clippy::expect_used,
+            reason = "only the task's own future calls this, before exit"
+        )]
+        f(self
+            .mm
+            .read()
+            .as_ref()
+            .expect("task has memory until it exits"))
+    }
+
     pub fn set_mm(&self, mm: Option<Arc<Mm>>) -> Option<Arc<Mm>> {
         std::mem::replace(&mut *self.mm.write(), mm)
     }
@@ -253,6 +267,20 @@ impl Task {
             .expect("task has files until it exits")
     }
 
+    /// Runs `f` on the descriptor table of the running task itself: what `files` gives, without
+    /// counting a reference.
+    fn with_files<R>(&self, f: impl FnOnce(&FdTable) -> R) -> R {
+        #[expect(
+            clippy::expect_used,
+            reason = "only the task's own future calls this, before exit"
+        )]
+        f(self
+            .files
+            .read()
+            .as_ref()
+            .expect("task has files until it exits"))
+    }
+
     /// The descriptor table of any task; ESRCH after its end.
     pub fn try_files(&self) -> Result<Arc<FdTable>> {
         self.files.read().clone().ok_or(Errno::ESRCH)
@@ -264,17 +292,27 @@ impl Task {
 
     /// The open file behind a descriptor (not O_PATH: EBADF).
     pub fn file(&self, fd: i32) -> Result<Arc<File>> {
-        self.files().get(fd)
+        self.with_files(|files| files.get(fd))
+    }
+
+    /// The open file behind a descriptor, O_PATH or not.
+    pub fn any_file(&self, fd: i32) -> Result<Arc<File>> {
+        self.with_files(|files| files.get_any(fd))
     }
 
     /// Gives a file the lowest free descriptor number. EMFILE.
     pub fn add_file(&self, file: Arc<File>, exec: crate::fs::fdtable::Exec) -> Result<i32> {
         let limit = self.group.limits.lock().soft(libc::RLIMIT_NOFILE);
-        self.files().add(file, exec, 0, limit)
+        self.with_files(|files| files.add(file, exec, 0, limit))
     }
 
     pub fn fs(&self) -> Arc<FsContext> {
         self.fs.read().clone()
+    }
+
+    /// Runs `f` on what `fs` gives, without counting a reference.
+    pub fn with_fs<R>(&self, f: impl FnOnce(&FsContext) -> R) -> R {
+        f(&self.fs.read())
     }
 
     pub fn set_fs(&self, fs: Arc<FsContext>) {
@@ -283,6 +321,15 @@ impl Task {
 
     pub fn creds(&self) -> Arc<Credentials> {
         self.creds.read().clone()
+    }
+
+    /// Runs `f` on what `creds` gives, without counting a reference.
+    pub fn with_creds<R>(&self, f: impl FnOnce(&Credentials) -> R) -> R {
+        f(&self.creds.read())
+    }
+
+    pub fn has_cap(&self, cap: Cap) -> bool {
+        self.with_creds(|creds| creds.has_cap(cap))
     }
 
     pub fn set_creds(&self, creds: Credentials) {

@@ -5,6 +5,7 @@
 //! under the address space's lock, which costs less than pinning; transfers to and from host files
 //! may take long and run on pinned memory.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
@@ -18,7 +19,7 @@ use crate::mm::io::UserMemory;
 use crate::mm::pages::Held;
 use crate::mm::types::{FutexKey, PAGE_SIZE, page_down};
 use crate::mm::vma::Source;
-use crate::mm::{Inner, Mm};
+use crate::mm::{Inner, Mm, windows};
 
 /// Where guest bytes can be touched.
 enum Spot<'a> {
@@ -35,6 +36,9 @@ enum Located<'a> {
     Host(&'a Arc<OwnedFd>, u64),
     Text(u64),
 }
+
+/// Up to here copying twice costs less than pinning (measured: 0.1 against 0.25 µs for 4 KiB).
+const SMALL: usize = 4096;
 
 /// Most bytes a pinned transfer moves in one host call.
 const MAX_TRANSFER: usize = 16 << 20;
@@ -129,7 +133,8 @@ impl Mm {
                 .min(len - *done);
             let (result, n) = match located {
                 Located::Memory(offset) => {
-                    let (window, pos, n) = inner.memory.window(offset).map_err(|_| ())?;
+                    let (window, pos, n) =
+                        windows::window(&inner.memory, offset).map_err(|_| ())?;
                     let n = n.min(want);
                     (f(Spot::Window(&window, pos), n, *done), n)
                 }
@@ -223,8 +228,9 @@ impl Mm {
             let old = text.len();
             text.resize(old + n, 0);
             let got = self.read_forced(at, &mut text[old..], Force::No);
-            if let Some(nul) = text[old..old + got].iter().position(|&b| b == 0) {
-                text.truncate(old + nul);
+            if let Ok(found) = CStr::from_bytes_until_nul(&text[old..old + got]) {
+                let nul = old + found.count_bytes();
+                text.truncate(nul);
                 return Ok(text);
             }
             if got < n {
@@ -295,14 +301,15 @@ impl Mm {
         if !addr.is_multiple_of(4) {
             return Err(Errno::EINVAL);
         }
-        let inner = self.inner.read();
-        if addr >= inner.high {
+        let (_, high) = self.platform.user_range();
+        if addr >= high {
             return Err(Errno::EFAULT);
         }
         let own = FutexKey::Private(self.id(), addr);
         if private {
             return Ok(own);
         }
+        let inner = self.inner.read();
         let (start, vma) = inner.vmas.find(addr).ok_or(Errno::EFAULT)?;
         if !vma.readable() {
             return Err(Errno::EFAULT);
@@ -460,6 +467,13 @@ impl UserMemory for Mm {
         fd: BorrowedFd<'_>,
         off: Option<u64>,
     ) -> Result<usize> {
+        if let Some(at) = off
+            && len <= SMALL
+        {
+            let mut buffer = [0; SMALL];
+            let got = restarted(|| nix::sys::uio::pread(fd, &mut buffer[..len], signed(at)))?;
+            return some_of(got, self.copy_out(addr, &buffer[..got]));
+        }
         self.transfer(addr, len, Access::Write, off, |pinned, n, at| {
             pinned.window.fill_from(pinned.pos, n, fd, at)
         })
@@ -472,9 +486,40 @@ impl UserMemory for Mm {
         fd: BorrowedFd<'_>,
         off: Option<u64>,
     ) -> Result<usize> {
+        if let Some(at) = off
+            && len <= SMALL
+        {
+            let mut buffer = [0; SMALL];
+            let got = some_of(len, self.copy_in(addr, &mut buffer[..len]))?;
+            return restarted(|| nix::sys::uio::pwrite(fd, &buffer[..got], signed(at)));
+        }
         self.transfer(addr, len, Access::Read, off, |pinned, n, at| {
             pinned.window.drain_to(pinned.pos, n, fd, at)
         })
+    }
+}
+
+/// A host call without those ends that are none.
+fn restarted(mut call: impl FnMut() -> nix::Result<usize>) -> Result<usize> {
+    loop {
+        match call() {
+            Err(nix::Error::EINTR) => {}
+            done => return Ok(done?),
+        }
+    }
+}
+
+/// A position for the host, which refuses those that are too big.
+fn signed(position: u64) -> i64 {
+    position as i64
+}
+
+/// EFAULT if nothing was moved of what could have been.
+fn some_of(wanted: usize, moved: usize) -> Result<usize> {
+    if moved == 0 && wanted > 0 {
+        Err(Errno::EFAULT)
+    } else {
+        Ok(moved)
     }
 }
 

@@ -53,7 +53,7 @@ pub struct Segment {
 /// A position in a list of segments.
 struct Cursor<'a> {
     mem: &'a dyn UserMemory,
-    segments: Vec<Segment>,
+    segments: &'a [Segment],
     index: usize,
     within: usize,
 }
@@ -124,7 +124,7 @@ enum SinkKind<'a> {
 pub struct Sink<'a>(SinkKind<'a>);
 
 impl<'a> Sink<'a> {
-    pub fn user(mem: &'a dyn UserMemory, segments: Vec<Segment>) -> Self {
+    pub fn user(mem: &'a dyn UserMemory, segments: &'a [Segment]) -> Self {
         Sink(SinkKind::User(Cursor {
             mem,
             segments,
@@ -223,7 +223,7 @@ enum SourceKind<'a> {
 pub struct Source<'a>(SourceKind<'a>);
 
 impl<'a> Source<'a> {
-    pub fn user(mem: &'a dyn UserMemory, segments: Vec<Segment>) -> Self {
+    pub fn user(mem: &'a dyn UserMemory, segments: &'a [Segment]) -> Self {
         Source(SourceKind::User(Cursor {
             mem,
             segments,

@@ -159,7 +159,9 @@ impl Inner {
             source,
         };
         self.check_expand(addr, len, &vma)?;
-        self.unmap(addr, addr + len);
+        if flags.contains(MapFlags::FIXED) {
+            self.unmap(addr, addr + len);
+        }
         let populate = vma_flags.contains(VmaFlags::LOCKED)
             && !vma_flags.contains(VmaFlags::LOCKONFAULT)
             || flags.contains(MapFlags::POPULATE) && !flags.contains(MapFlags::NONBLOCK);
@@ -213,7 +215,7 @@ impl Inner {
     }
 
     /// Linux's get_unmapped_area: where a mapping goes.
-    pub(super) fn place_for(&self, hint: u64, len: u64, flags: MapFlags) -> Result<u64> {
+    pub(super) fn place_for(&mut self, hint: u64, len: u64, flags: MapFlags) -> Result<u64> {
         if len > self.high {
             return Err(Errno::ENOMEM);
         }

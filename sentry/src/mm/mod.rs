@@ -33,6 +33,7 @@ pub mod shared;
 pub(crate) mod tests;
 pub mod types;
 mod vma;
+pub(crate) mod windows;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};

@@ -175,6 +175,27 @@ pub struct VmaSums {
 pub struct VmaMap {
     map: BTreeMap<u64, Vma>,
     sums: VmaSums,
+    packed: Packed,
+}
+
+/// Nothing is free between the two addresses. Mappings pile up below where mmap starts looking, so
+/// that a search from there would pass all of them.
+#[derive(Clone, Copy, Default)]
+struct Packed {
+    low: u64,
+    high: u64,
+}
+
+impl Packed {
+    /// `[.., end)` has become free.
+    fn freed(&mut self, end: u64) {
+        self.low = self.low.max(end.min(self.high));
+    }
+
+    /// Where a search down from `high` can begin.
+    fn start(self, high: u64) -> u64 {
+        if self.high == high { self.low } else { high }
+    }
 }
 
 impl VmaMap {
@@ -279,9 +300,12 @@ impl VmaMap {
     /// Joins whatever can be joined at the boundaries in `[start, end]`. What became superfluous
     /// goes to `trash` (its file must not be closed under a lock).
     pub fn join_range(&mut self, start: u64, end: u64, trash: &mut Vec<Vma>) {
-        let at: Vec<u64> = self.map.range(start..=end).map(|(&s, _)| s).collect();
-        for at in at {
+        let mut from = start;
+        while from <= end
+            && let Some((&at, _)) = self.map.range(from..=end).next()
+        {
             trash.extend(self.join(at));
+            from = at + 1;
         }
     }
 
@@ -290,21 +314,22 @@ impl VmaMap {
         let end = vma.end;
         self.count(end - start, &vma, true);
         self.map.insert(start, vma);
-        self.join_range(start, end, trash);
+        trash.extend(self.join(start));
+        trash.extend(self.join(end));
     }
 
     /// Takes `[start, end)` out.
     pub fn remove(&mut self, start: u64, end: u64) -> Vec<(u64, Vma)> {
         self.split(start);
         self.split(end);
-        let keys: Vec<u64> = self.map.range(start..end).map(|(&s, _)| s).collect();
-        let mut removed = Vec::with_capacity(keys.len());
-        for key in keys {
-            if let Some(vma) = self.map.remove(&key) {
-                self.count(vma.end - key, &vma, false);
-                removed.push((key, vma));
-            }
+        let mut removed = Vec::new();
+        while let Some((&key, _)) = self.map.range(start..end).next()
+            && let Some(vma) = self.map.remove(&key)
+        {
+            self.count(vma.end - key, &vma, false);
+            removed.push((key, vma));
         }
+        self.packed.freed(end);
         removed
     }
 
@@ -337,20 +362,31 @@ impl VmaMap {
     }
 
     /// Highest free place of `len` bytes within `[low, high)`.
-    pub fn find_top_down(&self, len: u64, low: u64, high: u64) -> Option<u64> {
-        let mut top = high;
+    pub fn find_top_down(&mut self, len: u64, low: u64, high: u64) -> Option<u64> {
+        let from = self.packed.start(high);
+        let mut top = from;
         if let Some((s, vma)) = self.find_from(high.saturating_sub(1)) {
             top = top.min(below(s, vma));
         }
-        for (&s, vma) in self.map.range(..high).rev() {
+        // A stack among what is passed over may want a gap that reaches further down.
+        for (&s, vma) in self.map.range(from..high.min(from + GUARD_GAP)) {
+            top = top.min(below(s, vma));
+        }
+        let mut packed = top;
+        for (&s, vma) in self.map.range(..from).rev() {
             if vma.end <= top && top - vma.end >= len {
                 break;
             }
+            let passed_none = packed == top && vma.end >= top;
             top = top.min(below(s, vma));
+            if passed_none {
+                packed = top;
+            }
             if top < low {
                 return None;
             }
         }
+        self.packed = Packed { low: packed, high };
         let at = top.checked_sub(len)?;
         (at >= low).then_some(at)
     }
@@ -385,5 +421,66 @@ fn below(start: u64, vma: &Vma) -> u64 {
         start.saturating_sub(GUARD_GAP)
     } else {
         start
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mm::types::PAGE_SIZE;
+
+    const LOW: u64 = 16 * PAGE_SIZE;
+    const HIGH: u64 = 4096 * PAGE_SIZE;
+
+    fn vma(end: u64, stack: bool, prot: Prot) -> Vma {
+        let flags = if stack {
+            VmaFlags::GROWSDOWN
+        } else {
+            VmaFlags::empty()
+        };
+        Vma {
+            end,
+            prot,
+            flags,
+            source: Source::Anon { name: None },
+        }
+    }
+
+    /// What a search finds that remembers nothing.
+    fn forgetful(map: &VmaMap, len: u64, high: u64) -> Option<u64> {
+        let mut copy = VmaMap::default();
+        for (start, vma) in map.iter() {
+            copy.map.insert(start, vma.clone());
+        }
+        copy.find_top_down(len, LOW, high)
+    }
+
+    #[test]
+    fn what_a_search_remembers_does_not_change_what_is_found() {
+        let mut map = VmaMap::default();
+        let mut seed = 1u64;
+        let mut random = |below: u64| {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1);
+            (seed >> 33) % below
+        };
+        for round in 0..20_000 {
+            let len = (1 + random(40)) * PAGE_SIZE;
+            // Now and then from somewhere else, as for mmap's second try.
+            let high = HIGH - random(20).saturating_sub(18) * 64 * PAGE_SIZE;
+            let found = map.find_top_down(len, LOW, high);
+            assert_eq!(found, forgetful(&map, len, high), "round {round}");
+            let mut trash = Vec::new();
+            match (found, random(3)) {
+                (Some(at), 0 | 1) => {
+                    let prot = [Prot::READ, Prot::empty()][random(2) as usize];
+                    let stack = random(16) == 0;
+                    map.insert(at, vma(at + len, stack, prot), &mut trash);
+                }
+                _ => {
+                    let at = random(HIGH / PAGE_SIZE) * PAGE_SIZE;
+                    map.remove(at, at + 4 * len);
+                }
+            }
+        }
     }
 }

@@ -14,19 +14,19 @@ const SECBIT_NO_SETUID_FIXUP: u32 = 1 << 2;
 const SECBIT_KEEP_CAPS: u32 = 1 << 4;
 
 pub async fn getuid(t: &Task, _: &Args) -> SysResult {
-    Ok(t.creds().ruid.0.into())
+    Ok(t.with_creds(|creds| creds.ruid.0).into())
 }
 
 pub async fn geteuid(t: &Task, _: &Args) -> SysResult {
-    Ok(t.creds().euid.0.into())
+    Ok(t.with_creds(|creds| creds.euid.0).into())
 }
 
 pub async fn getgid(t: &Task, _: &Args) -> SysResult {
-    Ok(t.creds().rgid.0.into())
+    Ok(t.with_creds(|creds| creds.rgid.0).into())
 }
 
 pub async fn getegid(t: &Task, _: &Args) -> SysResult {
-    Ok(t.creds().egid.0.into())
+    Ok(t.with_creds(|creds| creds.egid.0).into())
 }
 
 fn commit(t: &Task, old: &Credentials, mut new: Credentials) -> SysResult {

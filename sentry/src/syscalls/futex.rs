@@ -56,7 +56,7 @@ pub async fn futex(t: &Task, a: &Args) -> SysResult {
             if bitset == 0 {
                 return Err(Errno::EINVAL.into());
             }
-            let key = t.mm().futex_key(addr, private)?;
+            let key = t.with_mm(|mm| mm.futex_key(addr, private))?;
             // Linux wakes one even if asked for none or fewer.
             let count = a.int(2).max(1) as usize;
             Ok(t.kernel().futexes.wake(&key, bitset, count) as u64)

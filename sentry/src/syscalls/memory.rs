@@ -13,7 +13,7 @@ pub async fn mmap(t: &Task, a: &Args) -> SysResult {
         return Err(Errno::EINVAL.into());
     }
     let file = if flags & libc::MAP_ANONYMOUS == 0 {
-        let file = t.files().get(a.int(4))?;
+        let file = t.file(a.int(4))?;
         let (readable, writable) = (file.flags().readable(), file.flags().writable());
         Some(MapFile {
             mappable: file.ops().mappable(&file),
@@ -36,7 +36,7 @@ pub async fn mmap(t: &Task, a: &Args) -> SysResult {
 }
 
 pub async fn mprotect(t: &Task, a: &Args) -> SysResult {
-    t.mm().mprotect(a.u64(0), a.u64(1), a.int(2))?;
+    t.with_mm(|mm| mm.mprotect(a.u64(0), a.u64(1), a.int(2)))?;
     Ok(0)
 }
 
@@ -48,7 +48,7 @@ pub async fn pkey_mprotect(t: &Task, a: &Args) -> SysResult {
 }
 
 pub async fn munmap(t: &Task, a: &Args) -> SysResult {
-    t.mm().munmap(a.u64(0), a.u64(1))?;
+    t.with_mm(|mm| mm.munmap(a.u64(0), a.u64(1)))?;
     Ok(0)
 }
 

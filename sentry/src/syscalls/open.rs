@@ -29,7 +29,7 @@ const F_GETOWN_EX: i32 = 16;
 
 /// A path argument.
 pub(super) fn path_at(t: &Task, addr: u64) -> Result<Vec<u8>> {
-    t.mm().read_cstr(addr, libc::PATH_MAX as usize)
+    t.with_mm(|mm| mm.read_cstr(addr, libc::PATH_MAX as usize))
 }
 
 /// The file behind a place that is no regular file or directory.
@@ -163,13 +163,13 @@ fn nofile(t: &Task) -> u64 {
 }
 
 pub async fn dup(t: &Task, a: &Args) -> SysResult {
-    let file = t.files().get_any(a.int(0))?;
+    let file = t.any_file(a.int(0))?;
     Ok(t.add_file(file, Exec::Keep)? as u64)
 }
 
 pub async fn dup2(t: &Task, a: &Args) -> SysResult {
     let (old, new) = (a.int(0), a.int(1));
-    let file = t.files().get_any(old)?;
+    let file = t.any_file(old)?;
     if old != new {
         t.files().set(new, file, Exec::Keep, nofile(t))?;
     }
@@ -182,7 +182,7 @@ pub async fn dup3(t: &Task, a: &Args) -> SysResult {
         return Err(Errno::EINVAL.into());
     }
     let exec = Exec::from_flags(OpenFlags::from_bits_truncate(flags));
-    let file = t.files().get_any(old)?;
+    let file = t.any_file(old)?;
     t.files().set(new, file, exec, nofile(t))?;
     Ok(new as u64)
 }

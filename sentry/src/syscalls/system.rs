@@ -228,14 +228,11 @@ pub async fn getrandom(t: &Task, a: &Args) -> SysResult {
         return Err(Errno::EINVAL.into());
     }
     let len = a.len(1).min(i32::MAX as usize);
-    let mm = t.mm();
-    let mut sink = Sink::user(
-        &*mm,
-        vec![Segment {
-            addr: a.u64(0),
-            len,
-        }],
-    );
+    let segments = [Segment {
+        addr: a.u64(0),
+        len,
+    }];
+    let mut sink = Sink::user(t, &segments);
     let mut done = 0;
     let mut chunk = [0u8; 4096];
     while done < len {

@@ -358,7 +358,7 @@ impl Inode for Node {
             });
         };
         let (size, blocks) = match (&data, &self.body, &self.lower) {
-            (Some(data), ..) => (data.size(), data.blocks()),
+            (Some(data), ..) => data.usage(),
             (_, Body::Symlink(Some(target)), _) => (target.len() as u64, 0),
             (_, _, Some(lower)) => {
                 let attr = lower.attr()?;

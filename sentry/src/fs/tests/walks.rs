@@ -168,10 +168,7 @@ fn rights_are_checked_on_the_way() {
     tmp.inode().set_attr(&change).unwrap();
     root.put("/tmp/roots", b"x").unwrap();
     let mut user = Ctx {
-        namespace: root.namespace.clone(),
-        root: root.root.clone(),
-        cwd: root.root.clone(),
-        umask: 0o022,
+        view: root.view.clone(),
         creds: Arc::new(Credentials::user(Uid(7), Gid(7), vec![], CapSet::EMPTY)),
     };
     let open = |ctx: &Ctx, path: &str, flags| ctx.open_file(path, flags, 0o644).map(drop);

@@ -26,7 +26,7 @@ use crate::fs::file::{File, Seek, WriteAt, default_seek};
 use crate::mm::io::{Sink, Source};
 use crate::mm::mappable::{Backing, Mappable, MappingOwner, WriteIntent};
 use crate::mm::types::{PAGE_SIZE, page_down, page_up};
-use crate::mm::{FileRange, MemoryFile};
+use crate::mm::{FileRange, MemoryFile, windows};
 
 /// Smallest and largest chunk, bytes.
 const MIN_CHUNK: u64 = 16 << 10;
@@ -196,16 +196,13 @@ impl Data {
         self.invalidate(0, u64::MAX);
     }
 
-    /// Bytes. For a pristine file ask the base's attributes instead.
-    pub fn size(&self) -> u64 {
-        self.state.lock().size
-    }
-
-    /// Units of 512 bytes.
-    pub fn blocks(&self) -> u64 {
+    /// Size in bytes and in units of 512 bytes. For a pristine file ask the base's attributes
+    /// instead.
+    pub fn usage(&self) -> (u64, u64) {
         let state = self.state.lock();
         let base = state.base.as_ref().map_or(0, |b| b.len.div_ceil(PAGE_SIZE));
-        state.pages.max(base).saturating_mul(PAGE_SIZE / 512)
+        let blocks = state.pages.max(base).saturating_mul(PAGE_SIZE / 512);
+        (state.size, blocks)
     }
 
     pub fn seals(&self) -> Seals {
@@ -275,7 +272,7 @@ impl Data {
             };
             let step = match (piece, straight) {
                 (None, Some(base)) => return base.ops().read_at(&base, dst, offset),
-                (Some(piece), _) => Self::read_piece(dst, piece, offset),
+                (Some(piece), _) => Self::read_piece(&self.space.memory, dst, piece, offset),
                 (None, None) => break,
             };
             match step {
@@ -294,10 +291,15 @@ impl Data {
     }
 
     /// Bytes moved, and how many should have been.
-    fn read_piece(dst: &mut Sink<'_>, piece: Piece, offset: u64) -> Result<(usize, usize)> {
+    fn read_piece(
+        memory: &MemoryFile,
+        dst: &mut Sink<'_>,
+        piece: Piece,
+        offset: u64,
+    ) -> Result<(usize, usize)> {
         match piece {
             Piece::Pages(range, at, len) => {
-                let (window, pos, avail) = range.window(at)?;
+                let (window, pos, avail) = windows::of_range(memory, &range, at)?;
                 let len = (len as usize).min(avail);
                 Ok((dst.put_window(&window, pos, len)?, len))
             }
@@ -431,7 +433,7 @@ impl Data {
             }
             Err(e) => return Err(e),
         };
-        let (window, pos, avail) = range.window(at)?;
+        let (window, pos, avail) = windows::of_range(&self.space.memory, &range, at)?;
         let len = (len as usize).min(avail);
         Ok((src.take_window(&window, pos, len)?, len))
     }

@@ -151,7 +151,10 @@ fn node(inode: &Arc<dyn Inode>) -> Result<Arc<Node>> {
 impl Inode for Node {
     fn attr(&self) -> Result<Attr> {
         let (size, blocks, rdev) = match &self.body {
-            Body::Regular(data) => (data.size(), data.blocks(), Dev::default()),
+            Body::Regular(data) => {
+                let (size, blocks) = data.usage();
+                (size, blocks, Dev::default())
+            }
             Body::Dir(entries) => {
                 let count = entries.lock().by_pos.len() as u64;
                 ((count + 2) * ENTRY_SIZE, 0, Dev::default())

@@ -27,7 +27,7 @@ impl FileOps for SocketFile {
     }
 
     fn write_at(&self, _file: &File, src: &mut Source<'_>, _at: WriteAt) -> Result<(usize, u64)> {
-        let creds = current::task().map_or(Ucred::NOBODY, |t| Ucred::of(&t));
+        let creds = current::with(|task| task.map_or(Ucred::NOBODY, Ucred::of));
         let mut out = Outgoing {
             creds,
             rights: Rights::default(),

@@ -28,12 +28,11 @@ pub struct Ucred {
 impl Ucred {
     /// Of the task as it sends (effective ids).
     pub fn of(task: &crate::kernel::task::Task) -> Ucred {
-        let creds = task.creds();
-        Ucred {
+        task.with_creds(|creds| Ucred {
             pid: task.pid(),
             uid: creds.euid.0,
             gid: creds.egid.0,
-        }
+        })
     }
 
     /// What is told of a sender that said nothing: nobody.
@@ -117,15 +116,15 @@ fn landed(uid: u32, count: usize) {
 
 impl Drop for Rights {
     fn drop(&mut self) {
-        let files = self.take();
-        if !files.is_empty() {
-            drop_flat(files);
-        }
+        drop_flat(self.take());
     }
 }
 
 /// Drops files without recursion, however deep sockets lie in sockets.
 pub fn drop_flat(files: Vec<Arc<File>>) {
+    if files.is_empty() {
+        return;
+    }
     let outermost = DROPPING.with(|d| match &mut *d.borrow_mut() {
         Some(list) => {
             list.extend(files);

@@ -55,8 +55,8 @@ impl Unix {
         let mut total = 0;
         let limit = self.options.lock().send_buffer;
         while src.remaining() > 0 {
-            let peer = match self.stream_peer() {
-                Ok(peer) => peer,
+            let (peer, from) = match self.stream_peer() {
+                Ok(found) => found,
                 Err(_) if total > 0 => break,
                 Err(e) => return Err(e),
             };
@@ -78,7 +78,7 @@ impl Unix {
             let message = Message {
                 data,
                 start: 0,
-                from: self.address(),
+                from,
                 creds: out.creds,
                 rights: std::mem::take(&mut out.rights),
             };
@@ -96,7 +96,8 @@ impl Unix {
         Ok(total)
     }
 
-    fn stream_peer(&self) -> Result<Arc<Unix>> {
+    /// Who gets what is sent, and whom from.
+    fn stream_peer(&self) -> Result<(Arc<Unix>, Option<Address>)> {
         let state = self.state.lock();
         if state.shut_write {
             return Err(Errno::EPIPE);
@@ -106,7 +107,8 @@ impl Unix {
         } else {
             Errno::ENOTCONN
         })?;
-        peer.upgrade().ok_or(Errno::EPIPE)
+        let peer = peer.upgrade().ok_or(Errno::EPIPE)?;
+        Ok((peer, state.address.clone()))
     }
 
     /// Adds a message to the inbox.

@@ -310,10 +310,10 @@ pub async fn vmsplice(t: &Task, a: &Args) -> SysResult {
     if Pipe::of(&file).is_none() {
         return Err(Errno::EBADF.into());
     }
-    let segments = iovec(t, a.u64(1), a.len(2))?;
+    let mut segments = iovec(t, a.u64(1), a.len(2))?;
     if file.flags().writable() {
-        write_segments(t, &file, segments, At::Position).await
+        write_segments(t, &file, &mut segments, At::Position).await
     } else {
-        read_segments(t, &file, segments, At::Position).await
+        read_segments(t, &file, &segments, At::Position).await
     }
 }

@@ -15,6 +15,7 @@ use crate::fs::attrs::strip_set_ids;
 use crate::fs::file::{File, Positioned, Seek, WriteAt};
 use crate::fs::inode::{FileType, OpenFlags};
 use crate::kernel::block::Stop;
+use crate::kernel::cred::Cap;
 use crate::kernel::signal::{SigInfo, Signal};
 use crate::kernel::task::Task;
 use crate::kernel::wait::Ready;
@@ -55,10 +56,10 @@ const READ: Ready = Ready::IN.union(Ready::RDNORM).union(Ready::HUP);
 const WRITE: Ready = Ready::OUT.union(Ready::WRNORM).union(Ready::ERR);
 
 /// One buffer as segments. EFAULT for addresses no guest can have.
-fn buffer(addr: u64, len: usize) -> Result<Vec<Segment>> {
+fn buffer(addr: u64, len: usize) -> Result<[Segment; 1]> {
     let len = len.min(MAX_RW);
     check_range(addr, len)?;
-    Ok(vec![Segment { addr, len }])
+    Ok([Segment { addr, len }])
 }
 
 fn check_range(addr: u64, len: usize) -> Result<()> {
@@ -74,7 +75,7 @@ pub(in crate::syscalls) fn iovec(t: &Task, addr: u64, count: usize) -> Result<Ve
         return Err(Errno::EINVAL);
     }
     let mut raw = vec![0u8; count * 16];
-    t.mm().read_bytes(addr, &mut raw)?;
+    t.with_mm(|mm| mm.read_bytes(addr, &mut raw))?;
     let mut segments = Vec::with_capacity(count);
     let mut total = 0;
     for pair in raw.chunks_exact(16) {
@@ -95,19 +96,31 @@ pub(in crate::syscalls) fn iovec(t: &Task, addr: u64, count: usize) -> Result<Ve
     Ok(segments)
 }
 
+fn may_read(file: &File) -> Result<()> {
+    if file.flags().readable() {
+        Ok(())
+    } else {
+        Err(Errno::EBADF)
+    }
+}
+
+fn may_write(file: &File) -> Result<()> {
+    if file.flags().writable() {
+        Ok(())
+    } else {
+        Err(Errno::EBADF)
+    }
+}
+
 fn readable(t: &Task, fd: i32) -> Result<Arc<File>> {
     let file = t.file(fd)?;
-    if !file.flags().readable() {
-        return Err(Errno::EBADF);
-    }
+    may_read(&file)?;
     Ok(file)
 }
 
 fn writable(t: &Task, fd: i32) -> Result<Arc<File>> {
     let file = t.file(fd)?;
-    if !file.flags().writable() {
-        return Err(Errno::EBADF);
-    }
+    may_write(&file)?;
     Ok(file)
 }
 
@@ -126,11 +139,10 @@ enum At {
     Offset(u64),
 }
 
-async fn read_segments(t: &Task, file: &File, segments: Vec<Segment>, at: At) -> SysResult {
+async fn read_segments(t: &Task, file: &File, segments: &[Segment], at: At) -> SysResult {
     not_dir(file)?;
-    let mm = t.mm();
     let done = when_ready(t, file, READ, || {
-        let mut sink = Sink::user(&*mm, segments.clone());
+        let mut sink = Sink::user(t, segments);
         match at {
             At::Position => file.read(&mut sink),
             At::Offset(offset) => file.pread(&mut sink, offset),
@@ -142,8 +154,11 @@ async fn read_segments(t: &Task, file: &File, segments: Vec<Segment>, at: At) ->
 
 /// Cuts a write at RLIMIT_FSIZE. EFBIG and SIGXFSZ if nothing is left.
 fn within_file_limit(t: &Task, file: &File, segments: &mut [Segment], at: At) -> Result<()> {
+    if file.inode().kind() != FileType::Regular {
+        return Ok(());
+    }
     let limit = t.group().limits.lock().soft(libc::RLIMIT_FSIZE);
-    if limit == u64::MAX || file.inode().kind() != FileType::Regular {
+    if limit == u64::MAX {
         return Ok(());
     }
     let start = match at {
@@ -176,10 +191,9 @@ impl Task {
     }
 }
 
-async fn write_segments(t: &Task, file: &File, mut segments: Vec<Segment>, at: At) -> SysResult {
-    within_file_limit(t, file, &mut segments, at)?;
-    let mm = t.mm();
-    let mut source = Source::user(&*mm, segments);
+async fn write_segments(t: &Task, file: &File, segments: &mut [Segment], at: At) -> SysResult {
+    within_file_limit(t, file, segments, at)?;
+    let mut source = Source::user(t, segments);
     let done = write_source(t, file, &mut source, at).await?;
     Ok(done as u64)
 }
@@ -223,7 +237,7 @@ async fn write_source(
             }
         }
     }
-    if done > 0 && !stream {
+    if done > 0 && file.inode().kind() == FileType::Regular && !t.has_cap(Cap::Fsetid) {
         strip_set_ids(file, &t.creds());
     }
     Ok(done)
@@ -232,25 +246,25 @@ async fn write_source(
 pub async fn read(t: &Task, a: &Args) -> SysResult {
     let file = readable(t, a.int(0))?;
     let segments = buffer(a.u64(1), a.len(2))?;
-    read_segments(t, &file, segments, At::Position).await
+    read_segments(t, &file, &segments, At::Position).await
 }
 
 pub async fn write(t: &Task, a: &Args) -> SysResult {
     let file = writable(t, a.int(0))?;
-    let segments = buffer(a.u64(1), a.len(2))?;
-    write_segments(t, &file, segments, At::Position).await
+    let mut segments = buffer(a.u64(1), a.len(2))?;
+    write_segments(t, &file, &mut segments, At::Position).await
 }
 
 pub async fn readv(t: &Task, a: &Args) -> SysResult {
     let file = readable(t, a.int(0))?;
     let segments = iovec(t, a.u64(1), a.len(2))?;
-    read_segments(t, &file, segments, At::Position).await
+    read_segments(t, &file, &segments, At::Position).await
 }
 
 pub async fn writev(t: &Task, a: &Args) -> SysResult {
     let file = writable(t, a.int(0))?;
-    let segments = iovec(t, a.u64(1), a.len(2))?;
-    write_segments(t, &file, segments, At::Position).await
+    let mut segments = iovec(t, a.u64(1), a.len(2))?;
+    write_segments(t, &file, &mut segments, At::Position).await
 }
 
 /// An offset argument. EINVAL if negative.
@@ -269,16 +283,18 @@ pub async fn pread64(t: &Task, a: &Args) -> SysResult {
     let at = offset(a.i64(3))?;
     let file = t.file(a.int(0))?;
     seekable(&file)?;
-    let file = readable(t, a.int(0)).map(|_| file)?;
-    read_segments(t, &file, buffer(a.u64(1), a.len(2))?, At::Offset(at)).await
+    may_read(&file)?;
+    let segments = buffer(a.u64(1), a.len(2))?;
+    read_segments(t, &file, &segments, At::Offset(at)).await
 }
 
 pub async fn pwrite64(t: &Task, a: &Args) -> SysResult {
     let at = offset(a.i64(3))?;
     let file = t.file(a.int(0))?;
     seekable(&file)?;
-    let file = writable(t, a.int(0)).map(|_| file)?;
-    write_segments(t, &file, buffer(a.u64(1), a.len(2))?, At::Offset(at)).await
+    may_write(&file)?;
+    let mut segments = buffer(a.u64(1), a.len(2))?;
+    write_segments(t, &file, &mut segments, At::Offset(at)).await
 }
 
 pub async fn preadv(t: &Task, a: &Args) -> SysResult {
@@ -327,36 +343,33 @@ async fn vector_at(t: &Task, a: &Args, direction: Direction, flags: i32) -> SysR
     if !allowed {
         return Err(Errno::EBADF.into());
     }
-    let segments = iovec(t, a.u64(1), a.len(2))?;
+    let mut segments = iovec(t, a.u64(1), a.len(2))?;
     let known = RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND;
     if flags & !known != 0 || (flags & RWF_APPEND != 0 && direction == Direction::Read) {
         return Err(Errno::EOPNOTSUPP.into());
     }
     if direction == Direction::Read {
         if flags & RWF_NOWAIT != 0 && file.ops().positioned() == Positioned::Stream {
-            let mm = t.mm();
-            let mut sink = Sink::user(&*mm, segments);
+            let mut sink = Sink::user(t, &segments);
             return Ok(file.read(&mut sink)? as u64);
         }
-        return read_segments(t, &file, segments, at).await;
+        return read_segments(t, &file, &segments, at).await;
     }
     let done = if flags & RWF_APPEND != 0 && file.ops().positioned() == Positioned::Yes {
-        let mm = t.mm();
-        let mut source = Source::user(&*mm, segments);
+        let mut source = Source::user(t, &segments);
         let (n, after) = file.ops().write_at(&file, &mut source, WriteAt::End)?;
         if at == At::Position {
             file.with_position(|pos| *pos = after);
         }
         n as u64
     } else if flags & RWF_NOWAIT != 0 {
-        let mm = t.mm();
-        let mut source = Source::user(&*mm, segments);
+        let mut source = Source::user(t, &segments);
         match at {
             At::Position => file.write(&mut source)? as u64,
             At::Offset(offset) => file.pwrite(&mut source, offset)? as u64,
         }
     } else {
-        write_segments(t, &file, segments, at).await?
+        write_segments(t, &file, &mut segments, at).await?
     };
     if flags & (RWF_DSYNC | RWF_SYNC) != 0 && done > 0 {
         file.ops().sync(&file)?;

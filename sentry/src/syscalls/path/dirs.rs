@@ -17,7 +17,7 @@ pub async fn chdir(t: &Task, a: &Args) -> SysResult {
 }
 
 pub async fn fchdir(t: &Task, a: &Args) -> SysResult {
-    let place = t.files().get_any(a.int(0))?.path().clone();
+    let place = t.any_file(a.int(0))?.path().clone();
     if !place.dentry.is_dir() {
         return Err(Errno::ENOTDIR.into());
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{Args, CWD, Errno, NOFOLLOW, Result, Start, SysResult, Task, WalkFlags, place_at};
+use crate::fs::file::File;
 use crate::fs::inode::{Attr, FileType, StatFs, Timestamp};
 use crate::fs::mount::MountFlags;
 use crate::fs::namei;
@@ -35,8 +36,8 @@ fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-impl From<Attr> for Stat {
-    fn from(attr: Attr) -> Stat {
+impl From<&Attr> for Stat {
+    fn from(attr: &Attr) -> Stat {
         let time = |t: Timestamp| [t.sec, i64::from(t.nsec)];
         let [a, m, c] = [time(attr.atime), time(attr.mtime), time(attr.ctime)];
         Stat {
@@ -56,37 +57,58 @@ impl From<Attr> for Stat {
     }
 }
 
-fn write_stat(t: &Task, addr: u64, attr: Attr) -> SysResult {
-    t.mm().write_obj(addr, &Stat::from(attr))?;
+fn write_stat(t: &Task, addr: u64, attr: &Attr) -> SysResult {
+    let out = Stat::from(attr);
+    t.with_mm(|mm| mm.write_obj(addr, &out))?;
     Ok(0)
 }
 
-/// Attributes by path or, with AT_EMPTY_PATH and an empty path, of the open file itself.
-fn attr_at(t: &Task, dirfd: i32, path: u64, flags: i32) -> Result<(Attr, PathRef)> {
-    if flags & libc::AT_EMPTY_PATH != 0 && dirfd != CWD {
-        let empty = path == 0 || t.mm().read_obj::<u8>(path)? == 0;
-        if empty {
-            let file = t.files().get_any(dirfd)?;
-            return Ok((file.attr()?, file.path().clone()));
+/// What is asked about.
+enum Subject {
+    Place(PathRef),
+    Open(Arc<File>),
+}
+
+impl Subject {
+    fn attr(&self) -> Result<Attr> {
+        match self {
+            Subject::Place(place) => place.inode().attr(),
+            Subject::Open(file) => file.attr(),
         }
     }
-    let place = place_at(t, dirfd, path, flags)?;
-    Ok((place.inode().attr()?, place))
+
+    fn place(&self) -> &PathRef {
+        match self {
+            Subject::Place(place) => place,
+            Subject::Open(file) => file.path(),
+        }
+    }
+}
+
+/// What is at a path or, with AT_EMPTY_PATH and an empty path, the open file itself.
+fn subject(t: &Task, dirfd: i32, path: u64, flags: i32) -> Result<Subject> {
+    if flags & libc::AT_EMPTY_PATH != 0 && dirfd != CWD {
+        let empty = path == 0 || t.with_mm(|mm| mm.read_obj::<u8>(path))? == 0;
+        if empty {
+            return t.any_file(dirfd).map(Subject::Open);
+        }
+    }
+    place_at(t, dirfd, path, flags).map(Subject::Place)
 }
 
 pub async fn stat(t: &Task, a: &Args) -> SysResult {
-    let (attr, _) = attr_at(t, CWD, a.u64(0), 0)?;
-    write_stat(t, a.u64(1), attr)
+    let attr = subject(t, CWD, a.u64(0), 0)?.attr()?;
+    write_stat(t, a.u64(1), &attr)
 }
 
 pub async fn lstat(t: &Task, a: &Args) -> SysResult {
-    let (attr, _) = attr_at(t, CWD, a.u64(0), NOFOLLOW)?;
-    write_stat(t, a.u64(1), attr)
+    let attr = subject(t, CWD, a.u64(0), NOFOLLOW)?.attr()?;
+    write_stat(t, a.u64(1), &attr)
 }
 
 pub async fn fstat(t: &Task, a: &Args) -> SysResult {
-    let attr = t.files().get_any(a.int(0))?.attr()?;
-    write_stat(t, a.u64(1), attr)
+    let attr = t.any_file(a.int(0))?.attr()?;
+    write_stat(t, a.u64(1), &attr)
 }
 
 pub async fn newfstatat(t: &Task, a: &Args) -> SysResult {
@@ -94,8 +116,8 @@ pub async fn newfstatat(t: &Task, a: &Args) -> SysResult {
     if flags & !(NOFOLLOW | libc::AT_EMPTY_PATH | libc::AT_NO_AUTOMOUNT) != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let (attr, _) = attr_at(t, a.int(0), a.u64(1), flags)?;
-    write_stat(t, a.u64(2), attr)
+    let attr = subject(t, a.int(0), a.u64(1), flags)?.attr()?;
+    write_stat(t, a.u64(2), &attr)
 }
 
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable)]
@@ -143,7 +165,8 @@ pub async fn statx(t: &Task, a: &Args) -> SysResult {
     if mask & 0x8000_0000 != 0 || flags & sync == sync || flags & !known != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let (attr, place) = attr_at(t, a.int(0), a.u64(1), flags)?;
+    let subject = subject(t, a.int(0), a.u64(1), flags)?;
+    let (attr, place) = (subject.attr()?, subject.place());
     let time = |t: Timestamp| StatxTime {
         sec: t.sec,
         nsec: t.nsec,
@@ -181,7 +204,7 @@ pub async fn statx(t: &Task, a: &Args) -> SysResult {
         mnt_id: u64::from(place.mount.id),
         ..Statx::default()
     };
-    t.mm().write_obj(a.u64(4), &out)?;
+    t.with_mm(|mm| mm.write_obj(a.u64(4), &out))?;
     Ok(0)
 }
 
@@ -318,7 +341,7 @@ pub async fn statfs(t: &Task, a: &Args) -> SysResult {
 }
 
 pub async fn fstatfs(t: &Task, a: &Args) -> SysResult {
-    let file = t.files().get_any(a.int(0))?;
+    let file = t.any_file(a.int(0))?;
     write_statfs(t, a.u64(1), file.path())
 }
 

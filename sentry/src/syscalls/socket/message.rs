@@ -13,7 +13,6 @@ use crate::kernel::signal::{SigInfo, Signal};
 use crate::kernel::task::Task;
 use crate::kernel::time::MonoTime;
 use crate::kernel::wait::Ready;
-use crate::mm::Mm;
 use crate::mm::io::{Segment, Sink, Source};
 use crate::net::unix::message::MAX_RIGHTS;
 use crate::net::unix::{Address, Kind, Message, Outgoing, Peek, Received, Rights, Ucred, Unix};
@@ -108,7 +107,7 @@ fn read_control(t: &Task, h: &Header) -> Result<Outgoing> {
             match int(&rest[12..]) {
                 libc::SCM_RIGHTS => {
                     for fd in data.chunks_exact(4) {
-                        files.push(t.files().get_any(int(fd))?);
+                        files.push(t.any_file(int(fd))?);
                     }
                     if files.len() > MAX_RIGHTS {
                         return Err(Errno::EINVAL);
@@ -269,14 +268,11 @@ pub async fn sendto(t: &Task, a: &Args) -> SysResult {
         0 => None,
         addr => Address::decode(&read_address(t, addr, a.uint(5))?)?,
     };
-    let mm = t.mm();
-    let mut src = Source::user(
-        &*mm,
-        vec![Segment {
-            addr: a.u64(1),
-            len: a.len(2).min(MAX_RW),
-        }],
-    );
+    let segments = [Segment {
+        addr: a.u64(1),
+        len: a.len(2).min(MAX_RW),
+    }];
+    let mut src = Source::user(t, &segments);
     let out = Outgoing {
         creds: Ucred::of(t),
         rights: Rights::default(),
@@ -293,8 +289,7 @@ async fn send_header(t: &Task, file: &Arc<File>, addr: u64, flags: i32) -> SysRe
     };
     let segments = read_segments(t, &h)?;
     let out = read_control(t, &h)?;
-    let mm = t.mm();
-    let mut src = Source::user(&*mm, segments);
+    let mut src = Source::user(t, &segments);
     send(t, file, to, &mut src, out, flags).await
 }
 
@@ -322,8 +317,7 @@ pub async fn sendmmsg(t: &Task, a: &Args) -> SysResult {
 async fn receive(
     t: &Task,
     file: &Arc<File>,
-    mm: &Mm,
-    segments: Vec<Segment>,
+    segments: &[Segment],
     flags: i32,
 ) -> Result<Received, Error> {
     let socket = Unix::of(file)?;
@@ -337,7 +331,7 @@ async fn receive(
     };
     let wait = !file.nonblocking() && flags & libc::MSG_DONTWAIT == 0;
     let until = deadline(socket.options.lock().receive_timeout_ns);
-    let mut dst = Sink::user(mm, segments);
+    let mut dst = Sink::user(t, segments);
     let all = flags & libc::MSG_WAITALL != 0 && socket.kind() == Kind::Stream && peek == Peek::No;
     let mut sum = Received::default();
     loop {
@@ -377,18 +371,17 @@ fn result_len(got: &Received, flags: i32) -> u64 {
 
 pub async fn recvfrom(t: &Task, a: &Args) -> SysResult {
     let file = socket_file(t, a.int(0))?;
-    let mm = t.mm();
-    let segments = vec![Segment {
+    let segments = [Segment {
         addr: a.u64(1),
         len: a.len(2).min(MAX_RW),
     }];
-    let got = receive(t, &file, &mm, segments, a.int(3)).await?;
+    let got = receive(t, &file, &segments, a.int(3)).await?;
     let len = result_len(&got, a.int(3));
     crate::net::unix::message::drop_flat(got.files);
     if a.u64(4) != 0 {
         match sender(&file, got.from.as_ref()) {
             Some(raw) => write_address(t, &raw, a.u64(4), a.u64(5))?,
-            None => mm.write_obj(a.u64(5), &0u32)?,
+            None => t.with_mm(|mm| mm.write_obj(a.u64(5), &0u32))?,
         }
     }
     Ok(len)
@@ -459,8 +452,8 @@ fn install(t: &Task, control: &mut Control, files: Vec<Arc<File>>, exec: Exec) {
 async fn receive_header(t: &Task, file: &Arc<File>, addr: u64, flags: i32) -> SysResult {
     let h = read_header(t, addr)?;
     let segments = read_segments(t, &h)?;
+    let mut got = receive(t, file, &segments, flags).await?;
     let mm = t.mm();
-    let mut got = receive(t, file, &mm, segments, flags).await?;
     let len = result_len(&got, flags);
     let socket = Unix::of(file)?;
     let mut told = flags & MSG_CMSG_CLOEXEC;

@@ -218,6 +218,15 @@ fn until_waiting(t: &Task) {
     }
 }
 
+/// Every task keeps one, and every call begins by making one.
+#[test]
+fn the_future_of_a_call_stays_small() {
+    let sandbox = Sandbox::new();
+    let t = sandbox.process(None);
+    let future = super::dispatch(&t, 0, [0; 6]);
+    assert!(size_of_val(&future) <= 1536, "{}", size_of_val(&future));
+}
+
 #[test]
 fn the_harness_makes_calls() {
     let sandbox = Sandbox::new();
