@@ -151,6 +151,12 @@ pub trait Platform: Send + Sync {
     /// A new, empty address space. Cheap: host resources are made with its first context.
     fn new_address_space(&self) -> Arc<dyn AddressSpace>;
 
+    /// As `new_address_space`, for one that will have the same code where `parent` has it: what
+    /// [`Context::patch`] has done to it holds there too.
+    fn fork_address_space(&self, _parent: &dyn AddressSpace) -> Arc<dyn AddressSpace> {
+        self.new_address_space()
+    }
+
     /// To be called once on each worker thread, before it makes contexts.
     fn new_worker(&self, id: WorkerId) -> Result<Box<dyn Worker>>;
 
@@ -183,8 +189,27 @@ pub trait AddressSpace: Send + Sync {
     /// context of this address space is at rest: its `flush` acts on all.
     fn shoot_down(&self);
 
+    /// Other code is mapped from `start` to `end` than before, or none.
+    fn forget_code(&self, _start: u64, _end: u64) {}
+
     /// For platforms and tests that need the concrete type.
     fn as_any(&self) -> &dyn Any;
+}
+
+/// Code of a guest, as its program has it: nothing in it is from an earlier [`Patch`].
+#[derive(Clone, Copy, Debug)]
+pub struct Code<'a> {
+    /// Guest address of the first byte, where an instruction begins or that is far from the site.
+    pub start: u64,
+    pub bytes: &'a [u8],
+}
+
+/// Bytes to put into guest code. Until every thread sees all of them, each has to see none: the
+/// page is to be replaced, not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patch {
+    pub addr: u64,
+    pub bytes: [u8; 7],
 }
 
 /// What one Sentry worker thread holds of the platform. Not `Send`: made and used on its thread.
@@ -250,6 +275,18 @@ pub trait Context: Send {
 
     /// A handle for other threads to interrupt guest code.
     fn kicker(&self) -> Arc<dyn Kicker>;
+
+    /// After a system call: the address behind its instruction, if it was made there so often that
+    /// it would pay to [`Context::patch`] it. Told once.
+    fn hot_site(&mut self) -> Option<u64> {
+        None
+    }
+
+    /// Prepares the system call that ends at `site` to cost less from now on, by a change of the
+    /// code around it: `code`, on pages without write permission. None: it has to stay as it is.
+    fn patch(&mut self, _site: u64, _code: Code<'_>) -> Option<Patch> {
+        None
+    }
 
     /// Where to publish what this thread's calls are answered with in place; None on a platform
     /// that answers nothing so. Nothing is published for a new context.

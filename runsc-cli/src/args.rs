@@ -28,6 +28,10 @@ pub struct GlobalArgs {
     /// How guest code is run [default: the fastest that works here]
     #[arg(long, global = true, value_name = "NAME", value_parser = PossibleValuesParser::new(PLATFORMS))]
     pub platform: Option<String>,
+    /// Leave guest code as it is, at the price of slower system calls: for programs that check
+    /// their own code
+    #[arg(long, global = true)]
+    pub no_patch: bool,
     /// Print the guest's system calls to stderr
     #[arg(long, global = true)]
     pub strace: bool,

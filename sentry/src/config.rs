@@ -16,6 +16,8 @@ pub struct BootConfig {
     pub container_id: String,
     /// Value of `--platform`; `None` lets the Sentry choose.
     pub platform: Option<String>,
+    /// Whether the platform may change guest code to make its system calls cheaper.
+    pub patch_code: bool,
     pub root: RootConfig,
     /// Mounted in this order. A mount point that does not exist is made (in the overlay or the
     /// Gofer mount below it) if `make_mount_point` says so.

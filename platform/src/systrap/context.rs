@@ -6,21 +6,24 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::Shared as Platform;
 use super::layout::area;
+use super::patch::Place;
 use super::process::{Mourner, Stub, Wait};
 use super::shared::{
     Shared, exit, futex_wait, futex_wake, kind, load_registers, state, store_registers,
 };
+use super::sites::CodeWindow;
 use super::space::{Home, SpaceCore};
 use super::thread::Thread;
 use super::worker;
+use super::{Patching, Shared as Platform};
 use crate::arch::{FpState, Registers};
 use crate::common::bpf::{AUDIT_ARCH_X86_64, VSYSCALL_PAGE};
 use crate::common::kick::Kick;
 use crate::common::regs;
 use crate::{
-    Access, Answer, Answers, Context, ContextId, Error, Fault, Kicker, Result, Trap, WorkerId,
+    Access, Answer, Answers, Code, Context, ContextId, Error, Fault, Kicker, Patch, Result, Trap,
+    WorkerId,
 };
 
 /// What workers know of a context.
@@ -76,6 +79,12 @@ pub(super) struct SystrapContext {
     /// Registers as last published, if they are still what the area holds.
     published: Option<Registers>,
     answers: Arc<Published>,
+    /// %fs base that the thread table has for this thread.
+    registered: u64,
+    /// %fs base the thread was resumed with.
+    fs_base: u64,
+    /// A site that became hot with the last trap: where its call ends, and the number.
+    hot: Option<(u64, u64)>,
 }
 
 impl SystrapContext {
@@ -120,7 +129,83 @@ impl SystrapContext {
             space,
             platform: platform.clone(),
             published: None,
+            registered: NO_BASE,
+            fs_base: 0,
+            hot: None,
         }
+    }
+
+    fn area_address(&self) -> u64 {
+        self.platform.memory.layout.area(self.run.thread.index)
+    }
+
+    /// Enters the thread in the table that patched sites find it by.
+    fn register(&mut self, fs_base: u64) {
+        self.fs_base = fs_base;
+        if self.registered == fs_base {
+            return;
+        }
+        let mut patches = self.space.patches.lock();
+        if !patches.is_empty() {
+            let low = self.run.stub.low();
+            patches.register(&low, self.area_address(), self.registered, fs_base);
+            self.registered = fs_base;
+        }
+    }
+
+    /// Puts the registers of a trap in terms of the guest's own code. What the trap is then.
+    fn in_guest_terms(&mut self, trap: Trap, regs: &mut Registers) -> Trap {
+        let by_signal = self.run.area.u32(area::SIGNO).load(Ordering::Relaxed) != 0;
+        let layout = &self.platform.memory.layout;
+        if !by_signal && !layout.is_site_page(regs.rip) {
+            return trap;
+        }
+        let mut patches = self.space.patches.lock();
+        if by_signal && regs.fs_base != self.fs_base {
+            patches.distrust(&self.run.stub.low());
+        }
+        if !patches.is_empty()
+            && let Some(place) = patches.guest_place(layout, regs.rip)
+        {
+            // The end of a call: the instruction has two bytes.
+            const SYSCALL_LEN: u64 = 2;
+            match (place, trap) {
+                (Place::Call(site), Trap::Syscall) => {
+                    regs.rip = site + SYSCALL_LEN;
+                    regs.rcx = regs.rip;
+                }
+                // It went to the old instruction.
+                (Place::Call(site), Trap::Fault(_)) => {
+                    regs.rip = site + SYSCALL_LEN;
+                    (regs.rcx, regs.r11) = (regs.rip, regs.eflags);
+                    regs.orig_rax = regs.rax;
+                    regs.rax = -i64::from(libc::ENOSYS) as u64;
+                    self.run
+                        .area
+                        .u32(area::EXIT)
+                        .store(exit::FULL, Ordering::Relaxed);
+                    return Trap::Syscall;
+                }
+                (Place::Call(site), Trap::Interrupted) => regs.rip = site + SYSCALL_LEN,
+                (Place::At(at), _) => {
+                    let was_inside = at == regs.rip;
+                    if trap == Trap::Syscall {
+                        regs.rcx = at;
+                    }
+                    regs.rip = at;
+                    if was_inside && matches!(trap, Trap::Fault(_)) {
+                        // It goes on in the tail.
+                        return Trap::Interrupted;
+                    }
+                }
+            }
+            return trap;
+        }
+        let counts = by_signal && self.platform.patching == Patching::HotSites;
+        if counts && trap == Trap::Syscall && patches.count(regs.rip) {
+            self.hot = Some((regs.rip, regs.orig_rax));
+        }
+        trap
     }
 
     /// Fails unless the guest thread is stopped.
@@ -287,7 +372,9 @@ impl Context for SystrapContext {
 
     fn resume(&mut self, regs: &Registers) -> Result<()> {
         self.at_rest()?;
-        let (clean, fault) = regs::sanitise(regs);
+        let (mut clean, fault) = regs::sanitise(regs);
+        let published = self.published.take();
+        self.register(clean.fs_base);
         let run = &self.run;
         let early = loop {
             self.carry_out_pending()?;
@@ -313,15 +400,17 @@ impl Context for SystrapContext {
             return Ok(());
         }
         let area = &run.area;
-        let only_result = self.published.take().is_some_and(|old| {
-            Registers {
-                rax: regs.rax,
-                ..old
-            } == *regs
+        let only_result = published.is_some_and(|old| {
+            *regs
+                == Registers {
+                    rax: regs.rax,
+                    ..old
+                }
         });
         if only_result {
             area.u64(area::RAX).store(clean.rax, Ordering::Relaxed);
         } else {
+            clean.rip = self.space.patches.lock().resume_at(clean.rip);
             store_registers(area, &clean);
             area.u32(area::EXIT).store(exit::FULL, Ordering::Relaxed);
         }
@@ -348,6 +437,7 @@ impl Context for SystrapContext {
             return Ok(trap);
         }
         let trap = self.published_trap(regs);
+        let trap = self.in_guest_terms(trap, regs);
         self.published = (trap == Trap::Syscall).then_some(*regs);
         Ok(trap)
     }
@@ -389,6 +479,24 @@ impl Context for SystrapContext {
         self.run.kick.clone()
     }
 
+    fn hot_site(&mut self) -> Option<u64> {
+        self.hot.map(|(site, _)| site)
+    }
+
+    fn patch(&mut self, site: u64, code: Code<'_>) -> Option<Patch> {
+        let (hot, number) = self.hot.take()?;
+        if hot != site {
+            return None;
+        }
+        let window = CodeWindow {
+            start: code.start,
+            bytes: code.bytes,
+        };
+        let mut patches = self.space.patches.lock();
+        let (addr, bytes) = patches.patch(&self.run.stub, site, number, window)?;
+        Some(Patch { addr, bytes })
+    }
+
     fn answers(&self) -> Option<Arc<dyn Answers>> {
         Some(self.answers.clone())
     }
@@ -399,6 +507,12 @@ impl Drop for SystrapContext {
         self.run.kick.retire();
         *self.answers.area.lock() = None;
         self.platform.forget(&self.run);
+        let low = self.run.stub.low();
+        let area = self.area_address();
+        self.space
+            .patches
+            .lock()
+            .unregister(&low, area, self.registered);
         let was_running = self.run.claim();
         let stub = &self.run.stub;
         let last = {
@@ -432,6 +546,8 @@ struct Published {
 }
 
 const NO_ANSWER: u64 = u64::MAX;
+/// No %fs base: not canonical.
+const NO_BASE: u64 = u64::MAX;
 
 fn answer_word(area: &Shared, answer: Answer) -> &std::sync::atomic::AtomicU64 {
     area.u64(area::ANSWERS + 8 * answer as u64)

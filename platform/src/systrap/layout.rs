@@ -122,6 +122,8 @@ pub(super) mod area {
     pub const ERR: u64 = 208;
     pub const TRAPNO: u64 = 216;
     pub const SI_ARCH: u64 = 224;
+    /// Not zero if a kick came where it could not be told whether it was late.
+    pub const KICKED: u64 = 232;
     /// Answers in place: eight words, negative where there is none.
     pub const ANSWERS: u64 = 256;
     /// Space for FP state.
@@ -194,6 +196,11 @@ impl Layout {
 
     pub fn area(&self, index: u64) -> u64 {
         self.base + AREAS + index * AREA_LEN
+    }
+
+    /// Whether an address is in a trampoline.
+    pub fn is_site_page(&self, addr: u64) -> bool {
+        addr.wrapping_sub(self.base + SITES) < SITES_LEN
     }
 
     /// The ranges that a stub keeps, ascending.

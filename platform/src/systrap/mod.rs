@@ -70,6 +70,15 @@ pub struct Options {
     /// Workers that share the contexts: a trap of any may be reported by any of them.
     pub workers: usize,
     pub in_place: InPlace,
+    pub patching: Patching,
+}
+
+/// Whether call sites that trap often become jumps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patching {
+    HotSites,
+    /// Guest code stays as it is.
+    Never,
 }
 
 /// What workers, contexts and the reaper share.
@@ -81,6 +90,7 @@ struct Shared {
     pool: Mutex<Vec<Arc<Stub>>>,
     stubs: Mutex<Stubs>,
     next: AtomicU64,
+    patching: Patching,
     /// The template died: nothing works any more.
     lost: AtomicBool,
 }
@@ -132,6 +142,11 @@ impl SystrapPlatform {
             pool: Mutex::default(),
             stubs: Mutex::default(),
             next: AtomicU64::new(1),
+            // Trampolines are made of its instructions.
+            patching: match host::has_bmi2() {
+                true => options.patching,
+                false => Patching::Never,
+            },
             lost: AtomicBool::new(false),
         });
         let reaper = reaper::start(&shared).map_err(host_error("thread"))?;
@@ -170,6 +185,13 @@ impl Platform for SystrapPlatform {
 
     fn new_address_space(&self) -> Arc<dyn AddressSpace> {
         Arc::new(Space::new())
+    }
+
+    fn fork_address_space(&self, parent: &dyn AddressSpace) -> Arc<dyn AddressSpace> {
+        match parent.as_any().downcast_ref::<Space>() {
+            Some(parent) => Arc::new(Space::fork(parent)),
+            None => self.new_address_space(),
+        }
     }
 
     fn new_worker(&self, id: WorkerId) -> Result<Box<dyn Worker>> {

@@ -17,7 +17,6 @@ use super::code;
 use super::filter::{CLONE_STUB, CLONE_THREAD_FLAGS};
 use super::layout::*;
 use super::memory::StubMemory;
-use super::patch::Patches;
 use super::shared::{Shared, futex_wait, futex_wake, state};
 use super::thread::{NO_CORE, Thread};
 use crate::common::changes::{Carried, Command};
@@ -45,7 +44,6 @@ pub(super) struct Stub {
     /// Sequence number of the last order.
     seq: Mutex<u32>,
     pub threads: Mutex<Threads>,
-    pub patches: Mutex<Patches>,
     end: Mutex<End>,
     ended: Condvar,
     dead: AtomicBool,
@@ -89,7 +87,6 @@ impl Stub {
             slice,
             seq: Mutex::new(0),
             threads: Mutex::default(),
-            patches: Mutex::default(),
             end: Mutex::new(End::NotYet),
             ended: Condvar::new(),
             dead: AtomicBool::new(false),

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use super::patch::Patches;
 use super::process::{Stub, Wait};
 use crate::common::changes::Changes;
 use crate::common::kick::Kick;
@@ -21,6 +22,9 @@ pub(super) enum Home {
 
 pub(super) struct SpaceCore {
     pub changes: Changes,
+    pub patches: Mutex<Patches>,
+    /// The process whose patched code this one has a copy of.
+    parent: Mutex<Option<Arc<Stub>>>,
     pub home: Mutex<Home>,
     /// Kick handles of all contexts.
     kicks: Mutex<Vec<Weak<Kick>>>,
@@ -36,10 +40,27 @@ impl Space {
         Space {
             core: Arc::new(SpaceCore {
                 changes: Changes::default(),
+                patches: Mutex::default(),
+                parent: Mutex::default(),
                 home: Mutex::new(Home::Unborn),
                 kicks: Mutex::default(),
             }),
         }
+    }
+}
+
+impl Space {
+    /// Of a process with the same code.
+    pub fn fork(parent: &Space) -> Space {
+        let child = Space::new();
+        let patches = parent.core.patches.lock();
+        if !patches.is_empty()
+            && let Home::Alive(stub) = &*parent.core.home.lock()
+        {
+            *child.core.patches.lock() = patches.for_child();
+            *child.core.parent.lock() = Some(stub.clone());
+        }
+        child
     }
 }
 
@@ -54,12 +75,23 @@ impl AddressSpace for Space {
         }
     }
 
+    fn forget_code(&self, start: u64, end: u64) {
+        self.core.patches.lock().forget(start, end);
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }
 }
 
 impl SpaceCore {
+    /// The address space lives in this process from now on.
+    pub fn move_in(&self, stub: &Stub) {
+        if let Some(parent) = self.parent.lock().take() {
+            self.patches.lock().copy_pages(&parent, stub);
+        }
+    }
+
     pub fn add_kick(&self, kick: &Arc<Kick>) {
         let mut kicks = self.kicks.lock();
         kicks.retain(|kick| kick.strong_count() > 0);

@@ -402,7 +402,9 @@ impl Worker for SystrapWorker {
         let stub = {
             let mut home = space.home.lock();
             if matches!(*home, Home::Unborn) {
-                *home = Home::Alive(self.platform.new_stub()?);
+                let stub = self.platform.new_stub()?;
+                space.move_in(&stub);
+                *home = Home::Alive(stub);
             }
             match &*home {
                 Home::Alive(stub) if !stub.is_dead() => stub.clone(),

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use runsc_platform::Platform;
 use runsc_platform::memory::install_fault_handler;
 use runsc_platform::ptrace::PtracePlatform;
-use runsc_platform::systrap::{InPlace, Options, SystrapPlatform};
+use runsc_platform::systrap::{InPlace, Options, Patching, SystrapPlatform};
 
 /// A test: name and body.
 pub type Case = (&'static str, fn(Arc<dyn Platform>));
@@ -45,6 +45,7 @@ const PLATFORMS: &[Maker] = &[
         let options = Options {
             workers: 2,
             in_place: InPlace::Answer,
+            patching: Patching::HotSites,
         };
         Ok(Arc::new(SystrapPlatform::new(options)?))
     }),

@@ -88,6 +88,7 @@ impl Bundle {
         let boot = BootConfig {
             container_id: id.into(),
             platform: None,
+            patch_code: true,
             root: RootConfig {
                 gofer_mount: 0,
                 readonly,

@@ -85,6 +85,7 @@ pub fn plan(
     let boot = BootConfig {
         container_id: "do".into(),
         platform: global.platform.clone(),
+        patch_code: !global.no_patch,
         root: RootConfig {
             gofer_mount: 0,
             readonly: false,

@@ -58,6 +58,7 @@ fn plan<'a>(
         "config.json: process.terminal: stdin is not a terminal"
     );
     boot.platform = global.platform.clone();
+    boot.patch_code = !global.no_patch;
     boot.strace = observation.strace_config.clone();
     boot.log_level = observation.log_level;
     let stdio = own_stdio(&process::inherited()).context("stdio")?;

@@ -14,7 +14,7 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use runsc_platform::memory::install_fault_handler;
-use runsc_platform::systrap::{self, InPlace};
+use runsc_platform::systrap::{self, InPlace, Patching};
 use runsc_platform::{Platform, WorkerId};
 
 use crate::config::{BootConfig, BootFds};
@@ -64,15 +64,14 @@ pub const PLATFORMS: &[&str] = &["systrap", "ptrace"];
 /// The platform asked for, or the first that works here.
 fn choose_platform(
     name: Option<&str>,
-    workers: usize,
-    in_place: InPlace,
+    options: systrap::Options,
 ) -> Result<Arc<dyn Platform>, BootError> {
     if let Some(name) = name {
-        return make_platform(name, workers, in_place);
+        return make_platform(name, options);
     }
     let mut result = Err(BootError::UnknownPlatform(String::new()));
     for name in PLATFORMS {
-        result = make_platform(name, workers, in_place);
+        result = make_platform(name, options);
         match &result {
             Ok(_) => break,
             Err(e) => log::info!("{e}"),
@@ -81,16 +80,9 @@ fn choose_platform(
     result
 }
 
-fn make_platform(
-    name: &str,
-    workers: usize,
-    in_place: InPlace,
-) -> Result<Arc<dyn Platform>, BootError> {
+fn make_platform(name: &str, options: systrap::Options) -> Result<Arc<dyn Platform>, BootError> {
     let made: runsc_platform::Result<Arc<dyn Platform>> = match name {
-        "systrap" => {
-            let options = systrap::Options { workers, in_place };
-            systrap::SystrapPlatform::new(options).map(|p| Arc::new(p) as _)
-        }
+        "systrap" => systrap::SystrapPlatform::new(options).map(|p| Arc::new(p) as _),
         "ptrace" => runsc_platform::ptrace::PtracePlatform::new().map(|p| Arc::new(p) as _),
         other => return Err(BootError::UnknownPlatform(other.to_owned())),
     };
@@ -118,12 +110,19 @@ pub fn run(config: BootConfig, fds: BootFds) -> Result<Infallible, BootError> {
     let gofer =
         Arc::new(runsc_gofer::client::Client::new(fds.gofer).map_err(host("gofer channels"))?);
     let workers = cpus.clamp(1, MAX_WORKERS);
-    // A trace is to show every call.
-    let in_place = match config.strace.enabled {
-        true => InPlace::Never,
-        false => InPlace::Answer,
+    let options = systrap::Options {
+        workers,
+        // A trace is to show every call.
+        in_place: match config.strace.enabled {
+            true => InPlace::Never,
+            false => InPlace::Answer,
+        },
+        patching: match config.patch_code {
+            true => Patching::HotSites,
+            false => Patching::Never,
+        },
     };
-    let platform = choose_platform(config.platform.as_deref(), workers, in_place)?;
+    let platform = choose_platform(config.platform.as_deref(), options)?;
     let memory = MemoryFile::new().map_err(host("memory file"))?;
     let executor = Executor::new(platform.clone(), workers);
     let reactor =

@@ -190,12 +190,18 @@ async fn guest(task: &Task) -> platform::Result<Trap> {
     };
     executor::trapped(id).await;
     task.leave_guest();
-    let trap = task
+    let (trap, hot) = task
         .with_context(|c| {
             task.home.settle(c.get());
-            c.take_trap(&mut regs)
+            let trap = c.take_trap(&mut regs);
+            (trap, c.get().hot_site())
         })
-        .unwrap_or(Err(platform::Error::Gone))?;
+        .unwrap_or((Err(platform::Error::Gone), None));
+    if let Some(site) = hot {
+        let plan = |code: platform::Code<'_>| task.with_context(|c| c.get().patch(site, code))?;
+        task.mm().patch_code(site, plan);
+    }
+    let trap = trap?;
     *task.regs.lock() = regs;
     Ok(trap)
 }

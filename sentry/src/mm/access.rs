@@ -241,13 +241,21 @@ impl Mm {
         Err(Errno::ENAMETOOLONG)
     }
 
-    /// As `copy_in`, whatever the protection (ptrace, /proc/PID/mem).
+    /// As `copy_in`, whatever the protection, and the code as its program has it (ptrace,
+    /// /proc/PID/mem).
     pub fn forced_read(&self, addr: u64, dst: &mut [u8]) -> usize {
-        self.read_forced(addr, dst, Force::Yes)
+        let len = self.read_forced(addr, dst, Force::Yes);
+        self.inner.read().patched.restore(addr, &mut dst[..len]);
+        len
     }
 
     /// As `copy_out`, whatever the protection; private mappings get a copy of the page.
     pub fn forced_write(&self, addr: u64, src: &[u8]) -> usize {
+        self.with(|inner| {
+            if !inner.patched.is_empty() {
+                inner.unpatch(addr, addr.saturating_add(src.len() as u64));
+            }
+        });
         self.write_forced(addr, src, Force::Yes)
     }
 

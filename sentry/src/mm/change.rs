@@ -227,6 +227,9 @@ impl Inner {
     }
 
     fn set_protection(&mut self, start: u64, end: u64, prot: Prot) {
+        if prot.contains(Prot::WRITE) && !self.patched.is_empty() {
+            self.unpatch(start, end);
+        }
         let vmas: Vec<(u64, Vma)> = self
             .vmas
             .overlapping(start, end)

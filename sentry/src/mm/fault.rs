@@ -416,7 +416,7 @@ pub(super) fn check_access(vma: &Vma, access: Access, force: Force) -> Result<()
 
 /// Fills `copy` with `len` bytes of a host file or the MemoryFile; beyond the end of a file with
 /// zeros.
-fn copy_from_fd(
+pub(super) fn copy_from_fd(
     inner: &Inner,
     copy: &FileRange,
     fd: &std::sync::Arc<std::os::fd::OwnedFd>,

@@ -71,7 +71,7 @@ impl Mm {
         let child = Mm::bare(
             self.platform.clone(),
             self.memory.clone(),
-            self.platform.new_address_space(),
+            self.platform.fork_address_space(&*self.space),
             limits,
         );
         self.with(|parent| {
@@ -94,6 +94,7 @@ impl Inner {
         child.mmap_base = self.mmap_base;
         child.exe = self.exe.clone();
         child.dumpable = self.dumpable;
+        child.patched = self.patched.clone();
         let mut to_mark: Vec<(u64, u64)> = Vec::new();
         let mut wiped = Vec::new();
         for (start, vma) in self.vmas.iter() {

@@ -26,6 +26,7 @@ mod map;
 pub mod mappable;
 pub(crate) mod memory_file;
 mod pages;
+mod patch;
 mod remap;
 mod report;
 pub mod shared;
@@ -88,6 +89,7 @@ struct Inner {
     changes: u64,
     rss_peak: u64,
     hot: fork::HotGroups,
+    patched: patch::Patched,
     exe: Option<Arc<File>>,
     dumpable: u32,
 }
@@ -160,6 +162,7 @@ impl Mm {
                 changes: 0,
                 rss_peak: 0,
                 hot: fork::HotGroups::default(),
+                patched: patch::Patched::default(),
                 exe: None,
                 dumpable: 1,
             }),
@@ -214,6 +217,9 @@ impl Mm {
             inner.batch.flush(&*self.space);
         }
         let trash = std::mem::take(&mut inner.trash);
+        for (start, end) in inner.patched.forgotten.drain(..) {
+            self.space.forget_code(start, end);
+        }
         drop(inner);
         drop(trash);
         result
@@ -408,6 +414,9 @@ impl Inner {
 
     /// Takes `[start, end)` out of the address space.
     fn unmap(&mut self, start: u64, end: u64) {
+        if !self.patched.is_empty() {
+            self.forget_patches(start, end);
+        }
         self.forget(start, end);
         for (s, vma) in self.vmas.remove(start, end) {
             if vma.is_special() {

@@ -167,6 +167,10 @@ impl Inner {
 
     /// Moves `old_len` bytes to `to`, where they become `new_len`.
     fn move_to(&mut self, call: &Remap, start: u64, vma: &Vma, to: u64) -> Result<u64> {
+        if !self.patched.is_empty() {
+            // What jumps out of it comes back to where it was.
+            self.unpatch(call.old, call.old.saturating_add(call.old_len));
+        }
         if vma.is_special() {
             // The host's own pages cannot be moved from here.
             return Err(Errno::EFAULT);
