@@ -249,11 +249,12 @@ pub trait Context: Send {
 
     /// Carries out the queued changes of the address space, then lets guest code run with these
     /// registers. Returns at once; the worker reports the trap. `Error::Refused` leaves the
-    /// context at rest. Hostile register values (segment selectors, flags, non-canonical
-    /// addresses) are sanitised here, not refused.
+    /// context at rest; a platform may also let [`Context::trap`] say so. Hostile register values
+    /// (segment selectors, flags, non-canonical addresses) are sanitised here, not refused.
     fn resume(&mut self, regs: &Registers) -> Result<()>;
 
     /// After `Event::Trap(self.id())`: why it stopped, and its registers. At rest from now on.
+    /// `Error::Refused`: it has not run, a change was refused.
     fn trap(&mut self, regs: &mut Registers) -> Result<Trap>;
 
     /// Carries out the queued changes now, without running guest code. Only at rest.

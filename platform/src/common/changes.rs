@@ -31,6 +31,19 @@ pub(crate) struct Changes {
     pending: AtomicBool,
 }
 
+/// Changes on their way to a stub.
+pub(crate) struct Batch {
+    ops: VecDeque<Queued>,
+    pub commands: Vec<Command>,
+}
+
+impl Batch {
+    /// Whether something must outlive the change it is part of.
+    pub fn retires(&self) -> bool {
+        self.ops.iter().any(|queued| !queued.retired.is_empty())
+    }
+}
+
 /// How a stub carries out calls: in order, up to the first that fails; how many succeeded and that
 /// failure.
 pub(crate) type Carried = (usize, Option<io::Error>);
@@ -68,52 +81,76 @@ impl Changes {
         drop(dropped);
     }
 
-    /// Carries out what is queued by `carry`. A change the host refuses is dropped and its range
-    /// unmapped; those after it stay queued. `user`: lowest and highest (exclusive) address that
-    /// may be changed. `carry` also hears whether anything is retired by it: then it must not
-    /// return before the host has really done it.
-    pub fn flush(
-        &self,
-        user: (u64, u64),
-        mut carry: impl FnMut(&[Command], bool) -> Result<Carried>,
-    ) -> Result<()> {
+    /// Takes what is queued, if anything. `user`: lowest and highest (exclusive) address that may
+    /// be changed; a change elsewhere is refused and forgotten.
+    pub fn take(&self, user: (u64, u64)) -> Result<Option<Batch>> {
         let mut ops = {
             let mut queue = self.queue.lock();
             self.pending.store(false, Ordering::Release);
             std::mem::take(&mut *queue)
         };
-        let mut commands = Vec::with_capacity(ops.len());
-        for (at, queued) in ops.iter().enumerate() {
-            if !in_range(user, &queued.op) {
-                let source = io::Error::from_raw_os_error(libc::EINVAL);
-                let error = refused(&queued.op, source);
-                // Nothing was carried out yet; all but the bad one may be.
-                ops.remove(at);
-                self.put_back(ops);
-                return Err(error);
-            }
-            commands.push(command(&queued.op));
+        if let Some(bad) = ops.iter().position(|queued| !in_range(user, &queued.op)) {
+            let error = match ops.remove(bad) {
+                Some(queued) => refused(&queued.op, io::Error::from_raw_os_error(libc::EINVAL)),
+                None => Error::Gone,
+            };
+            // All others may still be carried out.
+            self.put_back(ops);
+            return Err(error);
         }
-        let retires = ops.iter().any(|queued| !queued.retired.is_empty());
-        let (done, failure) = carry(&commands, retires)?;
-        let Some(source) = failure else {
+        if ops.is_empty() {
+            return Ok(None);
+        }
+        let commands = ops.iter().map(|queued| command(&queued.op)).collect();
+        Ok(Some(Batch { ops, commands }))
+    }
+
+    /// Carries out what is queued by `carry`. A change the host refuses is dropped and its range
+    /// unmapped; those after it stay queued. `carry` also hears whether anything is retired by it:
+    /// then it must not return before the host has really done it.
+    pub fn flush(
+        &self,
+        user: (u64, u64),
+        mut carry: impl FnMut(&[Command], bool) -> Result<Carried>,
+    ) -> Result<()> {
+        let Some(batch) = self.take(user)? else {
             return Ok(());
         };
+        match carry(&batch.commands, batch.retires())? {
+            (_, None) => Ok(()),
+            (done, Some(source)) => Err(self.failed(batch, done, source, carry)),
+        }
+    }
+
+    /// After the change behind the first `done` ones of a batch was refused: gives that error.
+    pub fn failed(
+        &self,
+        batch: Batch,
+        done: usize,
+        source: io::Error,
+        mut carry: impl FnMut(&[Command], bool) -> Result<Carried>,
+    ) -> Error {
+        let retires = batch.retires();
+        let mut ops = batch.ops;
         let rest = ops.split_off((done + 1).min(ops.len()));
         let Some(mut failed) = ops.pop_back() else {
-            return Ok(());
+            return Error::Gone;
         };
         let error = refused(&failed.op, source);
         self.put_back(rest);
         // What was there must not stay: its memory may be reused, or be meant to be written no more.
         let (addr, len) = range(&failed.op);
         let unmap = HostOp::Unmap { addr, len };
-        if carry(&[command(&unmap)], retires)?.1.is_some() {
-            // Nor even that: nothing of this address space runs any more until it goes.
-            failed.op = unmap;
-            self.put_back(VecDeque::from([failed]));
+        match carry(&[command(&unmap)], retires) {
+            Ok((_, None)) => {}
+            Ok((_, Some(_))) => {
+                // Nor even that: nothing of this address space runs any more until it goes.
+                failed.op = unmap;
+                self.put_back(VecDeque::from([failed]));
+            }
+            Err(error) => return error,
         }
-        Err(error)
+        error
     }
 
     /// Puts changes in front of those queued meanwhile.

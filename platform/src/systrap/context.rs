@@ -19,6 +19,7 @@ use super::worker;
 use super::{Patching, Shared as Platform};
 use crate::arch::{FpState, Registers};
 use crate::common::bpf::{AUDIT_ARCH_X86_64, VSYSCALL_PAGE};
+use crate::common::changes::Batch;
 use crate::common::kick::Kick;
 use crate::common::regs;
 use crate::{
@@ -222,19 +223,21 @@ impl SystrapContext {
         Ok(())
     }
 
-    fn carry_out_pending(&self) -> Result<()> {
-        if !self.space.changes.pending() {
-            return Ok(());
-        }
-        let wait = match self.platform.shares_core(&self.run.thread) {
+    /// Carries changes out while the thread is at rest.
+    fn carry_out(&self, batch: Batch) -> Result<()> {
+        self.space
+            .carry_out(&self.run.stub, batch, self.mapper_wait())
+    }
+
+    fn mapper_wait(&self) -> Wait {
+        match self.platform.shares_core(&self.run.thread) {
             true => Wait::Sleep,
             false => {
                 // The mapper wants the core.
                 park(&self.run.area);
                 Wait::Spin
             }
-        };
-        self.space.flush(&self.run.stub, wait)
+        }
     }
 
     /// Has the thread write down FP state that is still in its processor. Gives where it is.
@@ -355,6 +358,9 @@ const SEGV_MAPERR: i32 = 1;
 const SI_KERNEL: i32 = 0x80;
 const PAGE_FAULT: u64 = 14;
 
+/// Most changes that a thread waits for itself.
+const MAX_POSTED: usize = super::layout::orders::MAX as usize;
+
 /// Makes a thread that looks for its answer sleep instead.
 pub(super) fn park(area: &Shared) {
     let _ = area.u32(area::STATE).compare_exchange(
@@ -376,8 +382,20 @@ impl Context for SystrapContext {
         let published = self.published.take();
         self.register(clean.fs_base);
         let run = &self.run;
+        let mut batch = None;
         let early = loop {
-            self.carry_out_pending()?;
+            if self.space.changes.pending() {
+                let more = self
+                    .space
+                    .changes
+                    .take(self.run.stub.memory.layout.user())?;
+                if let Some(before) = std::mem::replace(&mut batch, more) {
+                    self.carry_out(before)?;
+                }
+            }
+            if let Some(large) = batch.take_if(|b: &mut Batch| b.commands.len() > MAX_POSTED) {
+                self.carry_out(large)?;
+            }
             if let Some(fault) = fault {
                 break Some(Trap::Fault(fault));
             }
@@ -392,6 +410,9 @@ impl Context for SystrapContext {
         let me = worker::current();
         *run.early.lock() = None;
         if let Some(trap) = early {
+            if let Some(batch) = batch {
+                self.carry_out(batch)?;
+            }
             run.worker.store(me, Ordering::Relaxed);
             self.published = Some(*regs);
             *run.early.lock() = Some(trap);
@@ -417,8 +438,10 @@ impl Context for SystrapContext {
         let server = self.platform.about_to_run(me, run);
         run.running.store(true, Ordering::SeqCst);
         let word = area.u32(area::STATE);
-        if word.swap(state::RESUME, Ordering::SeqCst) == state::PARKED {
-            futex_wake(word);
+        match batch {
+            Some(batch) => self.space.post(&run.stub, batch, run.thread.index)?,
+            None if word.swap(state::RESUME, Ordering::SeqCst) == state::PARKED => futex_wake(word),
+            None => {}
         }
         run.kick.repeat();
         self.platform.watch(me, server, run);
@@ -436,6 +459,14 @@ impl Context for SystrapContext {
             self.published = None;
             return Ok(trap);
         }
+        if self.run.area.u32(area::KIND).load(Ordering::Relaxed) == kind::REFUSED {
+            // It has not run: its registers are whole, and no trap of its own.
+            *regs = load_registers(&self.run.area);
+            regs.orig_rax = u64::MAX;
+            self.published = None;
+            return Err(self.space.refused(&self.run.stub));
+        }
+        self.space.clean_up(&self.run.stub)?;
         let trap = self.published_trap(regs);
         let trap = self.in_guest_terms(trap, regs);
         self.published = (trap == Trap::Syscall).then_some(*regs);
@@ -444,7 +475,10 @@ impl Context for SystrapContext {
 
     fn flush(&mut self) -> Result<()> {
         self.at_rest()?;
-        self.carry_out_pending()
+        if !self.space.changes.pending() {
+            return Ok(());
+        }
+        self.space.flush(&self.run.stub, self.mapper_wait())
     }
 
     fn fp_state(&mut self) -> Result<FpState> {
@@ -532,7 +566,7 @@ impl Drop for SystrapContext {
                 stub.threads.lock().idle.push(self.run.thread.clone());
             }
             self.platform.tear_down(stub, was_running);
-            self.space.changes.clear();
+            self.space.clear();
         }
         if was_running {
             self.platform.left(&self.run);

@@ -101,14 +101,15 @@ fn from_stub(layout: &Layout) -> Vec<Insn> {
 /// The filter of guest threads, on top of the mappers'.
 pub(super) fn guest(layout: &Layout, bells: Bells) -> Vec<Insn> {
     let mut code = from_stub(layout);
-    // Wake and wait, nothing private: the same word seen from two processes. Only words of the
-    // areas: that somebody sleeps on an order page's word says that it is the mapper.
+    // Wake and wait, nothing private: the same word seen from two processes. Sleep only on words of
+    // the areas: that somebody sleeps on an order page's word says that it is the mapper.
     let areas = layout.area(0);
     code.extend(call(
         libc::SYS_futex,
         &[
             load(arg(1)),
-            jump(GT, libc::FUTEX_WAKE as u32, 5, 0),
+            jump(EQ, libc::FUTEX_WAKE as u32, 7, 0),
+            jump(EQ, libc::FUTEX_WAIT as u32, 0, 5),
             load(arg(0) + 4),
             jump(EQ, high(areas), 0, 3),
             load(arg(0)),

@@ -58,8 +58,14 @@ pub(super) mod orders {
     pub const COUNT: u64 = 4;
     /// Whether the Sentry sleeps until they are done.
     pub const WAITER: u64 = 8;
+    /// The futex the mapper sleeps on after an order that failed; always zero.
+    pub const FAILED: u64 = 12;
+    /// Sequence number of the last order whose failure the Sentry has seen.
+    pub const ACKNOWLEDGED: u64 = 56;
     /// stack_t for a new thread.
     pub const STACK: u64 = 16;
+    /// Address of the area of the thread that goes on after it; 0: none.
+    pub const RELEASE: u64 = 48;
     /// The calls: number and six arguments each.
     pub const CALLS: u64 = 64;
     pub const CALL_LEN: u64 = 56;
@@ -124,6 +130,8 @@ pub(super) mod area {
     pub const SI_ARCH: u64 = 224;
     /// Not zero if a kick came where it could not be told whether it was late.
     pub const KICKED: u64 = 232;
+    /// Sequence number of the order that state MAP is about.
+    pub const ORDER: u64 = 236;
     /// Answers in place: eight words, negative where there is none.
     pub const ANSWERS: u64 = 256;
     /// Space for FP state.

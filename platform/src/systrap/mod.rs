@@ -57,7 +57,7 @@ use crate::{
 use context::Run;
 use cores::Cores;
 use memory::StubMemory;
-use process::{Stub, Template, Wait};
+use process::{Outcome, Stub, Template, Wait};
 use space::Space;
 use worker::{Line, Ring, SystrapWorker};
 
@@ -268,7 +268,7 @@ impl Shared {
         let at_rest = !running && stub.threads.lock().idle.iter().all(|t| t.has_stopped());
         if at_rest && !stub.is_dead() && self.pool.lock().len() < MAX_POOL {
             let emptied = stub.empty(Wait::Sleep);
-            if matches!(emptied, Ok((_, None))) && stub.settle().is_ok() {
+            if matches!(emptied, Ok((_, None))) && matches!(stub.settle(), Ok(Outcome::Done)) {
                 self.pool.lock().push(stub.clone());
                 return;
             }

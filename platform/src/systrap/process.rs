@@ -2,8 +2,8 @@
 //!
 //! The *mapper* is the first thread of each. What it is told it reads from pages that guests cannot
 //! write, what it answers lies where guests can: a guest may make its own change of mappings seem
-//! done or failed. That a mapper has really done what it was told is known from the host kernel:
-//! it then sleeps on a futex that no guest thread may sleep on ([`Stub::settle`]).
+//! done or failed. What a mapper has really done is known from the host kernel: it sleeps then on
+//! one of two futexes that no guest thread may sleep on ([`Stub::settle`]).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -34,6 +34,13 @@ pub(super) enum Wait {
     /// The mapper runs on another core.
     Spin,
     Sleep,
+}
+
+/// How an order ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Done,
+    Failed,
 }
 
 /// A stub process.
@@ -149,7 +156,27 @@ impl Stub {
     }
 
     fn order(&self, seq: &mut u32, commands: &[Command], wait: Wait) -> Result<(usize, u64)> {
+        let next = self.write_order(seq, commands, 0)?;
         let (page, answers) = (self.slice().at(FILE_COMMANDS), self.area(0));
+        page.u32(orders::SEQ).store(next, Ordering::SeqCst);
+        futex_wake(page.u32(orders::SEQ));
+        self.await_done(&page, answers.u32(answers::DONE), next, wait)?;
+        let outcome = self.outcome(commands.len());
+        if outcome.0 > 0 {
+            self.settled()?;
+        }
+        Ok(outcome)
+    }
+
+    /// Writes an order down. Gives the sequence number that will make it one.
+    fn write_order(&self, seq: &mut u32, commands: &[Command], release: u64) -> Result<u32> {
+        // What the guest says about the one before does not count.
+        if self.settled()? == Outcome::Failed {
+            // And it has hidden a failure.
+            self.kill();
+            return Err(Error::Gone);
+        }
+        let page = self.slice().at(FILE_COMMANDS);
         for (n, command) in commands.iter().enumerate() {
             let at = orders::CALLS + n as u64 * orders::CALL_LEN;
             page.u64(at).store(command.number as u64, Ordering::Relaxed);
@@ -162,12 +189,43 @@ impl Stub {
         page.u32(orders::COUNT)
             .store(commands.len() as u32, Ordering::Relaxed);
         page.u32(orders::WAITER).store(0, Ordering::Relaxed);
-        page.u32(orders::SEQ).store(*seq, Ordering::SeqCst);
-        futex_wake(page.u32(orders::SEQ));
-        self.await_done(&page, answers.u32(answers::DONE), *seq, wait)?;
+        page.u64(orders::RELEASE).store(release, Ordering::Relaxed);
+        Ok(*seq)
+    }
+
+    /// Calls of the last order of `len` that were not carried out, and the last result.
+    fn outcome(&self, len: usize) -> (usize, u64) {
+        let answers = self.area(0);
         let left = answers.u32(answers::LEFT).load(Ordering::Relaxed) as usize;
         let result = answers.u64(answers::RESULT).load(Ordering::Relaxed);
-        Ok((left.min(commands.len()), result))
+        (left.min(len), result)
+    }
+
+    /// Lets the thread at rest of this area go on as soon as the mapper has carried out the calls,
+    /// at most [`orders::MAX`].
+    pub fn post(&self, commands: &[Command], index: u64) -> Result<()> {
+        let mut seq = self.seq.lock();
+        let address = self.memory.layout.area(index);
+        let next = self.write_order(&mut seq, commands, address)?;
+        let area = self.area(index);
+        area.u32(area::ORDER).store(next, Ordering::Relaxed);
+        // First the state, or the mapper could be done before it; the thread waits for the number.
+        let before = area.u32(area::STATE).swap(state::MAP, Ordering::SeqCst);
+        let page = self.slice().at(FILE_COMMANDS);
+        page.u32(orders::SEQ).store(next, Ordering::SeqCst);
+        if before == state::PARKED {
+            futex_wake(page.u32(orders::SEQ));
+        }
+        Ok(())
+    }
+
+    /// How an order that was posted ended, of `len` calls.
+    pub fn posted(&self, len: usize) -> Carried {
+        let _quiet = self.seq.lock();
+        match self.outcome(len) {
+            (0, _) => (len, None),
+            (left, result) => (len - left, Some(failure(result))),
+        }
     }
 
     fn await_done(
@@ -203,22 +261,24 @@ impl Stub {
         }
     }
 
-    /// Returns when the mapper has really carried out all it was told, whatever the guest wrote
-    /// where it answers.
-    pub fn settle(&self) -> Result<()> {
+    /// How the last order ended, once it has, whatever the guest wrote where the mapper answers. A
+    /// failure is told once.
+    pub fn settle(&self) -> Result<Outcome> {
         let _quiet = self.seq.lock();
-        let page = self.slice().at(FILE_COMMANDS);
-        let word = page.u32(orders::SEQ).as_ptr();
+        self.settled()
+    }
+
+    fn settled(&self) -> Result<Outcome> {
+        if let Some(outcome) = self.sleeping() {
+            return Ok(outcome);
+        }
         let deadline = Instant::now() + PATIENCE;
         loop {
-            count();
-            // Moves a sleeper from the word to the word itself, and counts it. Only the mapper's
-            // filter lets anybody sleep there.
-            // SAFETY: the word is valid; nothing is written.
-            let sleepers =
-                unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_REQUEUE, 0, 1, word) };
-            if sleepers > 0 {
-                return Ok(());
+            for _ in 0..64 {
+                std::hint::spin_loop();
+            }
+            if let Some(outcome) = self.sleeping() {
+                return Ok(outcome);
             }
             if self.is_dead() {
                 return Err(Error::Gone);
@@ -229,6 +289,36 @@ impl Stub {
             }
             std::thread::yield_now();
         }
+    }
+
+    /// How the last order ended, by what the host says; None while it is being carried out.
+    pub fn outcome_so_far(&self) -> Option<Outcome> {
+        let _quiet = self.seq.lock();
+        self.sleeping()
+    }
+
+    /// Only the mapper's filter lets anybody sleep on these words. Where it does says how its order
+    /// ended; it is moved to where it is woken.
+    fn sleeping(&self) -> Option<Outcome> {
+        let page = self.slice().at(FILE_COMMANDS);
+        let awake = page.u32(orders::SEQ).as_ptr();
+        let requeue = |from: *mut u32| {
+            count();
+            // SAFETY: the words are valid; nothing is written.
+            unsafe { libc::syscall(libc::SYS_futex, from, libc::FUTEX_REQUEUE, 0, 1, awake) > 0 }
+        };
+        if requeue(awake) {
+            return Some(Outcome::Done);
+        }
+        let failed = page.u32(orders::FAILED).as_ptr();
+        if !requeue(failed) {
+            return None;
+        }
+        let seq = page.u32(orders::SEQ).load(Ordering::Relaxed);
+        page.u32(orders::ACKNOWLEDGED).store(seq, Ordering::SeqCst);
+        // Once more: it may have been woken, and gone back, before it was acknowledged.
+        requeue(failed);
+        Some(Outcome::Failed)
     }
 
     /// A thread for a new context: an idle one that has stopped, or a new one.

@@ -6,6 +6,8 @@
 //! | TRAPPED  | stub, registers published       | stopped; the stub looks for the answer         |
 //! | PARKED   | either, from TRAPPED            | stopped; the stub sleeps, or is about to       |
 //! | RESUME   | Sentry, registers and rax set   | to go on                                       |
+//! | MAP      | Sentry, as RESUME               | to go on once the mapper has carried out an order, |
+//! |          |                                 | who sets RESUME then, or PARKED if refused     |
 //! | SAVE_FP  | Sentry, from TRAPPED or PARKED  | to write its FP state down; back to TRAPPED    |
 //!
 //! Whoever replaces PARKED wakes the futex. A stub rings its worker's bell after TRAPPED if that
@@ -26,6 +28,7 @@ pub(super) mod state {
     pub const PARKED: u32 = 2;
     pub const RESUME: u32 = 3;
     pub const SAVE_FP: u32 = 4;
+    pub const MAP: u32 = 5;
 }
 
 /// Why a thread trapped.
@@ -35,6 +38,8 @@ pub(super) mod kind {
     pub const INTERRUPTED: u32 = 3;
     /// A new thread, with no registers yet.
     pub const BORN: u32 = 4;
+    /// The host refused an order that the thread waited for.
+    pub const REFUSED: u32 = 5;
 }
 
 /// How a thread goes back to guest code.

@@ -6,10 +6,10 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use super::patch::Patches;
-use super::process::{Stub, Wait};
-use crate::common::changes::Changes;
+use super::process::{Outcome, Stub, Wait};
+use crate::common::changes::{Batch, Carried, Changes, Command};
 use crate::common::kick::Kick;
-use crate::{AddressSpace, HostOp, Result, Retired};
+use crate::{AddressSpace, Error, HostOp, Result, Retired};
 
 /// Life of the stub of an address space.
 pub(super) enum Home {
@@ -22,6 +22,8 @@ pub(super) enum Home {
 
 pub(super) struct SpaceCore {
     pub changes: Changes,
+    /// Changes that a thread waits for, or waited for last.
+    posted: Mutex<Option<Batch>>,
     pub patches: Mutex<Patches>,
     /// The process whose patched code this one has a copy of.
     parent: Mutex<Option<Arc<Stub>>>,
@@ -40,6 +42,7 @@ impl Space {
         Space {
             core: Arc::new(SpaceCore {
                 changes: Changes::default(),
+                posted: Mutex::default(),
                 patches: Mutex::default(),
                 parent: Mutex::default(),
                 home: Mutex::new(Home::Unborn),
@@ -102,11 +105,90 @@ impl SpaceCore {
     pub fn flush(&self, stub: &Stub, wait: Wait) -> Result<()> {
         let user = stub.memory.layout.user();
         self.changes.flush(user, |commands, retires| {
-            let carried = stub.carry(commands, wait)?;
-            if retires {
-                stub.settle()?;
-            }
-            Ok(carried)
+            carry(stub, commands, retires, wait)
         })
     }
+
+    /// Carries a batch out now.
+    pub fn carry_out(&self, stub: &Stub, batch: Batch, wait: Wait) -> Result<()> {
+        match carry(stub, &batch.commands, batch.retires(), wait)? {
+            (_, None) => Ok(()),
+            (done, Some(source)) => Err(self.changes.failed(batch, done, source, |c, retires| {
+                carry(stub, c, retires, wait)
+            })),
+        }
+    }
+
+    /// Lets the thread at rest with this area go on once the changes are carried out.
+    pub fn post(&self, stub: &Stub, batch: Batch, index: u64) -> Result<()> {
+        stub.post(&batch.commands, index)?;
+        // The order before was carried out, or this one could not have been posted.
+        *self.posted.lock() = Some(batch);
+        Ok(())
+    }
+
+    /// Why the host refused what was posted last.
+    pub fn refused(&self, stub: &Stub) -> Error {
+        let Some(batch) = self.posted.lock().take() else {
+            return Error::Gone;
+        };
+        match stub.settle() {
+            Ok(Outcome::Failed) => {}
+            // The guest says so, and it is not true.
+            Ok(Outcome::Done) => {
+                stub.kill();
+                return Error::Gone;
+            }
+            Err(error) => return error,
+        }
+        match stub.posted(batch.commands.len()) {
+            (done, Some(source)) => self.changes.failed(batch, done, source, |c, retires| {
+                carry(stub, c, retires, Wait::Sleep)
+            }),
+            // The guest hides which one.
+            (_, None) => {
+                stub.kill();
+                Error::Gone
+            }
+        }
+    }
+
+    /// The process is gone, or empty.
+    pub fn clear(&self) {
+        self.changes.clear();
+        let posted = self.posted.lock().take();
+        drop(posted);
+    }
+
+    /// Drops what a posted change has retired, if that has been carried out.
+    pub fn clean_up(&self, stub: &Stub) -> Result<()> {
+        let mut posted = self.posted.lock();
+        if !posted.as_ref().is_some_and(Batch::retires) {
+            return Ok(());
+        }
+        match stub.outcome_so_far() {
+            None => {}
+            Some(Outcome::Done) => {
+                let batch = posted.take();
+                drop(posted);
+                drop(batch);
+            }
+            // The guest went on all the same.
+            Some(Outcome::Failed) => {
+                stub.kill();
+                return Err(Error::Gone);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn carry(stub: &Stub, commands: &[Command], retires: bool, wait: Wait) -> Result<Carried> {
+    let carried = stub.carry(commands, wait)?;
+    // A failure that was told was settled then.
+    if retires && carried.1.is_none() && stub.settle()? == Outcome::Failed {
+        stub.kill();
+        return Err(Error::Gone);
+    }
+    Ok(carried)
 }

@@ -127,6 +127,19 @@ fn private_mappings_copy(platform: Arc<dyn Platform>) {
     assert_eq!(space.word(HOLE), 1);
 }
 
+/// The error of a resume that the host refuses something for, told at once or as its trap.
+fn refused(machine: &mut Machine, thread: &mut Thread) -> Error {
+    if let Err(error) = thread.context.resume(&thread.regs) {
+        return error;
+    }
+    let event = machine.worker.wait(Wait::Block).unwrap();
+    assert_eq!(event, Event::Trap(thread.context.id()));
+    let mut regs = thread.regs;
+    let error = thread.context.trap(&mut regs).unwrap_err();
+    assert_eq!((regs.rip, regs.rsp), (thread.regs.rip, thread.regs.rsp));
+    error
+}
+
 fn refused_changes(platform: Arc<dyn Platform>) {
     let mut machine = Machine::new(platform);
     let space = machine.space(touch_loop());
@@ -148,7 +161,7 @@ fn refused_changes(platform: Arc<dyn Platform>) {
     space.map(HOLE + 2 * PAGE, PAGE, Prot::READ | Prot::WRITE);
     space.space.queue(op.clone(), None);
     space.map(HOLE + PAGE, PAGE, Prot::READ | Prot::WRITE);
-    let error = thread.context.resume(&thread.regs).unwrap_err();
+    let error = refused(&mut machine, &mut thread);
     assert!(matches!(error, Error::Refused { .. }), "{error}");
     // Still at rest, with its registers; those before and after the refused one are in force.
     for page in [1, 2] {
@@ -201,7 +214,7 @@ fn too_many_mappings(platform: Arc<dyn Platform>) {
     for n in 0..limit + 10 {
         space.map_from(HOLE + n * PAGE, PAGE, Prot::READ, (n % 7) * 2 * PAGE);
     }
-    let error = thread.context.resume(&thread.regs).unwrap_err();
+    let error = refused(&mut machine, &mut thread);
     assert!(matches!(error, Error::Refused { .. }), "{error}");
     // A change that splits a mapping cannot be made any more; it is not forgotten.
     let dropped = Arc::new(AtomicBool::new(false));
@@ -209,14 +222,14 @@ fn too_many_mappings(platform: Arc<dyn Platform>) {
         addr: DATA + PAGE,
         len: PAGE,
     };
-    let mut refused = 0;
+    let mut attempts = 0;
     while thread.context.flush().is_err() {
-        refused += 1;
-        assert!(refused < 1000);
+        attempts += 1;
+        assert!(attempts < 1000);
     }
     space.space.queue(op, Some(Arc::new(Flag(dropped.clone()))));
     for _ in 0..3 {
-        let error = thread.context.resume(&thread.regs).unwrap_err();
+        let error = refused(&mut machine, &mut thread);
         assert!(matches!(error, Error::Refused { .. }), "{error}");
         assert!(!dropped.load(Ordering::SeqCst));
     }

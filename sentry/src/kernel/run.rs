@@ -171,6 +171,7 @@ async fn enter_space(task: &Arc<Task>, space: &Arc<dyn AddressSpace>) -> platfor
         context.get().set_fp_state(&fp)?;
     }
     task.set_kicker(Some(context.get().kicker()));
+    task.set_answers(context.get().answers());
     task.set_context(Some(context));
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::task::Waker;
 
 use parking_lot::{Mutex, RwLock};
 use runsc_platform::arch::{FpState, Registers};
-use runsc_platform::{Kicker, Platform};
+use runsc_platform::{Answer, Answers, Kicker, Platform};
 
 use crate::errno::{Errno, Result};
 use crate::executor::{BoundContext, Home};
@@ -117,6 +117,8 @@ struct Attention {
     pending: AtomicBool,
     in_guest: AtomicBool,
     kicker: Mutex<Option<Arc<dyn Kicker>>>,
+    /// Where the platform answers calls in place from.
+    answers: Mutex<Option<Arc<dyn Answers>>>,
     waker: Mutex<Option<Waker>>,
 }
 
@@ -211,6 +213,34 @@ impl Task {
     /// execve(2) by a thread that is not the leader: it takes the leader's id.
     pub fn set_tid(&self, tid: i32) {
         self.tid.store(tid, Ordering::Relaxed);
+        self.publish(Answer::Gettid, tid as u32);
+    }
+
+    fn publish(&self, answer: Answer, value: u32) {
+        if let Some(answers) = &*self.attention.answers.lock() {
+            answers.publish(answer, Some(value));
+        }
+    }
+
+    fn publish_creds(&self, creds: &Credentials) {
+        self.publish(Answer::Getuid, creds.ruid.0);
+        self.publish(Answer::Geteuid, creds.euid.0);
+        self.publish(Answer::Getgid, creds.rgid.0);
+        self.publish(Answer::Getegid, creds.egid.0);
+    }
+
+    /// The process has another parent, or this task another context.
+    pub(in crate::kernel) fn publish_parent(&self, pid: i32) {
+        self.publish(Answer::Getppid, pid as u32);
+    }
+
+    /// From now on calls may be answered in place from there.
+    pub(in crate::kernel) fn set_answers(&self, answers: Option<Arc<dyn Answers>>) {
+        *self.attention.answers.lock() = answers;
+        self.publish(Answer::Getpid, self.pid() as u32);
+        self.publish(Answer::Gettid, self.tid() as u32);
+        self.publish_creds(&self.creds());
+        self.kernel.tree.publish_parent(self);
     }
 
     pub fn pid(&self) -> i32 {
@@ -333,6 +363,7 @@ impl Task {
     }
 
     pub fn set_creds(&self, creds: Credentials) {
+        self.publish_creds(&creds);
         *self.creds.write() = Arc::new(creds);
     }
 

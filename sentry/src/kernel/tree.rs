@@ -223,6 +223,15 @@ impl Tree {
         inner.nodes.get(&parent).map(|n| n.group.clone())
     }
 
+    /// Publishes who the task's parent is, for answers in place.
+    pub fn publish_parent(&self, task: &Task) {
+        // Under the lock, or an older parent could be published after a newer one.
+        let inner = self.inner.lock();
+        if let Some(node) = inner.nodes.get(&task.pid()) {
+            task.publish_parent(node.parent);
+        }
+    }
+
     /// A stop signal stopped the group: tell the parent.
     pub fn report_stopped(&self, group: &ThreadGroup, signal: Signal) {
         let parent = {
@@ -298,6 +307,9 @@ impl Tree {
                 };
                 c.parent = reaper;
                 let (child_group, zombie, cpgid) = (c.group.clone(), c.zombie, c.pgid);
+                for task in child_group.tasks() {
+                    task.publish_parent(reaper);
+                }
                 // Its own choice of a signal, SIGKILL even, was for its own parent.
                 child_group
                     .exit_signal
