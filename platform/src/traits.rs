@@ -6,7 +6,7 @@
 
 use std::any::Any;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::arch::{FpState, Registers};
 
@@ -289,6 +289,11 @@ pub trait Context: Send {
         None
     }
 
+    /// Who to tell, on any thread, if the address space dies of something done to it from outside
+    /// or by itself, where that is not the end of the sandbox. Contexts that run report it as their
+    /// trap, too.
+    fn set_mourner(&mut self, _mourner: Weak<dyn Mourner>) {}
+
     /// Where to publish what this thread's calls are answered with in place; None on a platform
     /// that answers nothing so. Nothing is published for a new context.
     fn answers(&self) -> Option<Arc<dyn Answers>> {
@@ -331,6 +336,11 @@ impl Answer {
             Answer::Getegid => libc::SYS_getegid,
         }
     }
+}
+
+/// Hears of the death of an address space.
+pub trait Mourner: Send + Sync {
+    fn died(&self);
 }
 
 /// What a context's calls are answered with in place. From any thread, at any time; a guest that

@@ -380,7 +380,13 @@ fn children(parent: u32) -> Vec<(u32, String)> {
 
 #[test]
 fn the_death_of_any_part_is_the_end_of_all() {
-    for victim in ["runsc-rs", "runsc-gofer", "runsc-sentry", "runsc-stub"] {
+    for victim in [
+        "runsc-rs",
+        "runsc-gofer",
+        "runsc-sentry",
+        "runsc-stub",
+        "template",
+    ] {
         let mut run = command(&["do", "--", "/bin/sh", "-c"]);
         // At rest in one call, so that the victim is in the middle of nothing.
         run.arg("echo up; read line");
@@ -399,6 +405,8 @@ fn the_death_of_any_part_is_the_end_of_all() {
         let target = match victim {
             "runsc-rs" => run.id(),
             "runsc-stub" => stubs.last().unwrap().0,
+            // What stubs are cloned from.
+            "template" => stubs[0].0,
             part => of(part),
         };
         kill(Pid::from_raw(target as i32), Signal::SIGKILL).unwrap();
@@ -406,6 +414,9 @@ fn the_death_of_any_part_is_the_end_of_all() {
         let said = String::from_utf8(output.stderr).unwrap();
         if victim == "runsc-rs" {
             assert_eq!(output.status.signal(), Some(libc::SIGKILL));
+        } else if victim == "runsc-stub" {
+            // The first process died with its memory.
+            assert_eq!(output.status.code(), Some(137), "{said}");
         } else {
             assert_eq!(output.status.code(), Some(128), "{victim}: {said}");
             assert_eq!(said.lines().count(), 1, "{victim}: {said}");

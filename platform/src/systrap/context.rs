@@ -1,14 +1,14 @@
 //! A guest thread.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use super::layout::area;
 use super::patch::Place;
-use super::process::{Mourner, Stub, Wait};
+use super::process::{Stub, Wait};
 use super::shared::{
     Shared, exit, futex_wait, futex_wake, kind, load_registers, state, store_registers,
 };
@@ -23,8 +23,8 @@ use crate::common::changes::Batch;
 use crate::common::kick::Kick;
 use crate::common::regs;
 use crate::{
-    Access, Answer, Answers, Code, Context, ContextId, Error, Fault, Kicker, Patch, Result, Trap,
-    WorkerId,
+    Access, Answer, Answers, Code, Context, ContextId, Error, Fault, Kicker, Mourner, Patch,
+    Result, Trap, WorkerId,
 };
 
 /// What workers know of a context.
@@ -529,6 +529,13 @@ impl Context for SystrapContext {
         let mut patches = self.space.patches.lock();
         let (addr, bytes) = patches.patch(&self.run.stub, site, number, window)?;
         Some(Patch { addr, bytes })
+    }
+
+    fn set_mourner(&mut self, mourner: Weak<dyn Mourner>) {
+        let mut mourners = self.run.stub.mourners.lock();
+        // The place of one that is gone, or a new one.
+        mourners.retain(|mourner| mourner.strong_count() > 0);
+        mourners.push(mourner);
     }
 
     fn answers(&self) -> Option<Arc<dyn Answers>> {

@@ -21,7 +21,7 @@ use super::shared::{Shared, futex_wait, futex_wake, state};
 use super::thread::{NO_CORE, Thread};
 use crate::common::changes::{Carried, Command};
 use crate::common::host_calls::count;
-use crate::{Error, Result, host};
+use crate::{Error, Mourner, Result, host};
 
 /// How long a mapper may take for an order before its process is given up.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -75,11 +75,6 @@ pub(super) struct Threads {
     pub idle: Vec<Arc<Thread>>,
     /// Contexts that exist.
     pub contexts: usize,
-}
-
-/// Hears of the death of a stub.
-pub(super) trait Mourner: Send + Sync {
-    fn died(&self);
 }
 
 fn host_error(what: &'static str) -> impl Fn(io::Error) -> Error {

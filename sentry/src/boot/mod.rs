@@ -188,11 +188,17 @@ pub fn run(config: BootConfig, fds: BootFds) -> Result<Infallible, BootError> {
     }
 }
 
+/// Starts a thread and returns when it runs: starting takes host calls that the filter forbids.
 fn spawn(name: &'static str, body: impl FnOnce() + Send + 'static) -> Result<(), BootError> {
+    let (started, start) = std::sync::mpsc::sync_channel(1);
     std::thread::Builder::new()
         .name(name.to_owned())
         .stack_size(THREAD_STACK)
-        .spawn(body)
-        .map(|_| ())
-        .map_err(host("thread"))
+        .spawn(move || {
+            let _ = started.send(());
+            body();
+        })
+        .map_err(host("thread"))?;
+    let _ = start.recv();
+    Ok(())
 }

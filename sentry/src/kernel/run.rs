@@ -172,6 +172,8 @@ async fn enter_space(task: &Arc<Task>, space: &Arc<dyn AddressSpace>) -> platfor
     }
     task.set_kicker(Some(context.get().kicker()));
     task.set_answers(context.get().answers());
+    let mourner: Arc<dyn platform::Mourner> = task.clone();
+    context.get().set_mourner(Arc::downgrade(&mourner));
     task.set_context(Some(context));
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::task::Waker;
 
 use parking_lot::{Mutex, RwLock};
 use runsc_platform::arch::{FpState, Registers};
-use runsc_platform::{Answer, Answers, Kicker, Platform};
+use runsc_platform::{Answer, Answers, Kicker, Mourner, Platform};
 
 use crate::errno::{Errno, Result};
 use crate::executor::{BoundContext, Home};
@@ -149,6 +149,17 @@ pub struct NewTask {
     pub creds: Arc<Credentials>,
     pub comm: [u8; 16],
     pub signals: TaskSignals,
+}
+
+/// The process dies as its memory did.
+impl Mourner for Task {
+    fn died(&self) {
+        log::warn!("process {} killed: its stub died", self.pid());
+        self.group.begin_exit(ExitStatus::Signaled {
+            signal: Signal::SIGKILL,
+            core: false,
+        });
+    }
 }
 
 impl Task {
