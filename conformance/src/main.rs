@@ -41,7 +41,7 @@ struct RuntimeArgs {
     #[arg(long, value_name = "BIN")]
     runsc: Option<PathBuf>,
     /// Platform to run on; may be given several times
-    #[arg(long, value_name = "NAME", default_values_t = ["ptrace".to_string()])]
+    #[arg(long, value_name = "NAME", default_values_t = ["systrap".to_string()])]
     platform: Vec<String>,
     /// Commands at a time
     #[arg(long, default_value_t = 1)]

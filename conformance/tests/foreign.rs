@@ -128,7 +128,7 @@ fn every_difference_is_in_the_table() {
     }
     assert!(text.contains("expected 1\\nwhich is 2"), "{text}");
     assert!(text.contains("TPASS 1 TFAIL 1; exit 1 (TFAIL)"), "{text}");
-    assert!(text.contains("ptrace: TPASS 1 TFAIL 0; exit 0"), "{text}");
+    assert!(text.contains("systrap: TPASS 1 TFAIL 0; exit 0"), "{text}");
     assert!(text.contains("4 unexpected results"), "{text}");
 }
 

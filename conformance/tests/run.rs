@@ -86,8 +86,8 @@ fn a_failure_fails_the_run_and_says_why() {
         .find(|row| row["name"] == "symlink.mode")
         .unwrap();
     assert_eq!(row["native"]["status"], "pass");
-    assert_eq!(row["platforms"]["ptrace"]["status"], "fail");
-    assert_eq!(row["platforms"]["ptrace"]["verdict"], "unexpected-failure");
+    assert_eq!(row["platforms"]["systrap"]["status"], "fail");
+    assert_eq!(row["platforms"]["systrap"]["verdict"], "unexpected-failure");
 }
 
 #[test]
@@ -146,9 +146,9 @@ fn a_crash_loses_one_case_only() {
     let output = setup.run(&runtime, &["--json", report.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     let report = json(&report);
-    assert_eq!(report["counts"]["ptrace"]["crash"], 1, "{}", text(&output));
+    assert_eq!(report["counts"]["systrap"]["crash"], 1, "{}", text(&output));
     assert_eq!(
-        report["counts"]["ptrace"]["pass"].as_u64().unwrap() + 1,
+        report["counts"]["systrap"]["pass"].as_u64().unwrap() + 1,
         report["counts"]["native"]["pass"].as_u64().unwrap()
     );
     assert!(text(&output).contains("kernel bug"), "{}", text(&output));
@@ -176,14 +176,14 @@ fn a_hang_loses_one_case_only() {
     let output = setup.run(&runtime, &more);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     let report = json(&report);
-    assert_eq!(report["counts"]["ptrace"]["hang"], 1, "{}", text(&output));
-    assert_eq!(report["counts"]["ptrace"]["crash"], 0, "{}", text(&output));
+    assert_eq!(report["counts"]["systrap"]["hang"], 1, "{}", text(&output));
+    assert_eq!(report["counts"]["systrap"]["crash"], 0, "{}", text(&output));
     let rows = report["rows"].as_array().unwrap();
     let row = rows
         .iter()
         .find(|row| row["name"] == "symlink.mode")
         .unwrap();
-    assert_eq!(row["platforms"]["ptrace"]["status"], "hang");
+    assert_eq!(row["platforms"]["systrap"]["status"], "hang");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Every platform of the product.
-const PLATFORMS: &[&str] = &["ptrace"];
+const PLATFORMS: &[&str] = &["systrap", "ptrace"];
 
 #[test]
 fn cases_pass_in_the_sandbox() {

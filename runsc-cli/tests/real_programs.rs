@@ -3,8 +3,8 @@
 //!
 //! Each file of `tests/programs/` is a bash script that uses one program (or
 //! family) widely and prints only what is the same on every run. A script is run
-//! on the host, then by `runsc-rs do -- bash SCRIPT`, and the two are compared
-//! byte by byte. Nothing is recorded: the host's Linux is the specification.
+//! on the host, then by `runsc-rs do -- bash SCRIPT` on each platform, and they are
+//! compared byte by byte. Nothing is recorded: the host's Linux is the specification.
 //!
 //! A script starts with comment lines that say what it needs:
 //! `# needs: PROGRAM...` (names in the system's directories, or absolute paths),
@@ -16,7 +16,7 @@
 //! - `RUNSC_RS_REQUIRE_ALL=1`: a missing program is a failure (else the script is
 //!   reported as SKIPPED on stderr, past the test harness's capture);
 //! - `RUNSC_RS_BIN`: another sandbox binary; `RUNSC_RS_FLAGS`: words before `do`,
-//!   for example `--platform=ptrace`.
+//!   for example `--platform=ptrace`, instead of one run a platform.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test helpers may panic")]
 
@@ -190,10 +190,10 @@ fn compare_script(name: &str) {
 
     let sandbox =
         env::var("RUNSC_RS_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_runsc-rs").to_string());
-    let flags = env::var("RUNSC_RS_FLAGS").unwrap_or_default();
-    let mut prefix = vec![sandbox.as_str()];
-    prefix.extend(flags.split_whitespace());
-    prefix.extend(["do", "--"]);
+    let flags = match env::var("RUNSC_RS_FLAGS") {
+        Ok(flags) => vec![flags],
+        Err(_) => PLATFORMS.map(|name| format!("--platform={name}")).to_vec(),
+    };
 
     let place = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join("real-programs")
@@ -205,17 +205,24 @@ fn compare_script(name: &str) {
         "{name} fails on the host itself:\n{}",
         String::from_utf8_lossy(&native.stderr)
     );
-    let inside = run_script(&prefix, &script, &place, "sandbox");
-
-    let mut differences = differences(&native, &inside);
-    differences.extend(changes_to_host(&place.join("sandbox")));
-    assert!(
-        differences.is_empty(),
-        "{name} differs in the sandbox (whole outputs: {}):\n{}",
-        place.display(),
-        differences.join("\n")
-    );
+    for flags in flags {
+        let mut prefix = vec![sandbox.as_str()];
+        prefix.extend(flags.split_whitespace());
+        prefix.extend(["do", "--"]);
+        let inside = run_script(&prefix, &script, &place, "sandbox");
+        let mut differences = differences(&native, &inside);
+        differences.extend(changes_to_host(&place.join("sandbox")));
+        assert!(
+            differences.is_empty(),
+            "{name} differs in the sandbox, with {flags} (whole outputs: {}):\n{}",
+            place.display(),
+            differences.join("\n")
+        );
+    }
 }
+
+/// On each of which all scripts run.
+const PLATFORMS: [&str; 2] = ["systrap", "ptrace"];
 
 const HOST_FILE: &str = "host-file";
 const HOST_TEXT: &str = "untouched\n";

@@ -43,13 +43,21 @@ pub(super) enum Outcome {
     Failed,
 }
 
+/// What the mapper was told.
+#[derive(Default)]
+struct Orders {
+    /// Sequence number of the last order.
+    seq: u32,
+    /// Left to a guest thread to wake the mapper for it.
+    unrung: bool,
+}
+
 /// A stub process.
 pub(super) struct Stub {
     pub memory: Arc<StubMemory>,
     pub pid: i32,
     pub slice: u64,
-    /// Sequence number of the last order.
-    seq: Mutex<u32>,
+    orders: Mutex<Orders>,
     pub threads: Mutex<Threads>,
     end: Mutex<End>,
     ended: Condvar,
@@ -87,7 +95,7 @@ impl Stub {
             memory,
             pid,
             slice,
-            seq: Mutex::new(0),
+            orders: Mutex::default(),
             threads: Mutex::default(),
             end: Mutex::new(End::NotYet),
             ended: Condvar::new(),
@@ -128,10 +136,10 @@ impl Stub {
 
     /// Makes the mapper carry out the calls in order, up to the first that fails.
     pub fn carry(&self, commands: &[Command], wait: Wait) -> Result<Carried> {
-        let mut seq = self.seq.lock();
+        let mut orders = self.orders.lock();
         let mut done = 0;
         for part in commands.chunks(orders::MAX as usize) {
-            let (left, result) = self.order(&mut seq, part, wait)?;
+            let (left, result) = self.order(&mut orders, part, wait)?;
             done += part.len().saturating_sub(left);
             if left > 0 {
                 return Ok((done, Some(failure(result))));
@@ -142,31 +150,31 @@ impl Stub {
 
     /// One call and its result.
     fn call(&self, number: i64, args: [u64; 6]) -> Result<io::Result<u64>> {
-        let mut seq = self.seq.lock();
-        let (left, result) = self.order(&mut seq, &[Command { number, args }], Wait::Sleep)?;
+        let mut orders = self.orders.lock();
+        let (left, result) = self.order(&mut orders, &[Command { number, args }], Wait::Sleep)?;
         Ok(match left {
             0 => Ok(result),
             _ => Err(failure(result)),
         })
     }
 
-    fn order(&self, seq: &mut u32, commands: &[Command], wait: Wait) -> Result<(usize, u64)> {
-        let next = self.write_order(seq, commands, 0)?;
+    fn order(&self, state: &mut Orders, commands: &[Command], wait: Wait) -> Result<(usize, u64)> {
+        let next = self.write_order(state, commands, 0)?;
         let (page, answers) = (self.slice().at(FILE_COMMANDS), self.area(0));
         page.u32(orders::SEQ).store(next, Ordering::SeqCst);
         futex_wake(page.u32(orders::SEQ));
         self.await_done(&page, answers.u32(answers::DONE), next, wait)?;
         let outcome = self.outcome(commands.len());
         if outcome.0 > 0 {
-            self.settled()?;
+            self.settled(state)?;
         }
         Ok(outcome)
     }
 
     /// Writes an order down. Gives the sequence number that will make it one.
-    fn write_order(&self, seq: &mut u32, commands: &[Command], release: u64) -> Result<u32> {
+    fn write_order(&self, state: &mut Orders, commands: &[Command], release: u64) -> Result<u32> {
         // What the guest says about the one before does not count.
-        if self.settled()? == Outcome::Failed {
+        if self.settled(state)? == Outcome::Failed {
             // And it has hidden a failure.
             self.kill();
             return Err(Error::Gone);
@@ -180,12 +188,12 @@ impl Stub {
                 word.store(*arg, Ordering::Relaxed);
             }
         }
-        *seq = seq.wrapping_add(1);
+        state.seq = state.seq.wrapping_add(1);
         page.u32(orders::COUNT)
             .store(commands.len() as u32, Ordering::Relaxed);
         page.u32(orders::WAITER).store(0, Ordering::Relaxed);
         page.u64(orders::RELEASE).store(release, Ordering::Relaxed);
-        Ok(*seq)
+        Ok(state.seq)
     }
 
     /// Calls of the last order of `len` that were not carried out, and the last result.
@@ -199,16 +207,17 @@ impl Stub {
     /// Lets the thread at rest of this area go on as soon as the mapper has carried out the calls,
     /// at most [`orders::MAX`].
     pub fn post(&self, commands: &[Command], index: u64) -> Result<()> {
-        let mut seq = self.seq.lock();
+        let mut orders = self.orders.lock();
         let address = self.memory.layout.area(index);
-        let next = self.write_order(&mut seq, commands, address)?;
+        let next = self.write_order(&mut orders, commands, address)?;
         let area = self.area(index);
         area.u32(area::ORDER).store(next, Ordering::Relaxed);
         // First the state, or the mapper could be done before it; the thread waits for the number.
         let before = area.u32(area::STATE).swap(state::MAP, Ordering::SeqCst);
         let page = self.slice().at(FILE_COMMANDS);
         page.u32(orders::SEQ).store(next, Ordering::SeqCst);
-        if before == state::PARKED {
+        orders.unrung = before != state::PARKED;
+        if !orders.unrung {
             futex_wake(page.u32(orders::SEQ));
         }
         Ok(())
@@ -216,7 +225,7 @@ impl Stub {
 
     /// How an order that was posted ended, of `len` calls.
     pub fn posted(&self, len: usize) -> Carried {
-        let _quiet = self.seq.lock();
+        let _quiet = self.orders.lock();
         match self.outcome(len) {
             (0, _) => (len, None),
             (left, result) => (len - left, Some(failure(result))),
@@ -259,12 +268,12 @@ impl Stub {
     /// How the last order ended, once it has, whatever the guest wrote where the mapper answers. A
     /// failure is told once.
     pub fn settle(&self) -> Result<Outcome> {
-        let _quiet = self.seq.lock();
-        self.settled()
+        let mut orders = self.orders.lock();
+        self.settled(&mut orders)
     }
 
-    fn settled(&self) -> Result<Outcome> {
-        if let Some(outcome) = self.sleeping() {
+    fn settled(&self, state: &mut Orders) -> Result<Outcome> {
+        if let Some(outcome) = self.sleeping(state) {
             return Ok(outcome);
         }
         let deadline = Instant::now() + PATIENCE;
@@ -272,7 +281,7 @@ impl Stub {
             for _ in 0..64 {
                 std::hint::spin_loop();
             }
-            if let Some(outcome) = self.sleeping() {
+            if let Some(outcome) = self.sleeping(state) {
                 return Ok(outcome);
             }
             if self.is_dead() {
@@ -288,15 +297,19 @@ impl Stub {
 
     /// How the last order ended, by what the host says; None while it is being carried out.
     pub fn outcome_so_far(&self) -> Option<Outcome> {
-        let _quiet = self.seq.lock();
-        self.sleeping()
+        let mut orders = self.orders.lock();
+        self.sleeping(&mut orders)
     }
 
     /// Only the mapper's filter lets anybody sleep on these words. Where it does says how its order
     /// ended; it is moved to where it is woken.
-    fn sleeping(&self) -> Option<Outcome> {
+    fn sleeping(&self, state: &mut Orders) -> Option<Outcome> {
         let page = self.slice().at(FILE_COMMANDS);
         let awake = page.u32(orders::SEQ).as_ptr();
+        if std::mem::take(&mut state.unrung) {
+            // It may sleep since before the order; now it looks, whatever the guest does.
+            futex_wake(page.u32(orders::SEQ));
+        }
         let requeue = |from: *mut u32| {
             count();
             // SAFETY: the words are valid; nothing is written.
