@@ -189,6 +189,10 @@ pub trait AddressSpace: Send + Sync {
     /// context of this address space is at rest: its `flush` acts on all.
     fn shoot_down(&self);
 
+    /// Ends all guest code in this address space, for one that does not react to kicks: its contexts
+    /// are gone. Where guest code cannot get into such a state, nothing.
+    fn kill(&self) {}
+
     /// Other code is mapped from `start` to `end` than before, or none.
     fn forget_code(&self, _start: u64, _end: u64) {}
 

@@ -78,6 +78,12 @@ impl AddressSpace for Space {
         }
     }
 
+    fn kill(&self) {
+        if let Home::Alive(stub) = &*self.core.home.lock() {
+            stub.kill();
+        }
+    }
+
     fn forget_code(&self, start: u64, end: u64) {
         self.core.patches.lock().forget(start, end);
     }

@@ -5,13 +5,15 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
 
+use crate::executor::TimerHandle;
 use crate::kernel::Kernel;
 use crate::kernel::cred::Credentials;
 use crate::kernel::limits::Limits;
 use crate::kernel::signal::{GroupSignals, SigActions, Signal};
 use crate::kernel::task::Task;
+use crate::kernel::time::MonoTime;
 use crate::kernel::timers::GroupTimers;
-use crate::kernel::wait::WaitQueue;
+use crate::kernel::wait::{Ready, WaitQueue, Waiter};
 
 /// How a process ended, as wait(2) reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,8 +121,29 @@ pub struct ThreadGroup {
     /// What the main thread ended with; the process's status if nobody called exit_group(2).
     leader_status: Mutex<Option<ExitStatus>>,
     ended: Mutex<Option<Ended>>,
+    last_resort: Mutex<Option<TimerHandle>>,
     /// Bytes for /proc/PID/io (rchar, wchar, syscr, syscw).
     pub io: IoCounters,
+}
+
+/// How long the tasks of a group that ends may stay in guest code.
+const LAST_RESORT_NS: u64 = 2_000_000_000;
+
+/// Ends guest code that does not react to being interrupted, with its memory.
+struct LastResort(Weak<ThreadGroup>);
+
+impl Waiter for LastResort {
+    fn notify(&self, _: Ready) {
+        let Some(group) = self.0.upgrade() else {
+            return;
+        };
+        for task in group.tasks().iter().filter(|task| task.is_in_guest()) {
+            if let Ok(mm) = task.try_mm() {
+                log::warn!("process {} does not react: its stub is killed", group.pid());
+                mm.space().kill();
+            }
+        }
+    }
 }
 
 /// What /proc/PID/io counts.
@@ -166,6 +189,7 @@ impl ThreadGroup {
             init: AtomicBool::new(false),
             leader_status: Mutex::new(None),
             ended: Mutex::new(None),
+            last_resort: Mutex::new(None),
             io: IoCounters::default(),
         })
     }
@@ -302,10 +326,16 @@ impl ThreadGroup {
                 Life::Ending { survivor: None, .. } | Life::Dead => return,
             }
         }
-        for task in self.tasks() {
+        let tasks = self.tasks();
+        for task in &tasks {
             task.interrupt();
         }
         self.continued.wake_all();
+        if let Some(task) = tasks.iter().find(|task| task.is_in_guest()) {
+            let deadline = MonoTime::now().after_ns(LAST_RESORT_NS);
+            let waiter = Arc::new(LastResort(Arc::downgrade(task.group())));
+            *self.last_resort.lock() = Some(self.kernel.reactor.arm(deadline, waiter));
+        }
     }
 
     /// execve(2): ends every task but `survivor`. False if the group is ending anyhow.
