@@ -7,6 +7,7 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
 use runsc_platform::Access;
@@ -138,7 +139,13 @@ impl Mm {
                     let n = n.min(want);
                     (f(Spot::Window(&window, pos), n, *done), n)
                 }
-                Located::Host(fd, offset) => (f(Spot::Host(fd, offset), want, *done), want),
+                Located::Host(fd, offset) => match recent_host(fd, offset, want, access) {
+                    Some((window, pos, n)) => {
+                        let n = n.min(want);
+                        (f(Spot::Window(&window, pos), n, *done), n)
+                    }
+                    None => (f(Spot::Host(fd, offset), want, *done), want),
+                },
                 Located::Text(offset) => {
                     let text = vdso_text().get(offset as usize..).unwrap_or_default();
                     let n = want.min(text.len());
@@ -562,6 +569,19 @@ fn read_file(fd: &OwnedFd, offset: u64, dst: &mut [u8]) -> Result<(), AccessFaul
         }
     }
     Ok(())
+}
+
+/// For a small read of a host file.
+fn recent_host(
+    fd: &Arc<OwnedFd>,
+    offset: u64,
+    len: usize,
+    access: Access,
+) -> Option<(Rc<windows::Recent>, usize, usize)> {
+    match access {
+        Access::Read if len <= SMALL => windows::host(fd, offset),
+        _ => None,
+    }
 }
 
 /// A window of its own on a host file, and the position of `offset` in it.
