@@ -223,7 +223,7 @@ impl Image {
                 addr: page,
                 len: segment.p_filesz + within,
                 prot,
-                flags: libc::MAP_PRIVATE | libc::MAP_FIXED,
+                flags: libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_DENYWRITE,
                 file: Some(MapFile {
                     mappable: Ok(self.file.mappable.clone()),
                     file: self.file.file.clone(),

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use runsc_platform::Prot;
+use runsc_platform::{Access, Prot};
 
 use crate::errno::{Errno, Result};
+use crate::mm::fault::Force;
 use crate::mm::mappable::Mappable;
 use crate::mm::shared::SharedAnon;
 use crate::mm::types::{
@@ -168,8 +169,35 @@ impl Inner {
         let mut trash = std::mem::take(&mut self.trash);
         self.vmas.insert(addr, vma, &mut trash);
         self.trash = trash;
+        if flags.contains(MapFlags::DENYWRITE) {
+            self.copy_ahead(addr, addr + len);
+        }
         self.premap(addr, addr + len, populate);
         Ok(addr)
+    }
+
+    /// Copies a small private mapping of a file that may be written at once. With MAP_DENYWRITE, which
+    /// dynamic linkers use, it is the data of a program or library, about to be relocated: its
+    /// faults would cost more, and nobody changes the file meanwhile.
+    fn copy_ahead(&mut self, start: u64, end: u64) {
+        const SMALL: u64 = 128 << 10;
+        let Some((_, vma)) = self.vmas.find(start) else {
+            return;
+        };
+        let written = matches!(vma.source, Source::File(_))
+            && !vma.shared()
+            && vma.prot.contains(Prot::WRITE);
+        if !written || end - start > SMALL {
+            return;
+        }
+        let mut at = start;
+        while at < end {
+            // What cannot be brought in faults when it is touched.
+            match self.ensure(at, end, Access::Write, Force::No) {
+                Ok(to) => at = to,
+                Err(_) => return,
+            }
+        }
     }
 
     /// The object behind a file mapping, and the flags that follow from the file.

@@ -320,9 +320,15 @@ impl Batch {
                     old.extend(retire);
                     return;
                 }
+                // What is mapped over need not be changed first.
                 HostOp::Unmap {
                     addr: last_addr,
                     len: last_len,
+                }
+                | HostOp::Map {
+                    addr: last_addr,
+                    len: last_len,
+                    ..
                 } if addr <= *last_addr && *last_addr + *last_len <= addr + len => {
                     old.extend(retire);
                     *op = HostOp::Map {
