@@ -5,10 +5,13 @@
 //! through the host fd ([`file::HostFile`]); after an unlink they go on working by it.
 //!
 //! A [`Trust::Exclusive`] tree changes only through us: attributes are kept, listings too as long as
-//! the directory is not changed, and the dentry cache's negative entries hold. For a
+//! the directory is not changed, and the dentry cache's negative entries hold; more is asked for than
+//! the guest wants just now ([`ahead`]). For a
 //! [`Trust::Shared`] one attributes are asked for each time, names are still cached.
 
+mod ahead;
 mod file;
+mod list;
 mod node;
 
 use std::collections::{HashMap, VecDeque};
@@ -49,6 +52,8 @@ pub struct GoferFs {
     /// Files with several names, so that all of them lead to one inode.
     links: Mutex<HashMap<(Dev, u64), Weak<Node>>>,
     fds: Mutex<VecDeque<Arc<OwnedFd>>>,
+    /// Used in exclusive trees only.
+    ahead: ahead::Ahead,
 }
 
 /// Error numbers of the Gofer are the host's.
@@ -69,6 +74,7 @@ impl GoferFs {
             devices: Mutex::new(vec![((attr.dev_major, attr.dev_minor), dev)]),
             links: Mutex::default(),
             fds: Mutex::default(),
+            ahead: ahead::Ahead::default(),
         });
         Node::root(fs, &attr)
     }
