@@ -176,6 +176,15 @@ impl Ahead {
         self.attributes.store(ATTRIBUTES, Ordering::Relaxed);
     }
 
+    pub fn wants_attributes(&self) -> bool {
+        self.attributes.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether there is any listing that nobody has asked for yet.
+    pub fn has_listings(&self) -> bool {
+        !self.waiting.lock().listings.is_empty()
+    }
+
     /// The listing of the directory at `path`, if it was brought.
     pub fn take(&self, path: &[u8]) -> Option<Arc<Directory>> {
         let mut waiting = self.waiting.lock();

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use runsc_gofer::client::Error;
 use runsc_gofer::listing::{Known, Listed, Listing};
 use runsc_gofer::protocol::{ReadDirDetail, TreeDir};
 
@@ -13,8 +12,10 @@ use super::{Trust, errno};
 use crate::errno::{Errno, Result};
 use crate::fs::inode::{FileType, LookupHint};
 
-/// Look-ups in one directory after which all of it is asked for.
-const MANY_LOOKUPS: u32 = 6;
+/// Look-ups in one directory after which all of it is asked for, and how many when that has lately
+/// been of use in others.
+const MANY_LOOKUPS: u32 = 4;
+const FEW_LOOKUPS: u32 = 1;
 /// Subdirectories named in one message, and the bytes of their names.
 const MAX_NAMES: usize = 256;
 const MAX_NAME_BYTES: usize = 16 << 10;
@@ -52,16 +53,9 @@ impl Node {
             return Ok(self.keep_listing(changes, listing));
         }
         let detail = ahead.detail();
-        let listing = match self.name()? {
-            Some(at) => self.list_walk(&at, detail, changes),
-            None => None,
-        };
-        let listing = match listing {
-            Some(listing) => listing,
-            None => match self.list_one(&path, detail) {
-                Err(Errno::E2BIG) => self.list_all(&path, detail)?,
-                other => other?,
-            },
+        let listing = match self.list_some(&path, detail, changes) {
+            Err(Errno::E2BIG) => self.list_all(&path, detail)?,
+            other => other?,
         };
         Ok(self.keep_listing(changes, listing))
     }
@@ -87,6 +81,20 @@ impl Node {
         Ok(Arc::new(Directory::new(listing)))
     }
 
+    /// With what a walk comes to after it, or alone. E2BIG if it does not fit one message.
+    fn list_some(
+        &self,
+        path: &[u8],
+        detail: ReadDirDetail,
+        changes: u64,
+    ) -> Result<Arc<Directory>> {
+        let walk = match self.name()? {
+            Some(at) => self.list_walk(&at, detail, changes),
+            None => None,
+        };
+        walk.unwrap_or_else(|| self.list_one(path, detail))
+    }
+
     /// E2BIG if it does not fit one message.
     fn list_one(&self, path: &[u8], detail: ReadDirDetail) -> Result<Arc<Directory>> {
         let dirs = self
@@ -99,8 +107,13 @@ impl Node {
     }
 
     /// Lists this directory, which is `at`, and what a walk comes to after it. None: there is no
-    /// walk, as the directory above was not listed, or it did not work out.
-    fn list_walk(&self, at: &Name, detail: ReadDirDetail, changes: u64) -> Option<Arc<Directory>> {
+    /// walk, as the directory above was not listed. E2BIG as for `list_one`.
+    fn list_walk(
+        &self,
+        at: &Name,
+        detail: ReadDirDetail,
+        changes: u64,
+    ) -> Option<Result<Arc<Directory>>> {
         let above = at.parent.listing.lock().clone()?;
         let start = above.listing.find(&at.name)?;
         let window = self.fs.ahead.tree_window();
@@ -119,12 +132,12 @@ impl Node {
         let dirs = self.fs.client.list_tree(node, &names, window, detail);
         let mut dirs = match dirs {
             Ok(dirs) => dirs.into_iter(),
-            Err(Error::Errno(_) | Error::Disconnected) => return None,
+            Err(e) => return Some(Err(errno(e))),
         };
         let first = dirs.next()?;
         let brought = with_paths(path, &first, dirs);
         self.fs.ahead.put(changes, brought);
-        Some(Arc::new(Directory::new(first.listing)))
+        Some(Ok(Arc::new(Directory::new(first.listing))))
     }
 
     /// What is known of `name`. Sees from how it is asked what would be good to know.
@@ -133,12 +146,42 @@ impl Node {
             return Ok(Found::Unknown);
         }
         let Some(directory) = self.listing.lock().clone() else {
-            if self.asked.fetch_add(1, Ordering::Relaxed) != MANY_LOOKUPS {
-                return Ok(Found::Unknown);
-            }
-            return self.find_in_all(name);
+            return self.find_unlisted(name);
         };
+        self.find_in(&directory, name, hint)
+    }
+
+    /// What is known of `name`, though this directory was not listed.
+    fn find_unlisted(self: &Arc<Self>, name: &[u8]) -> Result<Found> {
+        let ahead = &self.fs.ahead;
+        let changes = ahead.changes();
+        if ahead.has_listings()
+            && let Some(directory) = ahead.take(&self.path()?)
+        {
+            let directory = self.keep_listing(changes, directory);
+            return self.find_in(&directory, name, LookupHint::None);
+        }
+        let enough = match ahead.wants_attributes() {
+            true => FEW_LOOKUPS,
+            false => MANY_LOOKUPS,
+        };
+        // One that is too long is tried once.
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+        if asked < enough || asked > MANY_LOOKUPS {
+            return Ok(Found::Unknown);
+        }
+        self.asked.store(MANY_LOOKUPS + 1, Ordering::Relaxed);
+        self.find_in_all(name)
+    }
+
+    fn find_in(
+        self: &Arc<Self>,
+        directory: &Directory,
+        name: &[u8],
+        hint: LookupHint,
+    ) -> Result<Found> {
         let Some(at) = directory.listing.find(name) else {
+            self.fs.ahead.use_attributes();
             return Ok(Found::Missing);
         };
         let Some(entry) = directory.listing.get(at) else {
@@ -151,7 +194,7 @@ impl Node {
             return self.found(name, known);
         }
         if hint == LookupHint::OpenRead && entry.file_type == libc::DT_REG {
-            let Some((fd, attr)) = self.open_entry(&directory, at, name) else {
+            let Some((fd, attr)) = self.open_entry(directory, at, name) else {
                 return Ok(Found::Unknown);
             };
             let child = Node::child(self, name, &attr, None)?;
@@ -176,7 +219,8 @@ impl Node {
         let ahead = &self.fs.ahead;
         ahead.use_attributes();
         let changes = ahead.changes();
-        let Ok(directory) = self.list_one(&self.path()?, ReadDirDetail::Attributes) else {
+        let detail = ReadDirDetail::Attributes;
+        let Ok(directory) = self.list_some(&self.path()?, detail, changes) else {
             return Ok(Found::Unknown);
         };
         let directory = self.keep_listing(changes, directory);

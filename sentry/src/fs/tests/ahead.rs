@@ -178,3 +178,26 @@ fn trees_that_others_change_are_asked_about_each_time() {
     std::fs::remove_dir_all(dir.path().join(&names[31])).unwrap();
     assert_eq!(list(&ctx, &names[31]), Err(Errno::ENOENT));
 }
+
+#[test]
+fn looks_into_one_directory_after_the_other_bring_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    for i in 0..DIRS * 5 {
+        let sub = dir.path().join(format!("d{:02}", i / 5));
+        std::fs::create_dir_all(&sub).unwrap();
+        std::fs::write(sub.join(format!("f{}", i % 5)), "text").unwrap();
+    }
+    let ctx = at_root(overlay(dir.path()), me());
+    let names = list(&ctx, ".").unwrap();
+    for (i, name) in names.iter().enumerate() {
+        for file in 0..5 {
+            assert_eq!(size(&ctx, &format!("{name}/f{file}")), Ok(4), "{i}");
+        }
+        assert_eq!(size(&ctx, &format!("{name}/none")), Err(Errno::ENOENT));
+        if i == 20 {
+            for name in &names {
+                std::fs::remove_dir_all(dir.path().join(name)).unwrap();
+            }
+        }
+    }
+}
