@@ -523,10 +523,12 @@ fn tree(mut body: &[u8]) -> Option<Vec<TreeDir>> {
                 file_type,
                 attr,
                 target,
+                plain,
             } => {
                 let known = attr.map(|attr| Known {
                     attr,
                     target: target.map(Box::from),
+                    plain,
                 });
                 let listing = &mut dirs.last_mut()?.listing;
                 listing.push(name, ino, file_type, known);

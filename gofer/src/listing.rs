@@ -34,6 +34,8 @@ pub struct Known {
     pub attr: Attr,
     /// Of a symlink.
     pub target: Option<Box<[u8]>>,
+    /// It has no extended attributes for sure.
+    pub plain: bool,
 }
 
 /// One entry.
@@ -145,7 +147,11 @@ mod tests {
                     ino: i,
                     ..Attr::default()
                 };
-                let known = (i % 3 == 0).then_some(Known { attr, target: None });
+                let known = (i % 3 == 0).then_some(Known {
+                    attr,
+                    target: None,
+                    plain: false,
+                });
                 // In no order of their names.
                 let name = format!("n{}", (i * 7919) % 10007);
                 listing.push(name.as_bytes(), i, libc::DT_REG, known);

@@ -260,6 +260,8 @@ pub enum ReadDirDetail {
     Directories,
     /// Attributes and link targets of all entries.
     Attributes,
+    /// In a listed tree also which entries have no extended attributes.
+    All,
 }
 
 /// One directory entry; `.` and `..` are never reported.

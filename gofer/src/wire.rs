@@ -151,6 +151,8 @@ pub(crate) enum TreeItem<'a> {
         attr: Option<Attr>,
         #[serde(borrow)]
         target: Option<&'a [u8]>,
+        /// It has no extended attributes for sure.
+        plain: bool,
     },
 }
 

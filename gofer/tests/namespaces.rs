@@ -250,7 +250,7 @@ fn every_operation(user: User) {
         .collect();
     names.sort();
     assert_eq!(names, ["d", "f", "fifo", "l", "sock"]);
-    let tree = client.list_tree(at(""), &[], 9, ReadDirDetail::Attributes);
+    let tree = client.list_tree(at(""), &[], 9, ReadDirDetail::All);
     assert_eq!(tree.unwrap().len(), 2);
     let opened = client.open_many(at("d"), &[b"f3"]).unwrap();
     assert!(opened[0].is_some());

@@ -671,7 +671,18 @@ fn extended_attributes() {
         .setxattr(at(""), name, b"root", XattrMode::Any)
         .unwrap();
     assert_eq!(client.getxattr(at(""), name).unwrap(), b"root");
+    let plain = |detail| {
+        let dirs = client.list_tree(at(""), &[], 1, detail).unwrap();
+        let listing = &dirs[0].listing;
+        let entry = |name| listing.get(listing.find(name)?)?.known;
+        (entry(b"f").unwrap().plain, entry(b"l").unwrap().plain)
+    };
+    assert_eq!(plain(ReadDirDetail::Attributes), (false, false));
+    // Kernels before 6.13 cannot tell.
+    let (file, link) = plain(ReadDirDetail::All);
+    assert!(!file);
     client.removexattr(at("f"), name).unwrap();
+    assert_eq!(plain(ReadDirDetail::All), (link, link));
     assert_eq!(errno(client.removexattr(at("f"), name)), libc::ENODATA);
     let refused = client.setxattr(at("f"), b"security.selinux", b"x", XattrMode::Any);
     assert_eq!(errno(refused), libc::EOPNOTSUPP);

@@ -167,7 +167,7 @@ pub(super) fn describe(
     let wanted = match detail {
         ReadDirDetail::Names => false,
         ReadDirDetail::Directories => matches!(file_type, libc::DT_DIR | libc::DT_UNKNOWN),
-        ReadDirDetail::Attributes => true,
+        ReadDirDetail::Attributes | ReadDirDetail::All => true,
     };
     if !wanted {
         return (None, None);

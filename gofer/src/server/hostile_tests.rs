@@ -164,7 +164,7 @@ fn requests<'a>(mount: MountId, path: &'a [u8]) -> Vec<Request<'a>> {
             dir: node,
             names: b"",
             count: 9,
-            detail: ReadDirDetail::Attributes,
+            detail: ReadDirDetail::All,
         },
         Request::ListTree {
             dir: node,

@@ -11,6 +11,7 @@ use super::{
     dir::{describe, dirent_type},
     mounts::{Dir, Mounts, Result, open_at},
     path::{Name, walk_names},
+    xattr,
 };
 use crate::{
     protocol::{Errno, MAX_FRAME, MAX_TREE, NodeRef, ReadDirDetail},
@@ -163,6 +164,7 @@ fn read(
             file_type,
             attr,
             target: target.as_deref(),
+            plain: detail == ReadDirDetail::All && xattr::is_plain(fd, entry.file_name()),
         };
         if body.put(&item).is_none() {
             return Ok(None);

@@ -28,8 +28,11 @@ pub(super) type OpenFile = (OwnedFd, protocol::Attr);
 /// A listed directory, and how it is used.
 pub(super) struct Directory {
     pub listing: Listing,
+    pub detail: ReadDirDetail,
     /// Look-ups of entries whose attributes are not known.
     pub unknown: AtomicU32,
+    /// Questions about extended attributes of entries of which not even that is known.
+    pub unknown_xattrs: AtomicU32,
     /// The index of the file that comes after the one opened last.
     next_open: AtomicU32,
 }
@@ -68,13 +71,16 @@ pub(super) struct Ahead {
     /// Changes of the tree so far: what was asked for before one is not kept after it.
     changes: AtomicU64,
     attributes: AtomicU32,
+    xattrs: AtomicU32,
 }
 
 impl Directory {
-    pub fn new(listing: Listing) -> Directory {
+    pub fn new(listing: Listing, detail: ReadDirDetail) -> Directory {
         Directory {
             listing,
+            detail,
             unknown: AtomicU32::new(0),
+            unknown_xattrs: AtomicU32::new(0),
             next_open: AtomicU32::new(u32::MAX),
         }
     }
@@ -137,6 +143,7 @@ impl Default for Ahead {
             }),
             changes: AtomicU64::new(0),
             attributes: AtomicU32::new(0),
+            xattrs: AtomicU32::new(0),
         }
     }
 }
@@ -161,14 +168,21 @@ impl Ahead {
 
     /// What listings should tell of each entry.
     pub fn detail(&self) -> ReadDirDetail {
-        let less = |left: u32| left.checked_sub(1);
-        match self
-            .attributes
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
-        {
-            Ok(_) => ReadDirDetail::Attributes,
-            Err(_) => ReadDirDetail::Directories,
+        let wanted = |left: &AtomicU32| {
+            let less = |left: u32| left.checked_sub(1);
+            left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+                .is_ok()
+        };
+        match (wanted(&self.xattrs), wanted(&self.attributes)) {
+            (true, _) => ReadDirDetail::All,
+            (false, true) => ReadDirDetail::Attributes,
+            (false, false) => ReadDirDetail::Directories,
         }
+    }
+
+    /// A guest looks at extended attributes of what it has listed.
+    pub fn use_xattrs(&self) {
+        self.xattrs.store(ATTRIBUTES, Ordering::Relaxed);
     }
 
     /// A guest looks at attributes of what it has listed.

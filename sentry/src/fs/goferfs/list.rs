@@ -74,11 +74,15 @@ impl Node {
         let mut listing = Listing::default();
         for entry in found.map_err(errno)? {
             let target = entry.target.map(Vec::into_boxed_slice);
-            let known = entry.attr.map(|attr| Known { attr, target });
+            let known = entry.attr.map(|attr| Known {
+                attr,
+                target,
+                plain: false,
+            });
             listing.push(&entry.name, entry.ino, entry.file_type, known);
         }
         listing.shrink();
-        Ok(Arc::new(Directory::new(listing)))
+        Ok(Arc::new(Directory::new(listing, detail)))
     }
 
     /// With what a walk comes to after it, or alone. E2BIG if it does not fit one message.
@@ -103,7 +107,7 @@ impl Node {
             .list_tree(self.node_ref(path), &[], 1, detail);
         let first = dirs.map_err(errno)?.into_iter().next();
         let listing = first.ok_or(Errno::EIO)?.listing;
-        Ok(Arc::new(Directory::new(listing)))
+        Ok(Arc::new(Directory::new(listing, detail)))
     }
 
     /// Lists this directory, which is `at`, and what a walk comes to after it. None: there is no
@@ -135,9 +139,9 @@ impl Node {
             Err(e) => return Some(Err(errno(e))),
         };
         let first = dirs.next()?;
-        let brought = with_paths(path, &first, dirs);
+        let brought = with_paths(path, &first, dirs, detail);
         self.fs.ahead.put(changes, brought);
-        Some(Ok(Arc::new(Directory::new(first.listing))))
+        Some(Ok(Arc::new(Directory::new(first.listing, detail))))
     }
 
     /// What is known of `name`. Sees from how it is asked what would be good to know.
@@ -216,14 +220,10 @@ impl Node {
 
     /// Asks for the attributes of all entries, as far as they fit a message.
     fn find_in_all(self: &Arc<Self>, name: &[u8]) -> Result<Found> {
-        let ahead = &self.fs.ahead;
-        ahead.use_attributes();
-        let changes = ahead.changes();
-        let detail = ReadDirDetail::Attributes;
-        let Ok(directory) = self.list_some(&self.path()?, detail, changes) else {
+        self.fs.ahead.use_attributes();
+        let Some(directory) = self.list_again(self.fs.ahead.detail()) else {
             return Ok(Found::Unknown);
         };
-        let directory = self.keep_listing(changes, directory);
         let Some(at) = directory.listing.find(name) else {
             return Ok(Found::Missing);
         };
@@ -231,6 +231,33 @@ impl Node {
             Some(known) => self.found(name, known),
             None => Ok(Found::Unknown),
         }
+    }
+
+    /// Lists this directory, though it may have been, for more detail.
+    fn list_again(&self, detail: ReadDirDetail) -> Option<Arc<Directory>> {
+        let changes = self.fs.ahead.changes();
+        let path = self.path().ok()?;
+        let directory = self.list_some(&path, detail, changes).ok()?;
+        Some(self.keep_listing(changes, directory))
+    }
+
+    /// Whether this file has no extended attributes for sure.
+    pub(super) fn is_plain(&self) -> bool {
+        let plain = || {
+            let at = self.name().ok()??;
+            let mut directory = at.parent.listing.lock().clone()?;
+            if directory.detail != ReadDirDetail::All {
+                let unknown = directory.unknown_xattrs.fetch_add(1, Ordering::Relaxed);
+                if unknown as usize != 2 + directory.listing.len() / 64 {
+                    return None;
+                }
+                directory = at.parent.list_again(ReadDirDetail::All)?;
+            }
+            self.fs.ahead.use_xattrs();
+            let index = directory.listing.find(&at.name)?;
+            Some(directory.listing.get(index)?.known?.plain)
+        };
+        self.fs.trust == Trust::Exclusive && plain().unwrap_or(false)
     }
 
     /// Opens this regular file for reading, if a guest opens the files of its directory one after
@@ -272,6 +299,7 @@ fn with_paths(
     start: Vec<u8>,
     first: &TreeDir,
     dirs: impl Iterator<Item = TreeDir>,
+    detail: ReadDirDetail,
 ) -> Vec<(Vec<u8>, Arc<Directory>)> {
     let join = |above: &[u8], name: &[u8]| match above {
         b"" => name.to_vec(),
@@ -287,7 +315,7 @@ fn with_paths(
             Some(n) => brought.get(n - 1).map_or(&start, |(path, _)| path),
         };
         let path = join(above, &dir.name);
-        brought.push((path, Arc::new(Directory::new(dir.listing))));
+        brought.push((path, Arc::new(Directory::new(dir.listing, detail))));
     }
     brought
 }

@@ -633,9 +633,18 @@ impl Inode for Node {
     }
 
     fn get_xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
+        let file = self.known();
+        let plain = self.is_plain();
+        if plain && let Some(answer) = self.fs.without(&file, name) {
+            return Err(answer);
+        }
         let path = self.path()?;
         let value = self.fs.client.getxattr(self.node_ref(&path), name);
-        value.map_err(errno)
+        let value = value.map_err(errno);
+        if plain && let Err(answer) = value {
+            self.fs.learn_without(&file, name, answer);
+        }
+        value
     }
 
     fn set_xattr(&self, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<()> {
@@ -656,6 +665,9 @@ impl Inode for Node {
     }
 
     fn list_xattr(&self) -> Result<Vec<Vec<u8>>> {
+        if self.is_plain() {
+            return Ok(Vec::new());
+        }
         let path = self.path()?;
         let names = self.fs.client.listxattr(self.node_ref(&path));
         let names = names.map_err(errno)?;

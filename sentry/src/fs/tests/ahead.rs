@@ -201,3 +201,39 @@ fn looks_into_one_directory_after_the_other_bring_the_next() {
         }
     }
 }
+
+#[test]
+fn what_has_no_extended_attributes_is_asked_about_once() {
+    use crate::fs::attrs::{self, Target};
+    let dir = tempfile::tempdir().unwrap();
+    for i in 0..10 {
+        std::fs::write(dir.path().join(format!("f{i}")), "text").unwrap();
+    }
+    let host = |name: &str| dir.path().join(name);
+    let ctx = at_root(gofer_fs(dir.path(), Trust::Exclusive), me());
+    let get = |name: &str| {
+        let place = ctx.lookup(&Base::Cwd, name.as_bytes(), WalkFlags::empty())?;
+        attrs::get_xattr(Target::Path(&place), &ctx.creds, b"user.a")
+    };
+    list(&ctx, ".").unwrap();
+    for i in 0..9 {
+        assert_eq!(get(&format!("f{i}")), Err(Errno::ENODATA));
+    }
+    // Known by now, unless the host is too old to tell (getxattrat(2) is from Linux 6.13).
+    let release = nix::sys::utsname::uname().unwrap();
+    let release = release.release().to_string_lossy().into_owned();
+    let mut numbers = release.split('.').map_while(|n| n.parse::<u32>().ok());
+    if (numbers.next(), numbers.next()) >= (Some(6), Some(13)) {
+        std::fs::remove_file(host("f9")).unwrap();
+        assert_eq!(get("f9"), Err(Errno::ENODATA));
+    }
+    // What we set is seen.
+    let place = ctx.lookup(&Base::Cwd, b"f3", WalkFlags::empty()).unwrap();
+    let flags = crate::fs::inode::XattrFlags::empty();
+    attrs::set_xattr(Target::Path(&place), &ctx.creds, b"user.a", b"1", flags).unwrap();
+    assert_eq!(get("f3").unwrap(), b"1");
+    list(&ctx, ".").unwrap();
+    for i in 0..9 {
+        assert_eq!(get(&format!("f{i}")).is_ok(), i == 3, "{i}");
+    }
+}
