@@ -6,7 +6,7 @@
 //! one message, once a guest opens one after the other. How many is doubled as long as they are
 //! used. What nobody asks for is pushed out by what comes later.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -33,6 +33,8 @@ pub(super) struct Directory {
     pub unknown: AtomicU32,
     /// Questions about extended attributes of entries of which not even that is known.
     pub unknown_xattrs: AtomicU32,
+    /// The subdirectories, by index, whose listings were brought.
+    pub brought: Mutex<HashSet<usize>>,
     /// The index of the file that comes after the one opened last.
     next_open: AtomicU32,
 }
@@ -42,9 +44,10 @@ pub(super) struct Directory {
 struct Window {
     size: u32,
     max: u32,
-    /// Of the last message: brought beyond what was asked for, and used of it.
+    /// Since the last message: brought beyond what was asked for, used, and pushed out unused.
     brought: u32,
     used: u32,
+    lost: u32,
 }
 
 /// How a file that is opened lies to the one opened before it.
@@ -81,6 +84,7 @@ impl Directory {
             detail,
             unknown: AtomicU32::new(0),
             unknown_xattrs: AtomicU32::new(0),
+            brought: Mutex::default(),
             next_open: AtomicU32::new(u32::MAX),
         }
     }
@@ -115,17 +119,18 @@ impl Window {
             max,
             brought: 0,
             used: 0,
+            lost: 0,
         }
     }
 
     /// The size of the next message.
     fn next(&mut self) -> u32 {
-        self.size = if self.used * 2 >= self.brought {
-            self.size.saturating_mul(4).min(self.max)
-        } else {
-            (self.size / 4).max(1)
-        };
-        (self.brought, self.used) = (0, 0);
+        if self.lost > self.used {
+            self.size = (self.size / 4).max(1);
+        } else if self.used * 2 >= self.brought {
+            self.size = self.size.saturating_mul(4).min(self.max);
+        }
+        (self.brought, self.used, self.lost) = (0, 0, 0);
         self.size
     }
 }
@@ -232,7 +237,9 @@ impl Ahead {
         while waiting.bytes > MAX_BYTES
             && let Some(path) = waiting.order.pop_front()
         {
-            old.extend(waiting.listings.remove(&path));
+            let lost = waiting.listings.remove(&path);
+            waiting.trees.lost += u32::from(lost.is_some());
+            old.extend(lost);
             let gone: usize = old.drain(..).map(|d| d.listing.bytes()).sum();
             waiting.bytes = waiting.bytes.saturating_sub(gone);
         }
@@ -267,6 +274,7 @@ impl Ahead {
         waiting.opens.brought += brought.len() as u32;
         waiting.files.extend(brought);
         let over = waiting.files.len().saturating_sub(MAX_FILES);
+        waiting.opens.lost += over as u32;
         let old: Vec<_> = waiting.files.drain(..over).collect();
         drop(waiting);
         drop(old);

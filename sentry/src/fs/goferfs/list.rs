@@ -123,13 +123,20 @@ impl Node {
         let window = self.fs.ahead.tree_window();
         let mut names = vec![&*at.name];
         let mut room = MAX_NAME_BYTES;
-        let next = above.listing.from(start.saturating_add(1));
-        for next in next.filter(|e| e.file_type == libc::DT_DIR) {
-            if names.len() >= MAX_NAMES.min(window as usize) || room < next.name.len() {
-                break;
+        {
+            let brought = above.brought.lock();
+            // Who goes by other orders than the host's comes back for what lies before.
+            let others = (start.saturating_add(1)..above.listing.len()).chain(0..start);
+            for index in others.filter(|index| !brought.contains(index)) {
+                let entry = above.listing.get(index)?;
+                if names.len() >= MAX_NAMES.min(window as usize) || room < entry.name.len() {
+                    break;
+                }
+                if entry.file_type == libc::DT_DIR {
+                    room -= entry.name.len();
+                    names.push(entry.name);
+                }
             }
-            room -= next.name.len();
-            names.push(next.name);
         }
         let path = at.parent.path().ok()?;
         let node = self.node_ref(&path);
@@ -139,6 +146,12 @@ impl Node {
             Err(e) => return Some(Err(errno(e))),
         };
         let first = dirs.next()?;
+        let dirs = dirs.inspect(|dir| {
+            let index = || above.listing.find(&dir.name);
+            let index = dir.above.is_none().then(index).flatten();
+            above.brought.lock().extend(index);
+        });
+        above.brought.lock().insert(start);
         let brought = with_paths(path, &first, dirs, detail);
         self.fs.ahead.put(changes, brought);
         Some(Ok(Arc::new(Directory::new(first.listing, detail))))
