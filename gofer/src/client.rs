@@ -475,6 +475,8 @@ impl Client {
         let frame = buffer.get(..length).unwrap_or_default();
         send(fd.as_fd(), frame).map_err(|_| self.broken())?;
         let (length, fds) = receive(fd.as_fd(), buffer).map_err(|_| self.broken())?;
+        // This process has too many open: our trouble, not the server's mistake.
+        let fds = fds.ok_or(Errno(libc::EMFILE))?;
         let frame = buffer.get(..length).unwrap_or_default();
         match postcard::take_from_bytes(frame) {
             Ok((Reply::Failed(errno), _)) => Err(errno.into()),
@@ -567,8 +569,11 @@ fn send(fd: BorrowedFd<'_>, frame: &[u8]) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// One frame and the fds that came with it. End of file and cut-off frames are errors.
-fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> rustix::io::Result<(usize, Vec<OwnedFd>)> {
+/// A frame's length and the fds that came with it; `None` if there was no room for all of them.
+type Received = (usize, Option<Vec<OwnedFd>>);
+
+/// Receives one frame. End of file and cut-off frames are errors.
+fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> rustix::io::Result<Received> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_OPEN))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let message = loop {
@@ -584,12 +589,9 @@ fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> rustix::io::Result<(usize, 
             passed.extend(fds);
         }
     }
-    if message.bytes == 0
-        || message
-            .flags
-            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
-    {
+    if message.bytes == 0 || message.flags.contains(ReturnFlags::TRUNC) {
         return Err(rustix::io::Errno::CONNRESET);
     }
-    Ok((message.bytes, passed))
+    let all = !message.flags.contains(ReturnFlags::CTRUNC);
+    Ok((message.bytes, all.then_some(passed)))
 }

@@ -46,8 +46,19 @@ pub(super) fn serve(mounts: &Mounts, channel: &OwnedFd) {
         let Some(bytes) = length.and_then(|length| frame.get(..length)) else {
             return;
         };
-        if send(channel.as_fd(), bytes, reader.body(), &fds).is_err() {
-            return;
+        match send(channel.as_fd(), bytes, reader.body(), &fds) {
+            Ok(()) => {}
+            // The user has too many fds under way: the other requests may go on.
+            Err(rustix::io::Errno::TOOMANYREFS) => {
+                let refusal = Reply::Failed(Errno(libc::ETOOMANYREFS));
+                let Ok(bytes) = postcard::to_slice(&refusal, &mut frame) else {
+                    return;
+                };
+                if send(channel.as_fd(), bytes, &[], &[]).is_err() {
+                    return;
+                }
+            }
+            Err(_) => return,
         }
     }
 }
