@@ -22,8 +22,9 @@ use rustix::{
 };
 
 use crate::{
+    listing::{Known, Listing},
     protocol::*,
-    wire::{RawHow, Reply, Request, WalkOpen},
+    wire::{RawHow, Reply, Request, TreeItem, WalkOpen},
 };
 
 /// Why a call failed.
@@ -131,13 +132,7 @@ impl Client {
     /// (empty, `.`, `..`, with `/` or NUL) fails the whole call with `EINVAL`, and more than [`MAX_WALK`] of them with `E2BIG`. If `dir` is not
     /// (or no longer) a directory, either the call fails or the walk ends before its first name.
     pub fn walk(&self, dir: NodeRef<'_>, names: &[&[u8]], open: Option<OpenHow>) -> Result<Walk> {
-        if names
-            .iter()
-            .any(|name| name.is_empty() || name.contains(&b'/'))
-        {
-            return Err(Errno(libc::EINVAL).into());
-        }
-        let names = names.join(&b'/');
+        let names = join(names)?;
         let request = Request::Walk {
             dir,
             names: &names,
@@ -275,7 +270,10 @@ impl Client {
                 detail,
             };
             match self.exchange(&mut channel, &request) {
-                Ok((Reply::Dir(mut chunk), None)) => {
+                Ok(Answer {
+                    reply: Reply::Dir(mut chunk),
+                    ..
+                }) => {
                     let last = chunk.entries.last().map(|entry| entry.cookie);
                     entries.append(&mut chunk.entries);
                     match last {
@@ -332,6 +330,66 @@ impl Client {
         self.call_done(&Request::Sync { node, scope })
     }
 
+    /// Lists `dir` or, if there are `names`, those of its subdirectories, and what is below, each
+    /// directory before what is in it: at most `count` of them, as many as fit a message. The first
+    /// is always there: what went wrong with it is the call's error, `E2BIG` if it alone does not
+    /// fit (then [`Client::readdir_all`] reads it). Others that cannot be read are left out.
+    pub fn list_tree(
+        &self,
+        dir: NodeRef<'_>,
+        names: &[&[u8]],
+        count: u32,
+        detail: ReadDirDetail,
+    ) -> Result<Vec<TreeDir>> {
+        let names = join(names)?;
+        let request = Request::ListTree {
+            dir,
+            names: &names,
+            count,
+            detail,
+        };
+        let mut channel = self.take_channel()?;
+        let result = match self.exchange(&mut channel, &request) {
+            Ok(Answer {
+                reply: Reply::Tree,
+                rest,
+                ..
+            }) => {
+                let body = channel.buffer.get(rest).unwrap_or_default();
+                tree(body).ok_or_else(|| self.broken())
+            }
+            Ok(_) => Err(self.broken()),
+            Err(error) => Err(error),
+        };
+        self.give_back(channel);
+        result
+    }
+
+    /// Opens the regular files `names` (at most [`MAX_OPEN`]) of the directory `dir` for reading,
+    /// those that can be opened. As the server opens, so [`Client::open`].
+    pub fn open_many(
+        &self,
+        dir: NodeRef<'_>,
+        names: &[&[u8]],
+    ) -> Result<Vec<Option<(OwnedFd, Attr)>>> {
+        let joined = join(names)?;
+        let request = Request::OpenMany {
+            dir,
+            names: &joined,
+        };
+        let Answer { reply, fds, .. } = self.answer(&request)?;
+        let Reply::OpenedMany(attrs) = reply else {
+            return Err(self.broken());
+        };
+        let opened = attrs.iter().flatten().count();
+        if attrs.len() != names.len() || opened != fds.len() {
+            return Err(self.broken());
+        }
+        let mut fds = fds.into_iter();
+        let take = |attr: Option<Attr>| attr.and_then(|attr| Some((fds.next()?, attr)));
+        Ok(attrs.into_iter().map(take).collect())
+    }
+
     fn call_attr(&self, request: &Request<'_>) -> Result<Attr> {
         match self.call(request)? {
             (Reply::Attr(attr), None) => Ok(attr),
@@ -361,6 +419,15 @@ impl Client {
     }
 
     fn call(&self, request: &Request<'_>) -> Result<(Reply, Option<OwnedFd>)> {
+        let answer = self.answer(request)?;
+        let mut fds = answer.fds.into_iter();
+        match (fds.next(), fds.next()) {
+            (fd, None) => Ok((answer.reply, fd)),
+            _ => Err(self.broken()),
+        }
+    }
+
+    fn answer(&self, request: &Request<'_>) -> Result<Answer> {
         let mut channel = self.take_channel()?;
         let result = self.exchange(&mut channel, request);
         self.give_back(channel);
@@ -395,11 +462,7 @@ impl Client {
         Error::Disconnected
     }
 
-    fn exchange(
-        &self,
-        channel: &mut Channel,
-        request: &Request<'_>,
-    ) -> Result<(Reply, Option<OwnedFd>)> {
+    fn exchange(&self, channel: &mut Channel, request: &Request<'_>) -> Result<Answer> {
         if channel.buffer.is_empty() {
             // Fresh zeroes from the allocator: pages nobody writes to cost nothing.
             channel.buffer = vec![0; MAX_FRAME];
@@ -411,14 +474,81 @@ impl Client {
         };
         let frame = buffer.get(..length).unwrap_or_default();
         send(fd.as_fd(), frame).map_err(|_| self.broken())?;
-        let (length, passed) = receive(fd.as_fd(), buffer).map_err(|_| self.broken())?;
+        let (length, fds) = receive(fd.as_fd(), buffer).map_err(|_| self.broken())?;
+        // This process has too many open: our trouble, not the server's mistake.
+        let fds = fds.ok_or(Errno(libc::EMFILE))?;
         let frame = buffer.get(..length).unwrap_or_default();
-        match postcard::from_bytes(frame) {
-            Ok(Reply::Failed(errno)) => Err(errno.into()),
-            Ok(reply) => Ok((reply, passed)),
+        match postcard::take_from_bytes(frame) {
+            Ok((Reply::Failed(errno), _)) => Err(errno.into()),
+            Ok((reply, rest)) => Ok(Answer {
+                reply,
+                fds,
+                rest: length.saturating_sub(rest.len())..length,
+            }),
             Err(_) => Err(self.broken()),
         }
     }
+}
+
+/// What the server answered.
+struct Answer {
+    reply: Reply,
+    fds: Vec<OwnedFd>,
+    /// What follows the reply in the channel's buffer.
+    rest: std::ops::Range<usize>,
+}
+
+/// The directories in what follows [`Reply::Tree`]; `None` if it is something else.
+fn tree(mut body: &[u8]) -> Option<Vec<TreeDir>> {
+    let mut dirs: Vec<TreeDir> = Vec::new();
+    while !body.is_empty() {
+        let (item, rest) = postcard::take_from_bytes(body).ok()?;
+        body = rest;
+        match item {
+            TreeItem::Directory { above, name } => {
+                let above = above.map(usize::try_from).transpose().ok()?;
+                if above.is_some_and(|above| above >= dirs.len()) {
+                    return None;
+                }
+                if let Some(before) = dirs.last_mut() {
+                    before.listing.shrink();
+                }
+                dirs.push(TreeDir {
+                    above,
+                    name: name.to_vec(),
+                    listing: Listing::default(),
+                });
+            }
+            TreeItem::Entry {
+                name,
+                ino,
+                file_type,
+                attr,
+                target,
+                plain,
+            } => {
+                let known = attr.map(|attr| Known {
+                    attr,
+                    target: target.map(Box::from),
+                    plain,
+                });
+                let listing = &mut dirs.last_mut()?.listing;
+                listing.push(name, ino, file_type, known);
+            }
+        }
+    }
+    let last = dirs.last_mut()?;
+    last.listing.shrink();
+    Some(dirs)
+}
+
+/// The names as requests have them; `EINVAL` if they were others afterwards.
+fn join(names: &[&[u8]]) -> Result<Vec<u8>> {
+    let odd = |name: &&[u8]| name.is_empty() || name.contains(&b'/');
+    if names.iter().any(odd) {
+        return Err(Errno(libc::EINVAL).into());
+    }
+    Ok(names.join(&b'/'))
 }
 
 impl From<OpenHow> for RawHow {
@@ -439,9 +569,12 @@ fn send(fd: BorrowedFd<'_>, frame: &[u8]) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// One frame and the fd that came with it. End of file and cut-off frames are errors.
-fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> rustix::io::Result<(usize, Option<OwnedFd>)> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+/// A frame's length and the fds that came with it; `None` if there was no room for all of them.
+type Received = (usize, Option<Vec<OwnedFd>>);
+
+/// Receives one frame. End of file and cut-off frames are errors.
+fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> rustix::io::Result<Received> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_OPEN))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let message = loop {
         let mut slices = [IoSliceMut::new(buffer)];
@@ -450,18 +583,15 @@ fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> rustix::io::Result<(usize, 
             other => break other?,
         }
     };
-    let mut passed = None;
+    let mut passed = Vec::new();
     for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(mut fds) = message {
-            passed = fds.next();
+        if let RecvAncillaryMessage::ScmRights(fds) = message {
+            passed.extend(fds);
         }
     }
-    if message.bytes == 0
-        || message
-            .flags
-            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
-    {
+    if message.bytes == 0 || message.flags.contains(ReturnFlags::TRUNC) {
         return Err(rustix::io::Errno::CONNRESET);
     }
-    Ok((message.bytes, passed))
+    let all = !message.flags.contains(ReturnFlags::CTRUNC);
+    Ok((message.bytes, all.then_some(passed)))
 }

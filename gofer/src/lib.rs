@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod filter;
+pub mod listing;
 pub mod protocol;
 pub mod server;
 mod wire;

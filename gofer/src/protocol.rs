@@ -18,6 +18,10 @@ pub const MAX_FRAME: usize = 64 * 1024;
 pub const MAX_XATTR: usize = 60 * 1024;
 /// Most components one walk may name.
 pub const MAX_WALK: usize = 256;
+/// Most directories one message lists.
+pub const MAX_TREE: u32 = 1024;
+/// Most files one message opens.
+pub const MAX_OPEN: usize = 32;
 
 /// Index of a mount in [`crate::server::ServerConfig::mounts`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -252,8 +256,12 @@ pub struct Walk {
 pub enum ReadDirDetail {
     /// Name, inode number and type.
     Names,
-    /// Attributes and link targets as well.
+    /// Attributes of directories as well, and of entries whose type the file system does not tell.
+    Directories,
+    /// Attributes and link targets of all entries.
     Attributes,
+    /// In a listed tree also which entries have no extended attributes.
+    All,
 }
 
 /// One directory entry; `.` and `..` are never reported.
@@ -265,7 +273,7 @@ pub struct DirEntry {
     pub file_type: u8,
     /// Pass to readdir to go on after this entry.
     pub cookie: u64,
-    /// With [`ReadDirDetail::Attributes`]; absent if the entry vanished meanwhile.
+    /// If the detail asks for it; absent if the entry vanished meanwhile.
     pub attr: Option<Attr>,
     /// With [`ReadDirDetail::Attributes`], for symlinks.
     pub target: Option<Vec<u8>>,
@@ -277,6 +285,16 @@ pub struct DirChunk {
     pub entries: Vec<DirEntry>,
     /// Nothing follows the last entry.
     pub end: bool,
+}
+
+/// A directory of a listed tree.
+#[derive(Debug)]
+pub struct TreeDir {
+    /// The one it lies in: an index of one before it; `None`: the directory asked about.
+    pub above: Option<usize>,
+    /// Its name there; empty: it is the directory asked about.
+    pub name: Vec<u8>,
+    pub listing: crate::listing::Listing,
 }
 
 /// What statfs(2) says, in its units.

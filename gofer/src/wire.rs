@@ -1,7 +1,8 @@
 //! The messages: one request frame, one reply frame, postcard-encoded.
 //!
 //! A frame is one `SOCK_SEQPACKET` packet. Requests carry no fds (the server receives without
-//! room for any, so the kernel drops them). A reply carries at most one, and says so.
+//! room for any, so the kernel drops them). A reply carries as many as it says. Behind
+//! [`Reply::Tree`] its frame goes on with [`TreeItem`]s, written and read one by one.
 
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +75,21 @@ pub(crate) enum Request<'a> {
         cookie: u64,
         detail: ReadDirDetail,
     },
+    /// Lists directories and what is below them.
+    ListTree {
+        dir: NodeRef<'a>,
+        /// Subdirectories of `dir` to start with, joined with `/`; empty: `dir` itself.
+        names: &'a [u8],
+        /// Most directories to list.
+        count: u32,
+        detail: ReadDirDetail,
+    },
+    /// Opens regular files of one directory for reading.
+    OpenMany {
+        dir: NodeRef<'a>,
+        /// Their names, joined with `/`.
+        names: &'a [u8],
+    },
     StatFs(NodeRef<'a>),
     GetXattr {
         node: NodeRef<'a>,
@@ -111,6 +127,33 @@ pub(crate) enum Reply {
     Bytes(Vec<u8>),
     Dir(DirChunk),
     StatFs(StatFs),
+    /// The rest of the frame is [`TreeItem`]s.
+    Tree,
+    /// The frame carries an fd for each that is there, in order; the others could not be opened.
+    OpenedMany(Vec<Option<Attr>>),
+}
+
+/// A piece of a listed tree.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum TreeItem<'a> {
+    /// A directory, whose entries follow.
+    Directory {
+        /// The directory it lies in, by its number in this frame; `None`: the one asked about.
+        above: Option<u32>,
+        /// Empty: the one asked about.
+        name: &'a [u8],
+    },
+    /// As [`crate::protocol::DirEntry`].
+    Entry {
+        name: &'a [u8],
+        ino: u64,
+        file_type: u8,
+        attr: Option<Attr>,
+        #[serde(borrow)]
+        target: Option<&'a [u8]>,
+        /// It has no extended attributes for sure.
+        plain: bool,
+    },
 }
 
 /// What became of the open at the end of a walk.

@@ -193,6 +193,33 @@ fn errno<T: std::fmt::Debug>(result: Result<T, Error>) -> i32 {
 }
 
 /// Each operation at least once, so that none is missing from the filter.
+/// A client that can have no more fds open loses the answer, not the connection.
+fn descriptors_run_out(user: User) {
+    let gofer = Gofer::start(user);
+    let client = &gofer.client;
+    let how = OpenHow::new(Access::ReadWrite, OpenFlags::empty());
+    for name in ["a", "b", "c"] {
+        client.create(at(name), how, 0o600, None).unwrap();
+    }
+    let before = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let limit = |current| {
+        let limit = rustix::process::Rlimit { current, ..before };
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+    };
+    // The lowest number that is free, and so how many are taken below it.
+    let lowest = std::os::fd::AsRawFd::as_raw_fd(&fs::File::open("/").unwrap());
+    limit(Some(u64::try_from(lowest).unwrap()));
+    assert_eq!(errno(client.open(at("a"), OpenHow::read())), libc::EMFILE);
+    assert_eq!(
+        errno(client.open_many(at(""), &[b"a", b"b", b"c"])),
+        libc::EMFILE
+    );
+    assert_eq!(client.getattr(at("a")).unwrap().size, 0);
+    limit(before.current);
+    let opened = client.open_many(at(""), &[b"a", b"b", b"c"]).unwrap();
+    assert_eq!(opened.iter().flatten().count(), 3);
+}
+
 fn every_operation(user: User) {
     let gofer = Gofer::start(user);
     let client = &gofer.client;
@@ -250,6 +277,10 @@ fn every_operation(user: User) {
         .collect();
     names.sort();
     assert_eq!(names, ["d", "f", "fifo", "l", "sock"]);
+    let tree = client.list_tree(at(""), &[], 9, ReadDirDetail::All);
+    assert_eq!(tree.unwrap().len(), 2);
+    let opened = client.open_many(at("d"), &[b"f3"]).unwrap();
+    assert!(opened[0].is_some());
     client.statfs(at("f")).unwrap();
     for scope in [SyncScope::Node, SyncScope::FileSystem] {
         client.sync(at("d"), scope).unwrap();
@@ -602,6 +633,7 @@ fn main() -> ExitCode {
     type Case = (&'static str, fn(User));
     let cases: &[Case] = &[
         ("every_operation", every_operation),
+        ("descriptors_run_out", descriptors_run_out),
         ("the_view", the_view),
         ("privileges", privileges),
         ("death", death),

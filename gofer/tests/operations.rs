@@ -443,6 +443,119 @@ fn setattr_changes_what_is_asked() {
 }
 
 #[test]
+fn trees_are_listed_in_the_order_of_a_walk() {
+    let served = serve();
+    let root = served.dir.path();
+    for dir in ["a/b/c", "a/d", "e", "f/g"] {
+        fs::create_dir_all(root.join(dir)).unwrap();
+        fs::write(root.join(dir).join("file"), "text").unwrap();
+    }
+    symlink("e", root.join("link")).unwrap();
+    let list = |dir: &'static str, names: &[&[u8]], count, detail| {
+        let dirs = served.client.list_tree(at(dir), names, count, detail);
+        let dirs = dirs.unwrap();
+        let mut paths: Vec<Vec<u8>> = Vec::new();
+        for dir in &dirs {
+            let mut path = dir.above.map_or(Vec::new(), |above| paths[above].clone());
+            path.push(b'/');
+            path.extend_from_slice(&dir.name);
+            paths.push(path);
+        }
+        (dirs, paths)
+    };
+    // What a walk by the same order gives.
+    fn expect(at: &std::path::Path, path: &str, all: &mut Vec<Vec<u8>>) {
+        all.push(path.as_bytes().to_vec());
+        for entry in fs::read_dir(at).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                let name = entry.file_name().into_string().unwrap();
+                expect(&entry.path(), &format!("{path}/{name}"), all);
+            }
+        }
+    }
+    let mut all = Vec::new();
+    expect(root, "/", &mut all);
+    let all: Vec<Vec<u8>> = all.iter().map(|path| path.to_vec()).collect();
+    let (dirs, paths) = list("", &[], 100, ReadDirDetail::Directories);
+    assert_eq!(
+        paths
+            .iter()
+            .map(|p| p.strip_prefix(b"/").unwrap())
+            .collect::<Vec<_>>(),
+        all.iter()
+            .map(|p| p.strip_prefix(b"/").unwrap())
+            .collect::<Vec<_>>()
+    );
+    for dir in &dirs {
+        for entry in dir.listing.from(0) {
+            let is_dir = entry.file_type == libc::DT_DIR;
+            assert_eq!(entry.known.is_some(), is_dir, "{entry:?}");
+        }
+    }
+    let (dirs, paths) = list("", &[b"f", b"none", b"a"], 100, ReadDirDetail::Attributes);
+    assert_eq!(paths.len(), 6, "{paths:?}");
+    assert_eq!(paths[..2], [b"/f".to_vec(), b"/f/g".to_vec()]);
+    assert_eq!(paths[2], b"/a");
+    let file = dirs[1].listing.get(0).unwrap();
+    assert_eq!(
+        (file.name, file.known.unwrap().attr.size),
+        (&b"file"[..], 4)
+    );
+    let (_, paths) = list("", &[b"a", b"e"], 2, ReadDirDetail::Names);
+    assert_eq!(paths.len(), 2);
+    assert!(paths[1].starts_with(b"/a/"), "{paths:?}");
+    let (dirs, _) = list("a/d", &[], 1, ReadDirDetail::Names);
+    assert_eq!(dirs[0].listing.find(b"file"), Some(0));
+    let fails = |dir: &'static str, names: &[&[u8]]| {
+        errno(
+            served
+                .client
+                .list_tree(at(dir), names, 5, ReadDirDetail::Names),
+        )
+    };
+    assert_eq!(fails("none", &[]), libc::ENOENT);
+    assert_eq!(fails("", &[b"none", b"a"]), libc::ENOENT);
+    assert_eq!(fails("a/d/file", &[]), libc::ENOTDIR);
+    for index in 0..3000 {
+        fs::write(root.join(format!("e/with-a-longer-name-{index:05}")), "").unwrap();
+    }
+    assert_eq!(fails("e", &[]), libc::E2BIG);
+    assert_eq!(fails("", &[b"e"]), libc::E2BIG);
+    let (_, paths) = list("", &[b"f", b"e", b"a"], 9, ReadDirDetail::Names);
+    assert_eq!(paths.len(), 2);
+}
+
+#[test]
+fn many_files_are_opened_at_once() {
+    let served = serve();
+    fs::create_dir(served.dir.path().join("d")).unwrap();
+    for index in 0..MAX_OPEN {
+        let path = served.dir.path().join(format!("d/{index}"));
+        fs::write(path, index.to_string()).unwrap();
+    }
+    fs::remove_file(served.dir.path().join("d/3")).unwrap();
+    let names: Vec<String> = (0..MAX_OPEN).map(|index| index.to_string()).collect();
+    let names: Vec<&[u8]> = names.iter().map(|name| name.as_bytes()).collect();
+    let opened = served.client.open_many(at("d"), &names).unwrap();
+    for (name, opened) in names.iter().zip(opened) {
+        let Some((fd, attr)) = opened else {
+            assert_eq!(name, b"3");
+            continue;
+        };
+        let mut text = String::new();
+        fs::File::from(fd).read_to_string(&mut text).unwrap();
+        assert_eq!(text.as_bytes(), *name);
+        assert_eq!(attr.size, text.len() as u64);
+    }
+    assert!(served.client.open_many(at("d"), &[]).unwrap().is_empty());
+    assert_eq!(
+        errno(served.client.open_many(at("x"), &[b"0"])),
+        libc::ENOENT
+    );
+}
+
+#[test]
 fn readdir_over_many_entries() {
     let served = serve();
     let root = served.dir.path();
@@ -558,7 +671,18 @@ fn extended_attributes() {
         .setxattr(at(""), name, b"root", XattrMode::Any)
         .unwrap();
     assert_eq!(client.getxattr(at(""), name).unwrap(), b"root");
+    let plain = |detail| {
+        let dirs = client.list_tree(at(""), &[], 1, detail).unwrap();
+        let listing = &dirs[0].listing;
+        let entry = |name| listing.get(listing.find(name)?)?.known;
+        (entry(b"f").unwrap().plain, entry(b"l").unwrap().plain)
+    };
+    assert_eq!(plain(ReadDirDetail::Attributes), (false, false));
+    // Kernels before 6.13 cannot tell.
+    let (file, link) = plain(ReadDirDetail::All);
+    assert!(!file);
     client.removexattr(at("f"), name).unwrap();
+    assert_eq!(plain(ReadDirDetail::All), (link, link));
     assert_eq!(errno(client.removexattr(at("f"), name)), libc::ENODATA);
     let refused = client.setxattr(at("f"), b"security.selinux", b"x", XattrMode::Any);
     assert_eq!(errno(refused), libc::EOPNOTSUPP);

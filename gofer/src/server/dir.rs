@@ -12,8 +12,11 @@ use rustix::fs::{FileType, OFlags, RawDir, SeekFrom};
 use super::{
     lookup::link_target,
     mounts::{Mounts, Result, stat_at},
+    tree,
 };
-use crate::protocol::{DirChunk, DirEntry, Errno, MAX_FRAME, MountId, NodeRef, ReadDirDetail};
+use crate::protocol::{
+    Attr, DirChunk, DirEntry, Errno, MAX_FRAME, MountId, NodeRef, ReadDirDetail,
+};
 
 /// Room for the encoded entries of a piece; the rest of a frame is for what is around them.
 const CHUNK_BYTES: usize = MAX_FRAME - 64;
@@ -35,6 +38,8 @@ struct Stream {
 pub(super) struct Reader {
     last: Option<Stream>,
     host_buffer: Vec<MaybeUninit<u8>>,
+    /// What follows [`crate::wire::Reply::Tree`].
+    body: Vec<u8>,
 }
 
 impl Reader {
@@ -52,6 +57,33 @@ impl Reader {
             self.last = Some(stream);
         }
         Ok(chunk)
+    }
+
+    /// See [`tree::list`]; [`Reader::body`] is the answer.
+    pub fn list_tree(
+        &mut self,
+        mounts: &Mounts,
+        dir: NodeRef<'_>,
+        names: &[u8],
+        count: u32,
+        detail: ReadDirDetail,
+    ) -> Result<()> {
+        self.host_buffer.resize(HOST_BYTES, MaybeUninit::uninit());
+        let (buffer, body) = (&mut self.host_buffer, &mut self.body);
+        let listed = tree::list(mounts, dir, names, count, detail, buffer, body);
+        if listed.is_err() {
+            self.body.clear();
+        }
+        listed
+    }
+
+    /// The rest of the frame that is about to be sent.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    pub fn clear_body(&mut self) {
+        self.body.clear();
     }
 
     /// The stream that stands at `cookie`.
@@ -96,20 +128,16 @@ fn fill(
             stream.cookie = cookie;
             continue;
         }
-        let mut found = DirEntry {
+        let file_type = dirent_type(entry.file_type());
+        let (attr, target) = describe(&stream.fd, name, file_type, detail);
+        let found = DirEntry {
             name: name.to_vec(),
             ino: entry.ino(),
-            file_type: dirent_type(entry.file_type()),
+            file_type,
             cookie,
-            attr: None,
-            target: None,
+            attr,
+            target,
         };
-        if detail == ReadDirDetail::Attributes {
-            found.attr = stat_at(&stream.fd, name).ok();
-            if found.attr.is_some_and(|attr| attr.is_symlink()) {
-                found.target = link_target(&stream.fd, name).ok();
-            }
-        }
         let size = postcard::experimental::serialized_size(&found);
         match size.ok().and_then(|size| room.checked_sub(size)) {
             Some(rest) => room = rest,
@@ -129,7 +157,28 @@ fn fill(
     })
 }
 
-fn dirent_type(file_type: FileType) -> u8 {
+/// What `detail` asks about the entry `name` of `dir`.
+pub(super) fn describe(
+    dir: &OwnedFd,
+    name: &[u8],
+    file_type: u8,
+    detail: ReadDirDetail,
+) -> (Option<Attr>, Option<Vec<u8>>) {
+    let wanted = match detail {
+        ReadDirDetail::Names => false,
+        ReadDirDetail::Directories => matches!(file_type, libc::DT_DIR | libc::DT_UNKNOWN),
+        ReadDirDetail::Attributes | ReadDirDetail::All => true,
+    };
+    if !wanted {
+        return (None, None);
+    }
+    let attr = stat_at(dir, name).ok();
+    let is_symlink = attr.is_some_and(|attr| attr.is_symlink());
+    let target = is_symlink.then(|| link_target(dir, name).ok());
+    (attr, target.flatten())
+}
+
+pub(super) fn dirent_type(file_type: FileType) -> u8 {
     match file_type {
         FileType::RegularFile => libc::DT_REG,
         FileType::Directory => libc::DT_DIR,

@@ -22,7 +22,7 @@ use super::*;
 use crate::{
     client::{Client, channel_pairs},
     protocol::*,
-    wire::{RawHow, Reply, Request, WalkOpen},
+    wire::{RawHow, Reply, Request, TreeItem, WalkOpen},
 };
 
 const MOUNT: MountId = MountId(0);
@@ -160,6 +160,22 @@ fn requests<'a>(mount: MountId, path: &'a [u8]) -> Vec<Request<'a>> {
             cookie: 0,
             detail: ReadDirDetail::Names,
         },
+        Request::ListTree {
+            dir: node,
+            names: b"",
+            count: 9,
+            detail: ReadDirDetail::All,
+        },
+        Request::ListTree {
+            dir: node,
+            names: b"x",
+            count: 9,
+            detail: ReadDirDetail::Names,
+        },
+        Request::OpenMany {
+            dir: node,
+            names: b"x",
+        },
         Request::StatFs(node),
         Request::GetXattr {
             node,
@@ -214,17 +230,96 @@ fn paths_that_are_none_are_refused_by_every_operation() {
     }
     for names in [&b".."[..], b"dir/../..", b"dir//file", b"/", b"a\0"] {
         let dir = NodeRef::root(MOUNT);
-        let frame = postcard::to_stdvec(&Request::Walk {
+        let walk = Request::Walk {
             dir,
             names,
             open: None,
-        })
+        };
+        let list = Request::ListTree {
+            dir,
+            names,
+            count: u32::MAX,
+            detail: ReadDirDetail::Names,
+        };
+        for request in [walk, list, Request::OpenMany { dir, names }] {
+            let frame = postcard::to_stdvec(&request).unwrap();
+            assert_eq!(
+                refusal(&exchange(&channels[0], &frame)),
+                libc::EINVAL,
+                "{request:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_takes_many_names_follows_no_symlink_and_opens_files_only() {
+    let dir = tree();
+    let root = dir.path().join("tree");
+    symlink("../../outside", root.join("dir/up")).unwrap();
+    rustix::fs::mkfifoat(CWD, root.join("fifo"), 0o600.into()).unwrap();
+    let (channels, _) = serve(&root, 1);
+    let client = Client::new(channels).unwrap();
+    let at = NodeRef::root(MOUNT);
+    let listed = client
+        .list_tree(at, &[], u32::MAX, ReadDirDetail::Attributes)
         .unwrap();
-        assert_eq!(
-            refusal(&exchange(&channels[0], &frame)),
-            libc::EINVAL,
-            "{names:?}"
-        );
+    let names: Vec<_> = listed.iter().map(|dir| &dir.name[..]).collect();
+    assert_eq!(names, [&b""[..], b"dir"]);
+    for name in [&b"up"[..], b"fifo", b"dir/file"] {
+        let names = [&b"dir"[..], name];
+        let first = client.list_tree(at, &names[1..], 9, ReadDirDetail::Names);
+        assert!(first.is_err(), "{name:?}");
+    }
+    let long = [b'x'; 256];
+    let names = [&b"up"[..], b"fifo", b"dir", b"none", &long];
+    let opened = client.open_many(at, &names).unwrap();
+    assert!(opened.iter().all(Option::is_none), "{opened:?}");
+    let opened = client.open_many(NodeRef::new(MOUNT, b"dir"), &[b"up", b"file"]);
+    let opened: Vec<_> = opened.unwrap().iter().map(Option::is_some).collect();
+    assert_eq!(opened, [false, true]);
+    let many = [&b"a"[..]; MAX_OPEN + 1];
+    let errno = client.open_many(at, &many).unwrap_err().errno();
+    assert_eq!(errno, libc::E2BIG);
+}
+
+#[test]
+fn a_listed_tree_is_bounded() {
+    let dir = tree();
+    let mut at = dir.path().join("tree/deep");
+    fs::create_dir(&at).unwrap();
+    for _ in 0..200 {
+        at.push("d");
+        fs::create_dir(&at).unwrap();
+    }
+    let wide = dir.path().join("tree/wide");
+    for i in 0..2000 {
+        fs::create_dir_all(wide.join(format!("{i}"))).unwrap();
+    }
+    let (channels, _) = serve(&dir.path().join("tree"), 1);
+    for names in [&b""[..], b"deep", b"wide"] {
+        for count in [0, 1, 7, u32::MAX] {
+            let request = Request::ListTree {
+                dir: NodeRef::root(MOUNT),
+                names,
+                count,
+                detail: ReadDirDetail::Names,
+            };
+            send(&channels[0], &postcard::to_stdvec(&request).unwrap());
+            let mut frame = vec![0; 2 * MAX_FRAME];
+            let (_, length) =
+                rustix::net::recv(&channels[0], &mut frame[..], RecvFlags::empty()).unwrap();
+            assert!(length <= MAX_FRAME);
+            let (reply, mut body) = postcard::take_from_bytes(&frame[..length]).unwrap();
+            assert!(matches!(reply, Reply::Tree), "{reply:?}");
+            let mut dirs = 0;
+            while !body.is_empty() {
+                let (item, rest) = postcard::take_from_bytes(body).unwrap();
+                dirs += u32::from(matches!(item, TreeItem::Directory { .. }));
+                body = rest;
+            }
+            assert!((1..=count.clamp(1, MAX_TREE)).contains(&dirs), "{dirs}");
+        }
     }
 }
 

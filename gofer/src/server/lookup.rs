@@ -6,11 +6,15 @@ use rustix::fs::OFlags;
 
 use super::{
     Devices, Writes,
-    mounts::{Dir, HostGuards, Mount, Mounts, Place, Result, open_at, stat_at, stat_fd, step},
+    mounts::{
+        Dir, HostGuards, Mount, Mounts, Place, Result, open_at, pin_at, stat_at, stat_fd, step,
+    },
     path::{RelPath, walk_names},
 };
 use crate::{
-    protocol::{Access, Attr, Errno, MAX_PATH, NodeRef, OpenFlags, StatFs, SyncScope, WalkEnd},
+    protocol::{
+        Access, Attr, Errno, MAX_OPEN, MAX_PATH, NodeRef, OpenFlags, StatFs, SyncScope, WalkEnd,
+    },
     wire::{RawHow, Reply, WalkOpen},
 };
 
@@ -252,6 +256,42 @@ pub(super) fn open(mounts: &Mounts, node: NodeRef<'_>, how: RawHow) -> Result<(O
         || mount.pin(path),
         |flags| mount.open(path, flags, 0),
     )
+}
+
+/// Opens regular files of the directory `dir` for reading: the attributes of each, or nothing
+/// where that failed, and an fd for each that has attributes.
+pub(super) fn open_many(
+    mounts: &Mounts,
+    dir: NodeRef<'_>,
+    names: &[u8],
+) -> Result<(Vec<Option<Attr>>, Vec<OwnedFd>)> {
+    let (mount, path) = mounts.get(dir)?;
+    let names = walk_names(names)?;
+    if names.len() > MAX_OPEN {
+        return Err(Errno(libc::E2BIG));
+    }
+    let dir = mount.dir(path)?;
+    let how = RawHow {
+        access: Access::Read,
+        flags: 0,
+    };
+    let mut fds = Vec::with_capacity(names.len());
+    let mut open = |name: &[u8]| {
+        let (fd, attr) = open_checked(
+            mount,
+            how,
+            || pin_at(&dir, name),
+            |flags| open_at(&dir, name, flags),
+        )
+        .ok()?;
+        // A device is opened for whoever asks for it by itself.
+        attr.is_regular().then(|| {
+            fds.push(fd);
+            attr
+        })
+    };
+    let attrs = names.iter().map(|name| open(name)).collect();
+    Ok((attrs, fds))
 }
 
 pub(super) fn getattr(mounts: &Mounts, node: NodeRef<'_>) -> Result<Attr> {

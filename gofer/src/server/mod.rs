@@ -10,6 +10,7 @@ mod path;
 mod serve;
 mod setup;
 pub(crate) mod sys;
+mod tree;
 mod xattr;
 
 use std::{

@@ -19,7 +19,7 @@ use super::{
     xattr,
 };
 use crate::{
-    protocol::{Errno, MAX_FRAME},
+    protocol::{Errno, MAX_FRAME, MAX_OPEN},
     wire::{Reply, Request},
 };
 
@@ -29,11 +29,12 @@ pub(super) fn serve(mounts: &Mounts, channel: &OwnedFd) {
     let mut request = vec![0; MAX_FRAME];
     let mut frame = vec![0; MAX_FRAME];
     loop {
-        let (reply, fd) = match receive(channel.as_fd(), &mut request) {
+        reader.clear_body();
+        let (reply, fds) = match receive(channel.as_fd(), &mut request) {
             Ok(0) | Err(_) => return,
             Ok(length) => match request.get(..length) {
                 Some(bytes) => answer(mounts, &mut reader, bytes),
-                None => (Reply::Failed(Errno(libc::EMSGSIZE)), None),
+                None => (Reply::Failed(Errno(libc::EMSGSIZE)), Vec::new()),
             },
         };
         let length = match postcard::to_slice(&reply, &mut frame) {
@@ -45,8 +46,19 @@ pub(super) fn serve(mounts: &Mounts, channel: &OwnedFd) {
         let Some(bytes) = length.and_then(|length| frame.get(..length)) else {
             return;
         };
-        if send(channel.as_fd(), bytes, fd.as_ref()).is_err() {
-            return;
+        match send(channel.as_fd(), bytes, reader.body(), &fds) {
+            Ok(()) => {}
+            // The user has too many fds under way: the other requests may go on.
+            Err(rustix::io::Errno::TOOMANYREFS) => {
+                let refusal = Reply::Failed(Errno(libc::ETOOMANYREFS));
+                let Ok(bytes) = postcard::to_slice(&refusal, &mut frame) else {
+                    return;
+                };
+                if send(channel.as_fd(), bytes, &[], &[]).is_err() {
+                    return;
+                }
+            }
+            Err(_) => return,
         }
     }
 }
@@ -59,30 +71,33 @@ fn receive(channel: BorrowedFd<'_>, buffer: &mut [u8]) -> rustix::io::Result<usi
     })
 }
 
-fn send(channel: BorrowedFd<'_>, frame: &[u8], fd: Option<&OwnedFd>) -> rustix::io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+fn send(
+    channel: BorrowedFd<'_>,
+    frame: &[u8],
+    body: &[u8],
+    fds: &[OwnedFd],
+) -> rustix::io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_OPEN))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds = fd.map(|fd| [fd.as_fd()]);
-    if let Some(fds) = &fds
-        && !control.push(SendAncillaryMessage::ScmRights(fds))
-    {
+    let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
         return Err(rustix::io::Errno::NOBUFS);
     }
-    let slices = [IoSlice::new(frame)];
+    let slices = [IoSlice::new(frame), IoSlice::new(body)];
     rustix::io::retry_on_intr(|| {
         rustix::net::sendmsg(channel, &slices, &mut control, SendFlags::NOSIGNAL)
     })?;
     Ok(())
 }
 
-fn answer(mounts: &Mounts, reader: &mut Reader, bytes: &[u8]) -> (Reply, Option<OwnedFd>) {
+fn answer(mounts: &Mounts, reader: &mut Reader, bytes: &[u8]) -> (Reply, Vec<OwnedFd>) {
     let request = match postcard::take_from_bytes(bytes) {
         Ok((request, [])) => request,
-        _ => return (Reply::Failed(Errno(libc::EBADMSG)), None),
+        _ => return (Reply::Failed(Errno(libc::EBADMSG)), Vec::new()),
     };
     match dispatch(mounts, reader, request) {
         Ok(answer) => answer,
-        Err(errno) => (Reply::Failed(errno), None),
+        Err(errno) => (Reply::Failed(errno), Vec::new()),
     }
 }
 
@@ -90,12 +105,19 @@ fn dispatch(
     mounts: &Mounts,
     reader: &mut Reader,
     request: Request<'_>,
-) -> Result<(Reply, Option<OwnedFd>)> {
+) -> Result<(Reply, Vec<OwnedFd>)> {
     let reply = match request {
-        Request::Walk { dir, names, open } => return lookup::walk(mounts, dir, names, open),
+        Request::Walk { dir, names, open } => {
+            let (reply, fd) = lookup::walk(mounts, dir, names, open)?;
+            return Ok((reply, fd.into_iter().collect()));
+        }
+        Request::OpenMany { dir, names } => {
+            let (attrs, fds) = lookup::open_many(mounts, dir, names)?;
+            return Ok((Reply::OpenedMany(attrs), fds));
+        }
         Request::Open { node, how } => {
             let (fd, attr) = lookup::open(mounts, node, how)?;
-            return Ok((Reply::Opened(attr), Some(fd)));
+            return Ok((Reply::Opened(attr), vec![fd]));
         }
         Request::Create {
             node,
@@ -104,7 +126,7 @@ fn dispatch(
             owner,
         } => {
             let (fd, attr) = change::create(mounts, node, how, mode, owner)?;
-            return Ok((Reply::Opened(attr), Some(fd)));
+            return Ok((Reply::Opened(attr), vec![fd]));
         }
         Request::GetAttr(node) => Reply::Attr(lookup::getattr(mounts, node)?),
         Request::MkDir { node, mode, owner } => {
@@ -132,6 +154,15 @@ fn dispatch(
             cookie,
             detail,
         } => Reply::Dir(reader.read(mounts, node, cookie, detail)?),
+        Request::ListTree {
+            dir,
+            names,
+            count,
+            detail,
+        } => {
+            reader.list_tree(mounts, dir, names, count, detail)?;
+            Reply::Tree
+        }
         Request::StatFs(node) => Reply::StatFs(lookup::statfs(mounts, node)?),
         Request::GetXattr { node, name } => Reply::Bytes(xattr::get(mounts, node, name)?),
         Request::SetXattr {
@@ -144,7 +175,7 @@ fn dispatch(
         Request::RemoveXattr { node, name } => done(xattr::remove(mounts, node, name))?,
         Request::Sync { node, scope } => done(lookup::sync(mounts, node, scope))?,
     };
-    Ok((reply, None))
+    Ok((reply, Vec::new()))
 }
 
 fn done(result: Result<()>) -> Result<Reply> {

@@ -5,7 +5,8 @@
 //! `/proc/self/fd` would serve the rest, but the Gofer sees no `/proc`.
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
+    os::fd::AsFd,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -137,6 +138,15 @@ pub(super) fn list(mounts: &Mounts, node: NodeRef<'_>) -> Result<Vec<u8>> {
         |names| sys::listxattr(&place.dir, &leaf, names),
         |names| Ok(rustix::fs::flistxattr(open_plain(&place)?.0, names)?),
     )
+}
+
+/// Whether the entry `name` of `dir` has no extended attributes for sure.
+pub(super) fn is_plain(dir: impl AsFd, name: &CStr) -> bool {
+    let listed = either(
+        || sys::listxattr(&dir, name, &mut []),
+        || Err(Errno(libc::EOPNOTSUPP)),
+    );
+    listed == Ok(0)
 }
 
 pub(super) fn remove(mounts: &Mounts, node: NodeRef<'_>, name: &[u8]) -> Result<()> {

@@ -7,9 +7,10 @@ use std::sync::{Arc, Weak};
 use nix::fcntl::FallocateFlags;
 use nix::unistd::Whence;
 use parking_lot::Mutex;
-use runsc_gofer::protocol::ReadDirDetail;
 
-use super::node::{Listing, Node};
+use super::ahead::Directory;
+use super::list::kind;
+use super::node::Node;
 use crate::errno::{Errno, Result};
 use crate::fs::file::{File, FileOps, Seek, WriteAt, default_seek};
 use crate::fs::inode::{Attr, DirEntry, Inode, SetAttr};
@@ -145,7 +146,7 @@ impl Mappable for HostMapping {
 /// An open directory: its entries as they were when it was read from the start.
 pub struct DirFile {
     node: Arc<Node>,
-    listing: Mutex<Option<Arc<Listing>>>,
+    listing: Mutex<Option<Arc<Directory>>>,
 }
 
 impl DirFile {
@@ -169,18 +170,18 @@ impl FileOps for DirFile {
             Some(listing) => listing,
             None if !self.node.has_name() => return Ok(()),
             None => {
-                let listing = self.node.listing(ReadDirDetail::Attributes)?;
+                let listing = self.node.listing()?;
                 *self.listing.lock() = Some(listing.clone());
                 listing
             }
         };
         let from = usize::try_from(pos).unwrap_or(usize::MAX);
-        for (i, entry) in listing.entries.iter().enumerate().skip(from) {
+        for (entry, next) in listing.listing.from(from).zip(pos.saturating_add(1)..) {
             let go_on = emit(DirEntry {
-                name: &entry.name,
+                name: entry.name,
                 ino: entry.ino,
-                kind: entry.kind,
-                next: i as u64 + 1,
+                kind: kind(&entry),
+                next,
             });
             if !go_on {
                 break;

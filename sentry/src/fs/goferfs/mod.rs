@@ -5,10 +5,13 @@
 //! through the host fd ([`file::HostFile`]); after an unlink they go on working by it.
 //!
 //! A [`Trust::Exclusive`] tree changes only through us: attributes are kept, listings too as long as
-//! the directory is not changed, and the dentry cache's negative entries hold. For a
+//! the directory is not changed, and the dentry cache's negative entries hold; more is asked for than
+//! the guest wants just now ([`ahead`]). For a
 //! [`Trust::Shared`] one attributes are asked for each time, names are still cached.
 
+mod ahead;
 mod file;
+mod list;
 mod node;
 
 use std::collections::{HashMap, VecDeque};
@@ -49,7 +52,17 @@ pub struct GoferFs {
     /// Files with several names, so that all of them lead to one inode.
     links: Mutex<HashMap<(Dev, u64), Weak<Node>>>,
     fds: Mutex<VecDeque<Arc<OwnedFd>>>,
+    /// Used in exclusive trees only.
+    ahead: ahead::Ahead,
+    /// What the host answers about an extended attribute of a file that has none.
+    without: Mutex<Vec<Without>>,
 }
+
+/// Device, type of file and name of the attribute; the answer.
+type Without = ((Dev, FileType, Box<[u8]>), Errno);
+
+/// Names of extended attributes for which that is kept.
+const MAX_WITHOUT: usize = 32;
 
 /// Error numbers of the Gofer are the host's.
 fn errno(error: Error) -> Errno {
@@ -69,6 +82,8 @@ impl GoferFs {
             devices: Mutex::new(vec![((attr.dev_major, attr.dev_minor), dev)]),
             links: Mutex::default(),
             fds: Mutex::default(),
+            ahead: ahead::Ahead::default(),
+            without: Mutex::default(),
         });
         Node::root(fs, &attr)
     }
@@ -89,6 +104,22 @@ impl GoferFs {
         let dev = anonymous_dev();
         devices.push((host, dev));
         dev
+    }
+
+    /// The answer about the extended attribute `name` of files like this that have none.
+    fn without(&self, file: &Attr, name: &[u8]) -> Option<Errno> {
+        let without = self.without.lock();
+        let like = without
+            .iter()
+            .find(|((dev, kind, n), _)| (*dev, *kind, &**n) == (file.dev, file.kind, name));
+        like.map(|(_, answer)| *answer)
+    }
+
+    fn learn_without(&self, file: &Attr, name: &[u8], answer: Errno) {
+        let mut without = self.without.lock();
+        if matches!(answer, Errno::ENODATA | Errno::EOPNOTSUPP) && without.len() < MAX_WITHOUT {
+            without.push(((file.dev, file.kind, name.into()), answer));
+        }
     }
 
     /// Keeps `fd` open for a while.

@@ -1,17 +1,18 @@
 //! Inodes of a Gofer tree.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use runsc_gofer::protocol::{
-    self, Access, NodeKind, NodeRef, OpenHow, Owner, ReadDirDetail, RenameFlags, SyncScope,
-    WalkEnd, XattrMode,
+    self, Access, NodeKind, NodeRef, OpenHow, Owner, RenameFlags, SyncScope, WalkEnd, XattrMode,
 };
 
+use super::ahead::Directory;
 use super::file::{DirFile, HostFile};
+use super::list::Found;
 use super::{GoferFs, Trust, errno};
 use crate::errno::{Errno, Result};
 use crate::fs::extra::InodeExtra;
@@ -23,9 +24,9 @@ use crate::fs::inode::{
 
 /// A name of a node.
 #[derive(Clone)]
-struct Name {
-    parent: Arc<Node>,
-    name: Box<[u8]>,
+pub(super) struct Name {
+    pub parent: Arc<Node>,
+    pub name: Box<[u8]>,
 }
 
 struct Known {
@@ -34,20 +35,6 @@ struct Known {
     fresh: bool,
     /// Of a symlink.
     target: Option<Box<[u8]>>,
-}
-
-/// An entry of a listing.
-pub(super) struct Entry {
-    pub name: Vec<u8>,
-    pub ino: u64,
-    pub kind: Option<FileType>,
-    known: Option<(protocol::Attr, Option<Vec<u8>>)>,
-}
-
-/// All entries of a directory at one moment.
-pub(super) struct Listing {
-    pub entries: Vec<Entry>,
-    by_name: HashMap<Vec<u8>, usize>,
 }
 
 /// A file of a Gofer tree.
@@ -62,7 +49,9 @@ pub struct Node {
     /// A host fd that may be used again, and whether it can write.
     open: Mutex<Option<(Access, Weak<OwnedFd>)>>,
     /// Of an exclusive tree, until the directory changes.
-    listing: Mutex<Option<Arc<Listing>>>,
+    pub(super) listing: Mutex<Option<Arc<Directory>>>,
+    /// Look-ups since it had no listing.
+    pub(super) asked: AtomicU32,
     /// Orders appends.
     pub(super) append: Mutex<()>,
     extra: InodeExtra,
@@ -82,6 +71,7 @@ impl Node {
             }),
             open: Mutex::new(None),
             listing: Mutex::new(None),
+            asked: AtomicU32::new(0),
             append: Mutex::new(()),
             extra: InodeExtra::default(),
             fs,
@@ -94,7 +84,7 @@ impl Node {
     }
 
     /// The node for `name` of `parent`, which the Gofer has just described.
-    fn child(
+    pub(super) fn child(
         parent: &Arc<Node>,
         name: &[u8],
         attr: &protocol::Attr,
@@ -157,7 +147,7 @@ impl Node {
         Ok(names.join(&b'/'))
     }
 
-    fn name(&self) -> Result<Option<Name>> {
+    pub(super) fn name(&self) -> Result<Option<Name>> {
         match self.names.lock().first() {
             Some(name) => Ok(Some(name.clone())),
             None if self.is_root => Ok(None),
@@ -165,7 +155,7 @@ impl Node {
         }
     }
 
-    fn child_path(&self, name: &[u8]) -> Result<Vec<u8>> {
+    pub(super) fn child_path(&self, name: &[u8]) -> Result<Vec<u8>> {
         let mut path = self.path()?;
         if !path.is_empty() {
             path.push(b'/');
@@ -174,7 +164,7 @@ impl Node {
         Ok(path)
     }
 
-    fn node_ref<'a>(&self, path: &'a [u8]) -> NodeRef<'a> {
+    pub(super) fn node_ref<'a>(&self, path: &'a [u8]) -> NodeRef<'a> {
         NodeRef::new(self.fs.mount, path)
     }
 
@@ -196,6 +186,9 @@ impl Node {
 
     /// Listings that show old attributes of this node are of no use any more.
     fn unlist(&self) {
+        if self.fs.trust == Trust::Exclusive {
+            self.fs.ahead.changed();
+        }
         let names = self.names.lock();
         for Name { parent, .. } in names.iter() {
             let old = parent.listing.lock().take();
@@ -237,57 +230,14 @@ impl Node {
         fd.upgrade().filter(|_| fits)
     }
 
-    fn keep_open(&self, access: Access, fd: OwnedFd) -> Arc<OwnedFd> {
+    pub(super) fn keep_open(&self, access: Access, fd: OwnedFd) -> Arc<OwnedFd> {
         let fd = Arc::new(fd);
         *self.open.lock() = Some((access, Arc::downgrade(&fd)));
         self.fs.keep(&fd);
         fd
     }
 
-    pub(super) fn listing(&self, detail: ReadDirDetail) -> Result<Arc<Listing>> {
-        if let Some(listing) = &*self.listing.lock() {
-            return Ok(listing.clone());
-        }
-        let path = self.path()?;
-        let found = self.fs.client.readdir_all(self.node_ref(&path), detail);
-        let mut listing = Listing {
-            entries: Vec::new(),
-            by_name: HashMap::new(),
-        };
-        for entry in found.map_err(errno)? {
-            let kind = match entry.attr {
-                Some(attr) => FileType::from_mode(attr.mode),
-                None => FileType::from_mode(u32::from(entry.file_type) << 12)
-                    .filter(|k| *k != FileType::Anonymous),
-            };
-            listing
-                .by_name
-                .insert(entry.name.clone(), listing.entries.len());
-            listing.entries.push(Entry {
-                name: entry.name,
-                ino: entry.ino,
-                kind,
-                known: entry.attr.map(|attr| (attr, entry.target)),
-            });
-        }
-        let listing = Arc::new(listing);
-        if self.fs.trust == Trust::Exclusive {
-            *self.listing.lock() = Some(listing.clone());
-        }
-        Ok(listing)
-    }
-
-    /// What the listing, if there is one, says of `name`.
-    fn listed(self: &Arc<Self>, name: &[u8]) -> Option<Result<Arc<Node>>> {
-        let listing = self.listing.lock().clone()?;
-        let Some(&i) = listing.by_name.get(name) else {
-            return Some(Err(Errno::ENOENT));
-        };
-        let (attr, target) = listing.entries.get(i)?.known.as_ref()?;
-        Some(Node::child(self, name, attr, target.clone()))
-    }
-
-    fn walk(self: &Arc<Self>, names: &[&[u8]], hint: LookupHint) -> Result<Chain> {
+    pub(super) fn walk(self: &Arc<Self>, names: &[&[u8]], hint: LookupHint) -> Result<Chain> {
         let open = (hint == LookupHint::OpenRead).then(OpenHow::read);
         let path = self.path()?;
         let walk = self.fs.client.walk(self.node_ref(&path), names, open);
@@ -349,6 +299,15 @@ impl Node {
     /// `&self` as the Arc it lives in.
     fn arc(&self) -> Result<Arc<Node>> {
         self.me.upgrade().ok_or(Errno::ESTALE)
+    }
+}
+
+/// The hint is about the last name.
+fn hint_for(rest: &[&[u8]], hint: LookupHint) -> LookupHint {
+    if rest.is_empty() {
+        hint
+    } else {
+        LookupHint::None
     }
 }
 
@@ -436,6 +395,13 @@ impl Inode for Node {
         if let Some(fd) = self.reuse(access) {
             return Ok(Arc::new(HostFile::new(self, fd)));
         }
+        if access == Access::Read
+            && let Some((fd, attr)) = self.open_ahead()
+        {
+            self.learn(self.fs.attr(&attr)?);
+            let fd = self.keep_open(access, fd);
+            return Ok(Arc::new(HostFile::new(self, fd)));
+        }
         let mut host = protocol::OpenFlags::empty();
         if flags.contains(OpenFlags::DSYNC) {
             host |= protocol::OpenFlags::DSYNC;
@@ -466,28 +432,28 @@ impl Inode for Node {
         let Some((first, rest)) = names.split_first() else {
             return Ok(Chain::default());
         };
-        match this.listed(first) {
-            None => this.walk(names, hint),
-            Some(Err(Errno::ENOENT)) => Ok(Chain {
-                found: Vec::new(),
-                missing: true,
-            }),
-            Some(Err(e)) => Err(e),
-            Some(Ok(child)) => {
-                let mut chain = Chain {
-                    found: vec![child.clone()],
-                    missing: false,
-                };
-                if child.kind == FileType::Dir
-                    && !rest.is_empty()
-                    && let Ok(below) = child.walk(rest, hint)
-                {
-                    chain.found.extend(below.found);
-                    chain.missing = below.missing;
-                }
-                Ok(chain)
+        let child = match this.find(first, hint_for(rest, hint))? {
+            Found::Unknown => return this.walk(names, hint),
+            Found::Missing => {
+                return Ok(Chain {
+                    found: Vec::new(),
+                    missing: true,
+                });
             }
+            Found::There(child) => child,
+        };
+        let mut chain = Chain {
+            found: vec![child.clone()],
+            missing: false,
+        };
+        if child.kind == FileType::Dir
+            && !rest.is_empty()
+            && let Ok(below) = child.lookup_chain(rest, hint)
+        {
+            chain.found.extend(below.found);
+            chain.missing = below.missing;
         }
+        Ok(chain)
     }
 
     fn create(&self, name: &[u8], new: &NewNode) -> Result<Arc<dyn Inode>> {
@@ -667,9 +633,18 @@ impl Inode for Node {
     }
 
     fn get_xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
+        let file = self.known();
+        let plain = self.is_plain();
+        if plain && let Some(answer) = self.fs.without(&file, name) {
+            return Err(answer);
+        }
         let path = self.path()?;
         let value = self.fs.client.getxattr(self.node_ref(&path), name);
-        value.map_err(errno)
+        let value = value.map_err(errno);
+        if plain && let Err(answer) = value {
+            self.fs.learn_without(&file, name, answer);
+        }
+        value
     }
 
     fn set_xattr(&self, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<()> {
@@ -690,6 +665,9 @@ impl Inode for Node {
     }
 
     fn list_xattr(&self) -> Result<Vec<Vec<u8>>> {
+        if self.is_plain() {
+            return Ok(Vec::new());
+        }
         let path = self.path()?;
         let names = self.fs.client.listxattr(self.node_ref(&path));
         let names = names.map_err(errno)?;

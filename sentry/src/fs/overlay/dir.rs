@@ -24,6 +24,10 @@ pub(super) struct Entry {
 pub(super) struct Entries(HashMap<Box<[u8]>, Entry>);
 
 impl Entries {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub fn get(&self, name: &[u8]) -> Option<&Entry> {
         self.0.get(name)
     }

@@ -7,8 +7,9 @@ use parking_lot::Mutex;
 
 use super::node::Node;
 use crate::errno::Result;
+use crate::fs::anon::internal_file;
 use crate::fs::file::{File, FileOps, Seek, WriteAt};
-use crate::fs::inode::{DirEntry, FileType, Inode};
+use crate::fs::inode::{DirEntry, FileType, Inode, OpenFlags};
 use crate::fs::meta::Meta;
 use crate::fs::tmpfs::data::Data;
 use crate::mm::io::{Sink, Source};
@@ -69,6 +70,14 @@ impl FileOps for RegularFile {
     }
 }
 
+/// What an open directory shows.
+#[derive(Clone)]
+enum Listing {
+    /// What this file of the lower directory does: nothing has been changed in ours so far.
+    Lower(Arc<File>),
+    Merged(Arc<Vec<Listed>>),
+}
+
 struct Listed {
     name: Box<[u8]>,
     ino: u64,
@@ -79,7 +88,7 @@ struct Listed {
 /// removed since are left out, so that what is listed can be opened.
 pub struct DirFile {
     node: Arc<Node>,
-    listing: Mutex<Option<Arc<Vec<Listed>>>>,
+    listing: Mutex<Option<Listing>>,
 }
 
 impl DirFile {
@@ -90,7 +99,12 @@ impl DirFile {
         }
     }
 
-    fn list(&self) -> Result<Arc<Vec<Listed>>> {
+    fn list(&self) -> Result<Listing> {
+        let unchanged = self.node.entries.lock().is_empty();
+        if let (true, Some(lower)) = (unchanged, &self.node.lower) {
+            let file = internal_file(lower.clone(), OpenFlags::DIRECTORY)?;
+            return Ok(Listing::Lower(file));
+        }
         let mut listing = Vec::new();
         self.node.each_lower(&mut |name, ino, kind| {
             let name = name.into();
@@ -104,7 +118,12 @@ impl DirFile {
                 kind: Some(node.kind()),
             });
         }
-        Ok(Arc::new(listing))
+        Ok(Listing::Merged(Arc::new(listing)))
+    }
+
+    fn is_gone(&self, name: &[u8]) -> bool {
+        let entries = self.node.entries.lock();
+        entries.get(name).is_some_and(|e| e.node.is_none())
     }
 }
 
@@ -124,13 +143,16 @@ impl FileOps for DirFile {
                 listing
             }
         };
+        let listing = match listing {
+            Listing::Lower(file) => {
+                let mut each = |entry: DirEntry<'_>| self.is_gone(entry.name) || emit(entry);
+                return file.ops().readdir(&file, pos, &mut each);
+            }
+            Listing::Merged(listing) => listing,
+        };
         let from = usize::try_from(pos).unwrap_or(usize::MAX);
         for (i, entry) in listing.iter().enumerate().skip(from) {
-            let gone = {
-                let entries = self.node.entries.lock();
-                entries.get(&entry.name).is_some_and(|e| e.node.is_none())
-            };
-            let go_on = gone
+            let go_on = self.is_gone(&entry.name)
                 || emit(DirEntry {
                     name: &entry.name,
                     ino: entry.ino,

@@ -1,5 +1,6 @@
 //! Tests of the VFS and the disk-like file systems, in one process and without privileges.
 
+mod ahead;
 mod compare;
 mod content;
 mod trees;
