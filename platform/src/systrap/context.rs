@@ -232,11 +232,7 @@ impl SystrapContext {
     fn mapper_wait(&self) -> Wait {
         match self.platform.shares_core(&self.run.thread) {
             true => Wait::Sleep,
-            false => {
-                // The mapper wants the core.
-                park(&self.run.area);
-                Wait::Spin
-            }
+            false => Wait::Spin,
         }
     }
 
@@ -360,16 +356,6 @@ const PAGE_FAULT: u64 = 14;
 
 /// Most changes that a thread waits for itself.
 const MAX_POSTED: usize = super::layout::orders::MAX as usize;
-
-/// Makes a thread that looks for its answer sleep instead.
-pub(super) fn park(area: &Shared) {
-    let _ = area.u32(area::STATE).compare_exchange(
-        state::TRAPPED,
-        state::PARKED,
-        Ordering::AcqRel,
-        Ordering::Relaxed,
-    );
-}
 
 impl Context for SystrapContext {
     fn id(&self) -> ContextId {
@@ -499,10 +485,6 @@ impl Context for SystrapContext {
         let place = layout.area(self.run.thread.index) + area::FP;
         area.u64(area::FP_AT).store(place, Ordering::Relaxed);
         Ok(())
-    }
-
-    fn rest(&mut self) {
-        park(&self.run.area);
     }
 
     fn near_worker(&self) -> Option<WorkerId> {

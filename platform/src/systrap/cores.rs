@@ -37,8 +37,13 @@ const BACK_OFF: Duration = Duration::from_millis(2);
 const MAX_BACK_OFF: Duration = Duration::from_millis(64);
 /// How long guest threads share a core before they are parted.
 pub(super) const TOGETHER: Duration = Duration::from_micros(1000);
-/// How long a guest thread that is served far looks for its answer.
-const GUEST_PATIENCE: Duration = Duration::from_micros(200);
+/// How often a guest thread that is served far looks for its answer before it begins to yield the
+/// core in between, a few microseconds.
+pub(super) const LOOKS: u32 = 150;
+/// How often it yields until it sleeps, about 0.2 ms on a core that nobody else wants. Its own
+/// answer may take long, but something else often happens on the core soon: a mapper is told
+/// something, another thread of the sandbox is answered.
+const YIELDS: u32 = 400;
 
 /// The cores of the sandbox. Core `n` below is the `n`th of those.
 pub(super) struct Cores {
@@ -50,8 +55,6 @@ pub(super) struct Cores {
     /// Nobody looks before this, ns since `begin`.
     quiet_until: AtomicU64,
     back_off: AtomicU64,
-    /// Guest side of far service, in looks.
-    looks: u32,
 }
 
 impl Cores {
@@ -64,7 +67,6 @@ impl Cores {
             begin: Instant::now(),
             quiet_until: AtomicU64::new(0),
             back_off: AtomicU64::new(BACK_OFF.as_nanos() as u64),
-            looks: looks(GUEST_PATIENCE),
         }
     }
 
@@ -108,7 +110,7 @@ impl Cores {
         stub.place_mapper(core, cores);
     }
 
-    /// A guest thread is about to run. Gives how often it may look for its next answer.
+    /// A guest thread is about to run. Gives how often it may yield until its next answer.
     pub fn resumed(&self, run: &Run, worker: usize) -> u32 {
         if let Some(running) = self.running_on(&run.thread) {
             running.fetch_add(1, Ordering::Relaxed);
@@ -116,7 +118,7 @@ impl Cores {
         if self.is_near(&run.thread, worker) {
             0
         } else {
-            self.looks
+            YIELDS
         }
     }
 
@@ -212,15 +214,4 @@ pub(super) fn part(cores: &Cores, watched: &[Arc<Run>], core: usize) -> Option<(
         .rev()
         .find(|run| run.thread.core.load(Ordering::Relaxed) == core)?;
     Some((run.clone(), target))
-}
-
-/// How often stub code looks for its answer in `time`.
-fn looks(time: Duration) -> u32 {
-    const SAMPLE: u32 = 2000;
-    let begin = Instant::now();
-    for _ in 0..SAMPLE {
-        std::hint::spin_loop();
-    }
-    let one = (begin.elapsed().as_nanos() as u64 / u64::from(SAMPLE)).max(1);
-    (time.as_nanos() as u64 / one) as u32
 }

@@ -26,7 +26,7 @@ use crate::{Error, Mourner, Result, host};
 /// How long a mapper may take for an order before its process is given up.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How often to look for a mapper's answer before sleeping.
-const SPINS: u32 = 600;
+const SPINS: u32 = 5000;
 
 /// What to do about an order's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
