@@ -266,6 +266,26 @@ impl GroupTimers {
         );
     }
 
+    /// Looks at all POSIX timers that are due before one of their signals is taken: it is then that
+    /// missed expiries are counted (timer_getoverrun(2)), not when the reactor gets to run.
+    pub fn catch_up(&self) {
+        let Some(group) = self.group.upgrade() else {
+            return;
+        };
+        let due: Vec<TimerId> = {
+            let timers = self.timers.lock();
+            let is_due = |(id, t): (&TimerId, &Timer)| {
+                let expires = t.expires_ns?;
+                let posix = matches!(id, TimerId::Posix(_));
+                (posix && expires <= t.clock.now_ns(&group)).then_some(*id)
+            };
+            timers.iter().filter_map(is_due).collect()
+        };
+        for id in due {
+            self.look(id);
+        }
+    }
+
     /// The reactor says that a timer may have expired.
     fn look(&self, id: TimerId) {
         let Some(group) = self.group.upgrade() else {

@@ -168,6 +168,7 @@ pub async fn rt_sigtimedwait(t: &Task, a: &Args) -> SysResult {
     };
     t.signals.lock().waiting_for = wanted;
     let take = || {
+        t.group().timers.catch_up();
         let own = t.signals.lock().pending.take(wanted);
         own.or_else(|| t.group().signals.lock().pending.take(wanted))
             .ok_or(Errno::EAGAIN)

@@ -68,6 +68,7 @@ pub fn deliver(task: &Task, mut restart: Option<Restart>) -> Outcome {
 }
 
 fn take(task: &Task) -> Option<SigInfo> {
+    task.group().timers.catch_up();
     let mut own = task.signals.lock();
     let wanted = SigSet(!own.blocked.0);
     if let Some(info) = own.pending.take(wanted) {
