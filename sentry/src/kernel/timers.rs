@@ -89,7 +89,7 @@ struct Timer {
     /// On `clock`; None: disarmed.
     expires_ns: Option<u64>,
     interval_ns: u64,
-    /// Expiries since the last signal was queued, less one (timer_getoverrun(2)).
+    /// Of the last signal that was taken (timer_getoverrun(2)).
     overrun: i32,
     armed: Option<TimerHandle>,
 }
@@ -286,6 +286,15 @@ impl GroupTimers {
         }
     }
 
+    /// A signal was taken, perhaps a timer's.
+    pub fn taken(&self, info: &SigInfo) {
+        if let SigFields::Timer { id, overrun, .. } = info.fields
+            && let Some(timer) = self.timers.lock().get_mut(&TimerId::Posix(id))
+        {
+            timer.overrun = overrun;
+        }
+    }
+
     /// The reactor says that a timer may have expired.
     fn look(&self, id: TimerId) {
         let Some(group) = self.group.upgrade() else {
@@ -313,10 +322,8 @@ impl GroupTimers {
             if let TimerId::Posix(posix) = id
                 && group.add_timer_overrun(posix, missed.saturating_add(1))
             {
-                timer.overrun = timer.overrun.saturating_add(missed).saturating_add(1);
                 return;
             }
-            timer.overrun = missed;
             (timer.notify, missed)
         };
         let posix = |signal, value| {

@@ -170,8 +170,11 @@ pub async fn rt_sigtimedwait(t: &Task, a: &Args) -> SysResult {
     let take = || {
         t.group().timers.catch_up();
         let own = t.signals.lock().pending.take(wanted);
-        own.or_else(|| t.group().signals.lock().pending.take(wanted))
-            .ok_or(Errno::EAGAIN)
+        let info = own
+            .or_else(|| t.group().signals.lock().pending.take(wanted))
+            .ok_or(Errno::EAGAIN)?;
+        t.group().timers.taken(&info);
+        Ok(info)
     };
     let result = t.wait_with(deadline, |_| Vec::new(), take).await;
     t.signals.lock().waiting_for = SigSet::EMPTY;

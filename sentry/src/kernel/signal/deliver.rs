@@ -68,14 +68,16 @@ pub fn deliver(task: &Task, mut restart: Option<Restart>) -> Outcome {
 }
 
 fn take(task: &Task) -> Option<SigInfo> {
-    task.group().timers.catch_up();
-    let mut own = task.signals.lock();
-    let wanted = SigSet(!own.blocked.0);
-    if let Some(info) = own.pending.take(wanted) {
-        return Some(info);
-    }
-    drop(own);
-    task.group().signals.lock().pending.take(wanted)
+    let group = task.group();
+    group.timers.catch_up();
+    let (own, wanted) = {
+        let mut signals = task.signals.lock();
+        let wanted = SigSet(!signals.blocked.0);
+        (signals.pending.take(wanted), wanted)
+    };
+    let info = own.or_else(|| group.signals.lock().pending.take(wanted))?;
+    group.timers.taken(&info);
+    Some(info)
 }
 
 /// Is there a signal that is not blocked?
