@@ -5,7 +5,8 @@
 //! them with any registers. What passes there is therefore what a guest can do to the host:
 //!
 //! - guest threads: sleep on and wake futexes of memory they can reach anyway; ring the Sentry's
-//!   bells, which costs it a look; return from a signal, which sets their own registers; yield.
+//!   bells, which costs it a look; return from a signal, which sets their own registers and signal
+//!   mask; set that mask; yield.
 //! - mappers run no guest code and take orders from a page that guests cannot write.
 //!
 //! A call from anywhere else is a system call of the guest. It raises SIGSYS by syscall user dispatch
@@ -48,6 +49,10 @@ const GUEST: &[(&str, &str)] = &[
     ),
     ("rt_sigreturn()", "a late kick found stub code"),
     ("sched_yield()", "sched_yield(2) of guests"),
+    (
+        "rt_sigprocmask()",
+        "a new thread can be kicked, once it is confined; as by rt_sigreturn",
+    ),
 ];
 const MAPPER: &[(&str, &str)] = &[
     ("mmap, munmap, mprotect", "changes of guest mappings"),
@@ -56,7 +61,7 @@ const MAPPER: &[(&str, &str)] = &[
         "fork(2) and clone(2) of guests",
     ),
     (
-        "seccomp, sigaltstack, rt_sigprocmask",
+        "seccomp, sigaltstack",
         "a new guest thread is confined",
     ),
     ("prctl(PR_SET_PDEATHSIG)", "a new stub dies with the Sentry"),
@@ -133,6 +138,7 @@ pub(super) fn guest(layout: &Layout, bells: Bells) -> Vec<Insn> {
     ));
     code.extend(call(libc::SYS_rt_sigreturn, &[ret(ALLOW)]));
     code.extend(call(libc::SYS_sched_yield, &[ret(ALLOW)]));
+    code.extend(call(libc::SYS_rt_sigprocmask, &[ret(ALLOW)]));
     code.push(ret(KILL));
     code
 }
