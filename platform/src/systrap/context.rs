@@ -551,10 +551,10 @@ impl Drop for SystrapContext {
         };
         if last {
             *self.space.home.lock() = Home::Gone;
-            if !was_running {
-                stub.threads.lock().idle.push(self.run.thread.clone());
-            }
-            self.platform.tear_down(stub, was_running);
+            // The guest's memory is out of its reach then. The process is not used again: a thread of
+            // the guest might still be in stub code, with registers of its choice, and go on in
+            // the next address space; and there are registers of this one in the areas.
+            stub.kill_and_wait();
             self.space.clear();
         }
         if was_running {

@@ -1,4 +1,4 @@
-//! Stub processes: made by the template, told what to do through their mapper, reused or killed.
+//! Stub processes: made by the template, told what to do through their mapper, killed.
 //!
 //! The *mapper* is the first thread of each. What it is told it reads from pages that guests cannot
 //! write, what it answers lies where guests can: a guest may make its own change of mappings seem
@@ -373,16 +373,6 @@ impl Stub {
             std::thread::yield_now();
         }
         Ok(thread)
-    }
-
-    /// Makes the empty process an address space was in ready for the next.
-    pub fn empty(&self, wait: Wait) -> Result<Carried> {
-        let (start, end) = self.memory.layout.user();
-        let unmap = Command {
-            number: libc::SYS_munmap,
-            args: [start, end - start, 0, 0, 0, 0],
-        };
-        self.carry(&[unmap], wait)
     }
 
     /// Kills the process; it may take a moment to be gone.
