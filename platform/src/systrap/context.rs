@@ -250,6 +250,7 @@ impl SystrapContext {
         }
         let shared = self.platform.shares_core(&self.run.thread);
         let mut spins = if shared { 0 } else { 10_000 };
+        let mut waits = 0;
         while word.load(Ordering::Acquire) == state::SAVE_FP {
             if self.run.stub.is_dead() {
                 return Err(Error::Gone);
@@ -258,7 +259,14 @@ impl SystrapContext {
                 spins -= 1;
                 std::hint::spin_loop();
             } else {
-                futex_wait(word, state::SAVE_FP, 100);
+                futex_wait(word, state::SAVE_FP, FP_WAIT_MS);
+                waits += 1;
+            }
+            // It may only have seemed to be at rest. A thread that is takes no notice of a kick.
+            if waits == MAX_FP_WAITS {
+                self.run.stub.kill();
+            } else if waits > 0 {
+                super::kick(self.run.stub.pid, self.run.thread.tid);
             }
         }
         Ok(place())
@@ -353,6 +361,11 @@ impl SystrapContext {
 const SEGV_MAPERR: i32 = 1;
 const SI_KERNEL: i32 = 0x80;
 const PAGE_FAULT: u64 = 14;
+
+/// How often FP state is waited for before the process is given up. No time: the whole sandbox may
+/// have stood still.
+const MAX_FP_WAITS: u32 = 100;
+const FP_WAIT_MS: i64 = 10;
 
 /// Most changes that a thread waits for itself.
 const MAX_POSTED: usize = super::layout::orders::MAX as usize;
