@@ -76,7 +76,7 @@ global_asm!(
     ".balign 64",
     ".globl runsc_stub_begin",
     "runsc_stub_begin:",
-    // ---- mapper: r15 orders, r14 answers, r13d last sequence number -----------------------------
+    // ---- mapper: r15 orders, r14 answers, r13d last sequence number, rbp its last call ----------
     ".Lrs_mapper:",
     "lea r15, [rip + runsc_stub_begin + {COMMANDS}]",
     "lea r14, [rip + runsc_stub_begin + {AREAS}]",
@@ -88,13 +88,13 @@ global_asm!(
     "jne .Lrs_mapper_run",
     "lea rdi, [r15 + {SEQ}]",
     "mov edx, r13d",
-    // Where it sleeps says whether all calls of the last order succeeded.
+    // Where it sleeps says whether all calls of the last order succeeded, or which failed.
     "test r12d, r12d",
     "jz .Lrs_mapper_sleep",
     "cmp [r15 + {ACKNOWLEDGED}], r13d",
     "je .Lrs_mapper_sleep",
-    "lea rdi, [r15 + {FAILED}]",
-    "xor edx, edx",
+    "mov rdi, rbp",
+    "mov edx, [rbp]",
     ".Lrs_mapper_sleep:",
     "mov esi, {FUTEX_WAIT_BITSET}",
     "xor r10d, r10d",
@@ -130,6 +130,7 @@ global_asm!(
     "dec r12d",
     "jmp .Lrs_mapper_call",
     ".Lrs_mapper_done:",
+    "mov rbp, rbx",
     "mov [r14 + {RESULT}], rax",
     "mov [r14 + {LEFT}], r12d",
     "mov eax, r13d",
@@ -846,7 +847,6 @@ global_asm!(
     COUNT = const orders::COUNT,
     WAITER = const orders::WAITER,
     RELEASE = const orders::RELEASE,
-    FAILED = const orders::FAILED,
     ACKNOWLEDGED = const orders::ACKNOWLEDGED,
     ORDER = const area::ORDER,
     MAP = const state::MAP,
