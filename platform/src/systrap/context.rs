@@ -250,6 +250,7 @@ impl SystrapContext {
         }
         let shared = self.platform.shares_core(&self.run.thread);
         let mut spins = if shared { 0 } else { 10_000 };
+        let mut waits = 0;
         while word.load(Ordering::Acquire) == state::SAVE_FP {
             if self.run.stub.is_dead() {
                 return Err(Error::Gone);
@@ -258,7 +259,14 @@ impl SystrapContext {
                 spins -= 1;
                 std::hint::spin_loop();
             } else {
-                futex_wait(word, state::SAVE_FP, 100);
+                futex_wait(word, state::SAVE_FP, FP_WAIT_MS);
+                waits += 1;
+            }
+            // It may only have seemed to be at rest. A thread that is takes no notice of a kick.
+            if waits == MAX_FP_WAITS {
+                self.run.stub.kill();
+            } else if waits > 0 {
+                super::kick(self.run.stub.pid, self.run.thread.tid);
             }
         }
         Ok(place())
@@ -353,6 +361,11 @@ impl SystrapContext {
 const SEGV_MAPERR: i32 = 1;
 const SI_KERNEL: i32 = 0x80;
 const PAGE_FAULT: u64 = 14;
+
+/// How often FP state is waited for before the process is given up. No time: the whole sandbox may
+/// have stood still.
+const MAX_FP_WAITS: u32 = 100;
+const FP_WAIT_MS: i64 = 10;
 
 /// Most changes that a thread waits for itself.
 const MAX_POSTED: usize = super::layout::orders::MAX as usize;
@@ -551,10 +564,10 @@ impl Drop for SystrapContext {
         };
         if last {
             *self.space.home.lock() = Home::Gone;
-            if !was_running {
-                stub.threads.lock().idle.push(self.run.thread.clone());
-            }
-            self.platform.tear_down(stub, was_running);
+            // The guest's memory is out of its reach then. The process is not used again: a thread of
+            // the guest might still be in stub code, with registers of its choice, and go on in
+            // the next address space; and there are registers of this one in the areas.
+            stub.kill_and_wait();
             self.space.clear();
         }
         if was_running {

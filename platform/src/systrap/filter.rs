@@ -5,7 +5,8 @@
 //! them with any registers. What passes there is therefore what a guest can do to the host:
 //!
 //! - guest threads: sleep on and wake futexes of memory they can reach anyway; ring the Sentry's
-//!   bells, which costs it a look; return from a signal, which sets their own registers; yield.
+//!   bells, which costs it a look; return from a signal, which sets their own registers and signal
+//!   mask; set that mask; yield.
 //! - mappers run no guest code and take orders from a page that guests cannot write.
 //!
 //! A call from anywhere else is a system call of the guest. It raises SIGSYS by syscall user dispatch
@@ -15,7 +16,7 @@
 use crate::common::bpf::*;
 
 use super::code::{MAPPER_BITS, PR_SET_SYSCALL_USER_DISPATCH};
-use super::layout::{AREA_COUNT, AREA_LEN, CODE, DATA, Layout};
+use super::layout::{AREA_COUNT, AREA_LEN, CODE, DATA, Layout, data};
 
 /// clone(2) flags that make a stub process out of the template. They share the Sentry's table of
 /// host fds so that a mapping can name one.
@@ -43,11 +44,15 @@ const GUEST: &[(&str, &str)] = &[
         "the thread sleeps until the Sentry answers",
     ),
     (
-        "write(a worker's bell, 8 bytes)",
+        "write(a worker's bell, the number 1)",
         "wakes a worker that sleeps",
     ),
     ("rt_sigreturn()", "a late kick found stub code"),
     ("sched_yield()", "sched_yield(2) of guests"),
+    (
+        "rt_sigprocmask()",
+        "a new thread can be kicked, once it is confined; as by rt_sigreturn",
+    ),
 ];
 const MAPPER: &[(&str, &str)] = &[
     ("mmap, munmap, mprotect", "changes of guest mappings"),
@@ -55,10 +60,7 @@ const MAPPER: &[(&str, &str)] = &[
         "clone(a new stub or a new thread)",
         "fork(2) and clone(2) of guests",
     ),
-    (
-        "seccomp, sigaltstack, rt_sigprocmask",
-        "a new guest thread is confined",
-    ),
+    ("seccomp, sigaltstack", "a new guest thread is confined"),
     ("prctl(PR_SET_PDEATHSIG)", "a new stub dies with the Sentry"),
     (
         "prctl(PR_SET_SYSCALL_USER_DISPATCH)",
@@ -98,6 +100,27 @@ fn from_stub(layout: &Layout) -> Vec<Insn> {
     ]
 }
 
+/// A write of the number 1 to a bell. Another number could fill it, and whoever rings it then waits.
+fn ring(layout: &Layout, bells: Bells) -> Vec<Insn> {
+    let one = layout.data() + data::ONE;
+    call(
+        libc::SYS_write,
+        &[
+            load(arg(0)),
+            jump(GE, bells.first as u32, 0, 7),
+            jump(GE, bells.first as u32 + bells.count, 6, 0),
+            load(arg(1)),
+            jump(EQ, low(one), 0, 4),
+            load(arg(1) + 4),
+            jump(EQ, high(one), 0, 2),
+            load(arg(2)),
+            jump(EQ, 8, 1, 0),
+            ret(KILL),
+            ret(ALLOW),
+        ],
+    )
+}
+
 /// The filter of guest threads, on top of the mappers'.
 pub(super) fn guest(layout: &Layout, bells: Bells) -> Vec<Insn> {
     let mut code = from_stub(layout);
@@ -119,20 +142,10 @@ pub(super) fn guest(layout: &Layout, bells: Bells) -> Vec<Insn> {
             ret(ALLOW),
         ],
     ));
-    code.extend(call(
-        libc::SYS_write,
-        &[
-            load(arg(0)),
-            jump(GE, bells.first as u32, 0, 3),
-            jump(GE, bells.first as u32 + bells.count, 2, 0),
-            load(arg(2)),
-            jump(EQ, 8, 1, 0),
-            ret(KILL),
-            ret(ALLOW),
-        ],
-    ));
+    code.extend(ring(layout, bells));
     code.extend(call(libc::SYS_rt_sigreturn, &[ret(ALLOW)]));
     code.extend(call(libc::SYS_sched_yield, &[ret(ALLOW)]));
+    code.extend(call(libc::SYS_rt_sigprocmask, &[ret(ALLOW)]));
     code.push(ret(KILL));
     code
 }
@@ -153,18 +166,7 @@ pub(super) fn mapper(layout: &Layout, bells: Bells) -> Vec<Insn> {
             ret(ALLOW),
         ],
     ));
-    code.extend(call(
-        libc::SYS_write,
-        &[
-            load(arg(0)),
-            jump(GE, bells.first as u32, 0, 3),
-            jump(GE, bells.first as u32 + bells.count, 2, 0),
-            load(arg(2)),
-            jump(EQ, 8, 1, 0),
-            ret(KILL),
-            ret(ALLOW),
-        ],
-    ));
+    code.extend(ring(layout, bells));
     for number in [
         libc::SYS_rt_sigreturn,
         libc::SYS_sched_yield,

@@ -58,15 +58,14 @@ pub(super) mod orders {
     pub const COUNT: u64 = 4;
     /// Whether the Sentry sleeps until they are done.
     pub const WAITER: u64 = 8;
-    /// The futex the mapper sleeps on after an order that failed; always zero.
-    pub const FAILED: u64 = 12;
     /// Sequence number of the last order whose failure the Sentry has seen.
     pub const ACKNOWLEDGED: u64 = 56;
     /// stack_t for a new thread.
     pub const STACK: u64 = 16;
     /// Address of the area of the thread that goes on after it; 0: none.
     pub const RELEASE: u64 = 48;
-    /// The calls: number and six arguments each.
+    /// The calls: number and six arguments each. After an order that failed the mapper sleeps on the
+    /// number of the call that did.
     pub const CALLS: u64 = 64;
     pub const CALL_LEN: u64 = 56;
     /// For other structures that calls point to.

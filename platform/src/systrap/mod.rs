@@ -57,12 +57,9 @@ use crate::{
 use context::Run;
 use cores::Cores;
 use memory::StubMemory;
-use process::{Outcome, Stub, Template, Wait};
+use process::{Stub, Template};
 use space::Space;
 use worker::{Line, Ring, SystrapWorker};
-
-/// Emptied stubs kept for the next address space.
-const MAX_POOL: usize = 16;
 
 /// How the platform is to work.
 #[derive(Clone, Copy, Debug)]
@@ -87,7 +84,6 @@ struct Shared {
     template: Template,
     workers: Vec<Line>,
     cores: Cores,
-    pool: Mutex<Vec<Arc<Stub>>>,
     stubs: Mutex<Stubs>,
     next: AtomicU64,
     patching: Patching,
@@ -139,7 +135,6 @@ impl SystrapPlatform {
             template,
             workers,
             cores: Cores::new(count),
-            pool: Mutex::default(),
             stubs: Mutex::default(),
             next: AtomicU64::new(1),
             // Trampolines are made of its instructions.
@@ -166,7 +161,6 @@ impl Drop for SystrapPlatform {
         if let Some(reaper) = self.reaper.take() {
             let _ = reaper.join();
         }
-        self.shared.pool.lock().clear();
     }
 }
 
@@ -242,14 +236,6 @@ impl Shared {
 
     /// An empty stub process.
     fn new_stub(&self) -> Result<Arc<Stub>> {
-        loop {
-            let Some(stub) = self.pool.lock().pop() else {
-                break;
-            };
-            if !stub.is_dead() {
-                return Ok(stub);
-            }
-        }
         let stub = self.template.clone_stub()?;
         let mut stubs = self.stubs.lock();
         if let Some(at) = stubs.early.iter().position(|pid| *pid == stub.pid) {
@@ -260,20 +246,6 @@ impl Shared {
         }
         stubs.alive.insert(stub.pid, stub.clone());
         Ok(stub)
-    }
-
-    /// The last context of an address space is gone. The guest's memory is out of its reach when
-    /// this returns.
-    fn tear_down(&self, stub: &Arc<Stub>, running: bool) {
-        let at_rest = !running && stub.threads.lock().idle.iter().all(|t| t.has_stopped());
-        if at_rest && !stub.is_dead() && self.pool.lock().len() < MAX_POOL {
-            let emptied = stub.empty(Wait::Sleep);
-            if matches!(emptied, Ok((_, None))) && matches!(stub.settle(), Ok(Outcome::Done)) {
-                self.pool.lock().push(stub.clone());
-                return;
-            }
-        }
-        stub.kill_and_wait();
     }
 
     /// Whether this worker thread and the guest thread have the same core.

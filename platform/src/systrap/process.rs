@@ -1,4 +1,4 @@
-//! Stub processes: made by the template, told what to do through their mapper, reused or killed.
+//! Stub processes: made by the template, told what to do through their mapper, killed.
 //!
 //! The *mapper* is the first thread of each. What it is told it reads from pages that guests cannot
 //! write, what it answers lies where guests can: a guest may make its own change of mappings seem
@@ -25,6 +25,14 @@ use crate::{Error, Mourner, Result, host};
 
 /// How long a mapper may take for an order before its process is given up.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long to wait for what a guest might hide before asking the host.
+const ASK: Duration = Duration::from_millis(20);
+/// So often is the guest believed about which call failed.
+const LIES: u32 = 4;
+/// How often a new thread is waited for, that long each, before its process is given up. No time: the
+/// whole sandbox may have stood still.
+const BIRTH_WAITS: u32 = 200;
+const BIRTH_WAIT_MS: i64 = 5;
 /// How often to look for a mapper's answer before sleeping.
 const SPINS: u32 = 5000;
 
@@ -36,11 +44,12 @@ pub(super) enum Wait {
     Sleep,
 }
 
-/// How an order ended.
+/// How an order ended, as the host says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Done,
-    Failed,
+    /// The host refused the call after this many.
+    Failed(usize),
 }
 
 /// What the mapper was told.
@@ -50,6 +59,8 @@ struct Orders {
     seq: u32,
     /// Left to a guest thread to wake the mapper for it.
     unrung: bool,
+    /// How often the host was asked in vain how it ended.
+    asked: u32,
 }
 
 /// A stub process.
@@ -163,18 +174,26 @@ impl Stub {
         let (page, answers) = (self.slice().at(FILE_COMMANDS), self.area(0));
         page.u32(orders::SEQ).store(next, Ordering::SeqCst);
         futex_wake(page.u32(orders::SEQ));
-        self.await_done(&page, answers.u32(answers::DONE), next, wait)?;
-        let outcome = self.outcome(commands.len());
-        if outcome.0 > 0 {
-            self.settled(state)?;
+        let known = self.await_done(state, answers.u32(answers::DONE), next, wait)?;
+        let (left, result) = self.outcome(commands.len());
+        if known == Some(Outcome::Done) || (known.is_none() && left == 0) {
+            return Ok((0, result));
         }
-        Ok(outcome)
+        let known = known.map_or_else(|| self.settled(state), Ok)?;
+        match known {
+            Outcome::Failed(done) => Ok((commands.len().saturating_sub(done), result)),
+            // The guest says so, and it is not true.
+            Outcome::Done => {
+                self.kill();
+                Err(Error::Gone)
+            }
+        }
     }
 
     /// Writes an order down. Gives the sequence number that will make it one.
     fn write_order(&self, state: &mut Orders, commands: &[Command], release: u64) -> Result<u32> {
         // What the guest says about the one before does not count.
-        if self.settled(state)? == Outcome::Failed {
+        if self.settled(state)? != Outcome::Done {
             // And it has hidden a failure.
             self.kill();
             return Err(Error::Gone);
@@ -189,6 +208,7 @@ impl Stub {
             }
         }
         state.seq = state.seq.wrapping_add(1);
+        state.asked = 0;
         page.u32(orders::COUNT)
             .store(commands.len() as u32, Ordering::Relaxed);
         page.u32(orders::WAITER).store(0, Ordering::Relaxed);
@@ -223,45 +243,52 @@ impl Stub {
         Ok(())
     }
 
-    /// How an order that was posted ended, of `len` calls.
-    pub fn posted(&self, len: usize) -> Carried {
-        let _quiet = self.orders.lock();
-        match self.outcome(len) {
-            (0, _) => (len, None),
-            (left, result) => (len - left, Some(failure(result))),
-        }
+    /// Why the host refused an order, as the guest lets us know.
+    pub fn why(&self) -> io::Error {
+        failure(self.outcome(0).1)
     }
 
+    /// Waits until the guest says that the order is done, or the host, which is asked when the
+    /// guest says nothing for long. What the host said, if it did.
     fn await_done(
         &self,
-        page: &Shared,
+        state: &mut Orders,
         done: &std::sync::atomic::AtomicU32,
         seq: u32,
         wait: Wait,
-    ) -> Result<()> {
+    ) -> Result<Option<Outcome>> {
         if wait == Wait::Spin {
             for _ in 0..SPINS {
                 if done.load(Ordering::Acquire) == seq {
-                    return Ok(());
+                    return Ok(None);
                 }
                 std::hint::spin_loop();
             }
         }
+        let page = self.slice().at(FILE_COMMANDS);
         page.u32(orders::WAITER).store(1, Ordering::SeqCst);
         let deadline = Instant::now() + PATIENCE;
+        let mut ask = Instant::now() + ASK;
         loop {
             let found = done.load(Ordering::SeqCst);
             if found == seq {
-                return Ok(());
+                return Ok(None);
             }
             if self.is_dead() {
                 return Err(Error::Gone);
             }
-            if Instant::now() > deadline {
+            let now = Instant::now();
+            if now > ask {
+                if let Some(outcome) = self.sleeping(state) {
+                    return Ok(Some(outcome));
+                }
+                ask = now + ASK;
+            }
+            if now > deadline {
                 self.kill();
                 return Err(Error::Gone);
             }
-            futex_wait(done, found, 100);
+            futex_wait(done, found, ASK.as_millis() as i64);
         }
     }
 
@@ -318,15 +345,28 @@ impl Stub {
         if requeue(awake) {
             return Some(Outcome::Done);
         }
-        let failed = page.u32(orders::FAILED).as_ptr();
-        if !requeue(failed) {
-            return None;
-        }
+        // It sleeps on the call that failed. The guest says which that is, or lies.
+        let count = page.u32(orders::COUNT).load(Ordering::Relaxed);
+        let count = (count as usize).min(orders::MAX as usize);
+        let call = |n: usize| {
+            let at = orders::CALLS + n as u64 * orders::CALL_LEN;
+            page.u32(at).as_ptr()
+        };
+        let told = count - self.outcome(count).0;
+        let done = match requeue(call(told)) {
+            true => told,
+            false if state.asked < LIES => {
+                state.asked += 1;
+                return None;
+            }
+            false => (0..count).find(|n| requeue(call(*n)))?,
+        };
+        let failed = call(done);
         let seq = page.u32(orders::SEQ).load(Ordering::Relaxed);
         page.u32(orders::ACKNOWLEDGED).store(seq, Ordering::SeqCst);
         // Once more: it may have been woken, and gone back, before it was acknowledged.
         requeue(failed);
-        Some(Outcome::Failed)
+        Some(Outcome::Failed(done))
     }
 
     /// A thread for a new context: an idle one that has stopped, or a new one.
@@ -361,28 +401,29 @@ impl Stub {
             return Err(Error::Gone);
         }
         let thread = Thread::new(index, tid, area);
-        let deadline = Instant::now() + PATIENCE;
-        while !thread.has_stopped() {
-            if self.is_dead() {
-                return Err(Error::Gone);
-            }
-            if Instant::now() > deadline {
-                self.kill();
-                return Err(Error::Gone);
-            }
-            std::thread::yield_now();
-        }
+        self.await_birth(&thread)?;
         Ok(thread)
     }
 
-    /// Makes the empty process an address space was in ready for the next.
-    pub fn empty(&self, wait: Wait) -> Result<Carried> {
-        let (start, end) = self.memory.layout.user();
-        let unmap = Command {
-            number: libc::SYS_munmap,
-            args: [start, end - start, 0, 0, 0, 0],
-        };
-        self.carry(&[unmap], wait)
+    /// Waits until a new thread has come to rest; other guest threads might hide that.
+    fn await_birth(&self, thread: &Thread) -> Result<()> {
+        const YIELDS: u32 = 20;
+        let word = thread.area.u32(area::STATE);
+        for n in 0..YIELDS + BIRTH_WAITS {
+            let found = word.load(Ordering::Acquire);
+            if thread.has_stopped() {
+                return Ok(());
+            }
+            if self.is_dead() {
+                return Err(Error::Gone);
+            }
+            match n < YIELDS {
+                true => std::thread::yield_now(),
+                false => futex_wait(word, found, BIRTH_WAIT_MS),
+            }
+        }
+        self.kill();
+        Err(Error::Gone)
     }
 
     /// Kills the process; it may take a moment to be gone.

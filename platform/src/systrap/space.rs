@@ -139,23 +139,17 @@ impl SpaceCore {
             return Error::Gone;
         };
         match stub.settle() {
-            Ok(Outcome::Failed) => {}
+            Ok(Outcome::Failed(done)) => {
+                self.changes.failed(batch, done, stub.why(), |c, retires| {
+                    carry(stub, c, retires, Wait::Sleep)
+                })
+            }
             // The guest says so, and it is not true.
             Ok(Outcome::Done) => {
                 stub.kill();
-                return Error::Gone;
-            }
-            Err(error) => return error,
-        }
-        match stub.posted(batch.commands.len()) {
-            (done, Some(source)) => self.changes.failed(batch, done, source, |c, retires| {
-                carry(stub, c, retires, Wait::Sleep)
-            }),
-            // The guest hides which one.
-            (_, None) => {
-                stub.kill();
                 Error::Gone
             }
+            Err(error) => error,
         }
     }
 
@@ -180,7 +174,7 @@ impl SpaceCore {
                 drop(batch);
             }
             // The guest went on all the same.
-            Some(Outcome::Failed) => {
+            Some(Outcome::Failed(_)) => {
                 stub.kill();
                 return Err(Error::Gone);
             }
@@ -192,7 +186,7 @@ impl SpaceCore {
 fn carry(stub: &Stub, commands: &[Command], retires: bool, wait: Wait) -> Result<Carried> {
     let carried = stub.carry(commands, wait)?;
     // A failure that was told was settled then.
-    if retires && carried.1.is_none() && stub.settle()? == Outcome::Failed {
+    if retires && carried.1.is_none() && stub.settle()? != Outcome::Done {
         stub.kill();
         return Err(Error::Gone);
     }

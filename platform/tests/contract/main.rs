@@ -16,6 +16,7 @@
     reason = "a test program, but not one of the built-in harness that the lints know"
 )]
 
+mod attacks;
 mod guest;
 mod mappings;
 mod state;
@@ -82,6 +83,7 @@ fn run_all(how: &str, filter: Option<&str>) -> bool {
         state::CASES,
         threads::CASES,
         wakeups::CASES,
+        attacks::CASES,
     ]
     .into_iter()
     .flatten()
