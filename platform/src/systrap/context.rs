@@ -542,14 +542,15 @@ impl Drop for SystrapContext {
     fn drop(&mut self) {
         self.run.kick.retire();
         *self.answers.area.lock() = None;
-        self.platform.forget(&self.run);
         let low = self.run.stub.low();
         let area = self.area_address();
         self.space
             .patches
             .lock()
             .unregister(&low, area, self.registered);
+        // In this order: whoever moves it between workers meanwhile sees that it does not run.
         let was_running = self.run.claim();
+        self.platform.forget(&self.run);
         let stub = &self.run.stub;
         let last = {
             let mut threads = stub.threads.lock();

@@ -126,20 +126,27 @@ impl Line {
         let last = self.last.lock().take();
         let mut watched = self.watched.lock();
         watched.extend(last);
-        let at = watched.iter().position(|run| run.has_stopped())?;
-        let run = watched.swap_remove(at);
-        drop(watched);
-        run.claim().then_some(run)
+        loop {
+            let at = watched.iter().position(|run| run.has_stopped())?;
+            let run = watched.swap_remove(at);
+            // If it was dropped, another one may have stopped all the same.
+            if run.claim() {
+                return Some(run);
+            }
+        }
     }
 
-    /// Takes a running context over from another worker.
+    /// Takes a running context over from another worker, which has called [`direct`].
     fn take_over(&self, run: Arc<Run>, index: usize, cores: &Cores) {
-        run.worker.store(index, Ordering::Relaxed);
         let crowded = cores.running(cores.core_of_worker(index)) > 1;
-        self.watch(run.clone());
-        run.area
-            .u32(area::BELL)
-            .store(index as u32, Ordering::SeqCst);
+        {
+            let mut watched = self.watched.lock();
+            // Dropped meanwhile: its thread may already be another context's.
+            if !run.running.load(Ordering::Acquire) {
+                return;
+            }
+            watched.push(run.clone());
+        }
         // It may have trapped before, and seen the other worker awake. And this one has to see if
         // it has too much on its core.
         if crowded || run.has_stopped() {
@@ -172,6 +179,16 @@ impl Line {
         unsafe { libc::read(fd, (&raw mut value).cast(), 8) };
         true
     }
+}
+
+/// Makes the stub ring worker `index` for this context. Only while the context can be neither
+/// resumed by others nor dropped, so with the lock held under which it was taken from `watched`:
+/// its thread may next be told to ring somebody else.
+fn direct(run: &Run, index: usize) {
+    run.worker.store(index, Ordering::Relaxed);
+    run.area
+        .u32(area::BELL)
+        .store(index as u32, Ordering::SeqCst);
 }
 
 /// Event descriptors with adjacent numbers, for the stubs' filter.
@@ -345,13 +362,13 @@ impl SystrapWorker {
                 let near = cores.near(&run.thread);
                 let stays = near == self.index || !self.platform.worker(near).is_present();
                 if !stays {
-                    far.push(run.clone());
+                    direct(run, near);
+                    far.push((run.clone(), near));
                 }
                 stays
             });
         }
-        for run in far {
-            let near = cores.near(&run.thread);
+        for (run, near) in far {
             self.platform.worker(near).take_over(run, near, cores);
         }
     }
@@ -360,15 +377,9 @@ impl SystrapWorker {
     fn part(&self) {
         let cores = &self.platform.cores;
         let core = cores.core_of_worker(self.index);
-        let parted = {
-            let mut watched = self.line().watched.lock();
-            let parted = cores::part(cores, &watched, core);
-            if let Some((run, _)) = &parted {
-                watched.retain(|other| !Arc::ptr_eq(other, run));
-            }
-            parted
-        };
-        if let Some((run, target)) = parted {
+        let mut watched = self.line().watched.lock();
+        if let Some((run, target)) = cores::part(cores, &watched, core) {
+            watched.retain(|other| !Arc::ptr_eq(other, &run));
             cores.stopped(&run);
             cores.place(&run.stub, &run.thread, target);
             cores.resumed(&run, self.index);
@@ -376,6 +387,8 @@ impl SystrapWorker {
                 near if self.platform.worker(near).is_present() => near,
                 _ => self.index,
             };
+            direct(&run, near);
+            drop(watched);
             self.platform.worker(near).take_over(run, near, cores);
         }
     }
