@@ -382,12 +382,12 @@ impl Context for SystrapContext {
         self.register(clean.fs_base);
         let run = &self.run;
         let mut batch = None;
+        let space = self.space.clone();
+        let mut carrying = None;
         let early = loop {
-            if self.space.changes.pending() {
-                let more = self
-                    .space
-                    .changes
-                    .take(self.run.stub.memory.layout.user())?;
+            if space.changes.pending() {
+                carrying.get_or_insert_with(|| space.carrying.lock());
+                let more = space.take(&self.run.stub, self.run.id)?;
                 if let Some(before) = std::mem::replace(&mut batch, more) {
                     self.carry_out(before)?;
                 }
@@ -401,8 +401,14 @@ impl Context for SystrapContext {
             if !run.kick.start() {
                 break Some(Trap::Interrupted);
             }
-            if !self.space.changes.pending() {
-                break None;
+            if !space.changes.pending() {
+                if carrying.is_some() || !space.is_posted_by_another(run.id) {
+                    break None;
+                }
+                // Its own changes may be among those.
+                run.kick.not_started();
+                space.await_others(&run.stub)?;
+                continue;
             }
             run.kick.not_started();
         };

@@ -1,6 +1,7 @@
 //! Guest address spaces: the queue of changes, and the stub process that holds the mappings.
 
 use std::any::Any;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -9,7 +10,7 @@ use super::patch::Patches;
 use super::process::{Outcome, Stub, Wait};
 use crate::common::changes::{Batch, Carried, Changes, Command};
 use crate::common::kick::Kick;
-use crate::{AddressSpace, Error, HostOp, Result, Retired};
+use crate::{AddressSpace, ContextId, Error, HostOp, Result, Retired};
 
 /// Life of the stub of an address space.
 pub(super) enum Home {
@@ -22,8 +23,12 @@ pub(super) enum Home {
 
 pub(super) struct SpaceCore {
     pub changes: Changes,
-    /// Changes that a thread waits for, or waited for last.
+    /// Held from when changes are taken from the queue until they are carried out or posted: those
+    /// taken later must not come before them.
+    pub carrying: Mutex<()>,
+    /// Changes that a thread waits for, or waited for last, and whose thread that is (0: nobody's).
     posted: Mutex<Option<Batch>>,
+    pub poster: AtomicU64,
     pub patches: Mutex<Patches>,
     /// The process whose patched code this one has a copy of.
     parent: Mutex<Option<Arc<Stub>>>,
@@ -42,7 +47,9 @@ impl Space {
         Space {
             core: Arc::new(SpaceCore {
                 changes: Changes::default(),
+                carrying: Mutex::default(),
                 posted: Mutex::default(),
+                poster: AtomicU64::new(0),
                 patches: Mutex::default(),
                 parent: Mutex::default(),
                 home: Mutex::new(Home::Unborn),
@@ -109,6 +116,7 @@ impl SpaceCore {
 
     /// Carries out what is queued. What it retires is dropped when the mapper has really done it.
     pub fn flush(&self, stub: &Stub, wait: Wait) -> Result<()> {
+        let _carrying = self.carrying.lock();
         let user = stub.memory.layout.user();
         self.changes.flush(user, |commands, retires| {
             carry(stub, commands, retires, wait)
@@ -123,6 +131,31 @@ impl SpaceCore {
                 carry(stub, c, retires, wait)
             })),
         }
+    }
+
+    /// Takes what is queued, for context `id`; with `carrying` held.
+    pub fn take(&self, stub: &Stub, id: ContextId) -> Result<Option<Batch>> {
+        // Before the queue is empty: whoever finds it so asks for this.
+        self.poster.store(id.0, Ordering::SeqCst);
+        self.changes.take(stub.memory.layout.user())
+    }
+
+    /// Whether another context than `id` waits for changes that are perhaps not in force yet.
+    pub fn is_posted_by_another(&self, id: ContextId) -> bool {
+        let poster = self.poster.load(Ordering::SeqCst);
+        poster != 0 && poster != id.0
+    }
+
+    /// Returns when what others have taken from the queue is in force.
+    pub fn await_others(&self, stub: &Stub) -> Result<()> {
+        let _carrying = self.carrying.lock();
+        if stub.settle()? != Outcome::Done {
+            // Its thread was to hear of it; the process cannot go on in any case.
+            stub.kill();
+            return Err(Error::Gone);
+        }
+        self.poster.store(0, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Lets the thread at rest with this area go on once the changes are carried out.
