@@ -27,9 +27,112 @@ const RUNNING: u32 = 1;
 const RUN_KICKED: u32 = 2;
 const REST_KICKED: u32 = 3;
 
+/// What the state is kept in; the model of `systrap::model` keeps it in a word of its own.
+pub(crate) trait Word {
+    fn load(&self, order: Ordering) -> u32;
+    fn store(&self, value: u32, order: Ordering);
+    fn compare_exchange(
+        &self,
+        old: u32,
+        new: u32,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<u32, u32>;
+}
+
+impl Word for AtomicU32 {
+    fn load(&self, order: Ordering) -> u32 {
+        self.load(order)
+    }
+
+    fn store(&self, value: u32, order: Ordering) {
+        self.store(value, order);
+    }
+
+    fn compare_exchange(
+        &self,
+        old: u32,
+        new: u32,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<u32, u32> {
+        self.compare_exchange(old, new, success, failure)
+    }
+}
+
+/// The table above, without the signals.
+#[derive(Default)]
+pub(crate) struct States<W>(W);
+
+impl<W: Word> States<W> {
+    pub fn start(&self) -> bool {
+        // Sequentially consistent with the queue of changes, see `Changes::pending`.
+        let moved = self
+            .0
+            .compare_exchange(REST, RUNNING, Ordering::SeqCst, Ordering::Acquire);
+        if moved.is_err() {
+            self.0.store(REST, Ordering::Release);
+        }
+        moved.is_ok()
+    }
+
+    pub fn not_started(&self) {
+        let moved = self
+            .0
+            .compare_exchange(RUNNING, REST, Ordering::AcqRel, Ordering::Acquire);
+        if moved.is_err() {
+            self.0.store(REST_KICKED, Ordering::Release);
+        }
+    }
+
+    pub fn trapped(&self) {
+        self.0.store(REST, Ordering::Release);
+    }
+
+    fn arrived(&self) -> bool {
+        self.0
+            .compare_exchange(RUN_KICKED, REST, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// Whether the signal is to be sent.
+    #[must_use]
+    pub fn kick_if_running(&self) -> bool {
+        self.0
+            .compare_exchange(RUNNING, RUN_KICKED, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+    }
+
+    /// Whether the signal is to be sent again.
+    #[must_use]
+    pub fn repeat(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == RUN_KICKED
+    }
+
+    /// Whether the signal is to be sent.
+    #[must_use]
+    pub fn kick(&self) -> bool {
+        let mut state = self.0.load(Ordering::Acquire);
+        loop {
+            let next = match state {
+                REST => REST_KICKED,
+                RUNNING => RUN_KICKED,
+                _ => return false,
+            };
+            match self
+                .0
+                .compare_exchange(state, next, Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(_) => return state == RUNNING,
+                Err(found) => state = found,
+            }
+        }
+    }
+}
+
 /// Kick state of one context.
 pub(crate) struct Kick {
-    state: AtomicU32,
+    states: States<AtomicU32>,
     /// Thread group and thread to signal; None when the context is gone, because its numbers may
     /// then name somebody else.
     target: Mutex<Option<(i32, i32)>>,
@@ -38,7 +141,7 @@ pub(crate) struct Kick {
 impl Kick {
     pub fn new(tgid: i32, tid: i32) -> Self {
         Kick {
-            state: AtomicU32::new(REST),
+            states: States(AtomicU32::new(REST)),
             target: Mutex::new(Some((tgid, tid))),
         }
     }
@@ -46,36 +149,22 @@ impl Kick {
     /// About to run guest code. False: it was kicked while at rest and must not; the kick is used
     /// up.
     pub fn start(&self) -> bool {
-        // Sequentially consistent with the queue of changes, see `SpaceCore::has_pending`.
-        let moved = self
-            .state
-            .compare_exchange(REST, RUNNING, Ordering::SeqCst, Ordering::Acquire);
-        if moved.is_err() {
-            self.state.store(REST, Ordering::Release);
-        }
-        moved.is_ok()
+        self.states.start()
     }
 
     /// Takes `start` back, before guest code ran. A kick that came meanwhile stays.
     pub fn not_started(&self) {
-        let moved = self
-            .state
-            .compare_exchange(RUNNING, REST, Ordering::AcqRel, Ordering::Acquire);
-        if moved.is_err() {
-            self.state.store(REST_KICKED, Ordering::Release);
-        }
+        self.states.not_started();
     }
 
     /// It trapped for another reason, which serves as the kick too.
     pub fn trapped(&self) {
-        self.state.store(REST, Ordering::Release);
+        self.states.trapped();
     }
 
     /// The signal arrived. True if it means anything; at rest from then on.
     pub fn arrived(&self) -> bool {
-        self.state
-            .compare_exchange(RUN_KICKED, REST, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok()
+        self.states.arrived()
     }
 
     /// No signal is sent any more once this returns.
@@ -85,11 +174,7 @@ impl Kick {
 
     /// Sends the signal if guest code runs now, and otherwise does nothing.
     pub fn kick_if_running(&self) {
-        if self
-            .state
-            .compare_exchange(RUNNING, RUN_KICKED, Ordering::SeqCst, Ordering::SeqCst)
-            .is_ok()
-        {
+        if self.states.kick_if_running() {
             self.signal();
         }
     }
@@ -97,7 +182,7 @@ impl Kick {
     /// Sends the signal again if a kick came since `start`: the first one may have found the thread
     /// still waiting for its answer, for which it means nothing.
     pub fn repeat(&self) {
-        if self.state.load(Ordering::SeqCst) == RUN_KICKED {
+        if self.states.repeat() {
             self.signal();
         }
     }
@@ -115,22 +200,7 @@ impl Kick {
 
 impl Kicker for Kick {
     fn kick(&self) {
-        let mut state = self.state.load(Ordering::Acquire);
-        loop {
-            let next = match state {
-                REST => REST_KICKED,
-                RUNNING => RUN_KICKED,
-                _ => return,
-            };
-            match self
-                .state
-                .compare_exchange(state, next, Ordering::AcqRel, Ordering::Acquire)
-            {
-                Ok(_) => break,
-                Err(found) => state = found,
-            }
-        }
-        if state == RUNNING {
+        if self.states.kick() {
             self.signal();
         }
     }

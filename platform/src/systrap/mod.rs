@@ -27,6 +27,8 @@ mod cores;
 mod filter;
 mod layout;
 mod memory;
+#[cfg(test)]
+mod model;
 mod patch;
 mod process;
 mod reaper;
