@@ -448,3 +448,27 @@ fn strace_goes_to_a_file() {
     let text = fs::read_to_string(log).unwrap();
     assert!(text.contains("write(1, \"hello\\n\", 6) = 6"), "{text}");
 }
+
+/// Guest code is changed where that pays, and not if told so.
+#[test]
+fn code_can_be_left_alone() {
+    // umask(2), through libc's syscall(): is its code what it was?
+    let script = "import ctypes
+libc = ctypes.CDLL(None)
+at = ctypes.cast(libc.syscall, ctypes.c_void_p).value
+before = ctypes.string_at(at, 64)
+for _ in range(200):
+    libc.syscall(95, 18)
+print(ctypes.string_at(at, 64) == before)";
+    let run = |flags: &[&str]| {
+        let mut all = vec!["--platform=systrap"];
+        all.extend(flags);
+        all.extend(["do", "--", "python3", "-c", script]);
+        texts(&command(&all).output().unwrap())
+    };
+    assert_eq!(
+        run(&["--no-patch"]),
+        (Some(0), "True\n".into(), String::new())
+    );
+    assert_eq!(run(&[]), (Some(0), "False\n".into(), String::new()));
+}

@@ -372,6 +372,32 @@ pub static CASES: &[Case] = &[
         },
     ),
     Case::new(
+        "proc.mem_shows_code_as_it_is",
+        "proc(5): /proc/pid/mem",
+        "a call made often does not change the code that makes it, as a debugger sees it",
+        || {
+            const LEN: usize = 64;
+            let code = syscall as *const () as i64;
+            let fd = ok!(open(p(c"/proc/self/mem"), O_RDONLY));
+            let mut before = [0u8; LEN];
+            gives!(
+                LEN,
+                pread(fd, before.as_mut_ptr().cast(), LEN, code as off_t)
+            );
+            for _ in 0..200 {
+                ok!(syscall(SYS_umask, 0o22));
+            }
+            let mut after = [0u8; LEN];
+            gives!(
+                LEN,
+                pread(fd, after.as_mut_ptr().cast(), LEN, code as off_t)
+            );
+            ok!(close(fd));
+            eq("code", after, before)?;
+            Ok(())
+        },
+    ),
+    Case::new(
         "proc.mem",
         "proc_pid_mem(5)",
         "mem reads and writes our memory at its address",

@@ -527,6 +527,8 @@ impl Context for SystrapContext {
             start: code.start,
             bytes: code.bytes,
         };
+        // It may go on elsewhere now than where it came from.
+        self.published = None;
         let mut patches = self.space.patches.lock();
         let (addr, bytes) = patches.patch(&self.run.stub, site, number, window)?;
         Some(Patch { addr, bytes })

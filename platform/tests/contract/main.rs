@@ -19,6 +19,7 @@
 mod attacks;
 mod guest;
 mod mappings;
+mod patched;
 mod state;
 mod threads;
 mod traps;
@@ -83,6 +84,7 @@ fn run_all(how: &str, filter: Option<&str>) -> bool {
         state::CASES,
         threads::CASES,
         wakeups::CASES,
+        patched::CASES,
         attacks::CASES,
     ]
     .into_iter()
