@@ -434,8 +434,9 @@ impl Stub {
         }
     }
 
-    /// Kills the process and returns when it is gone.
+    /// Kills the process, which nobody needs any more, and returns when it is gone.
     pub fn kill_and_wait(&self) {
+        self.mourners.lock().clear();
         self.kill();
         let mut end = self.end.lock();
         while *end != End::Reaped {
