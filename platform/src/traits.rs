@@ -246,8 +246,9 @@ pub trait WorkerWaker: Send + Sync {
 /// One guest thread.
 ///
 /// Dropping it ends the thread, wherever it is. When the last one of an address space is dropped on
-/// its worker thread, the guest's memory is out of its reach before the drop returns, and what is
-/// queued is forgotten; dropped elsewhere, both happen when the worker waits next.
+/// its worker thread, no guest code runs in it any more when the drop returns, and what is queued is
+/// forgotten; dropped elsewhere, both happen when the worker waits next. What the address space has
+/// retired, then and later, is dropped when the host has given up its mappings.
 pub trait Context: Send {
     fn id(&self) -> ContextId;
 

@@ -373,7 +373,7 @@ pub static CASES: &[Case] = &[
     ),
     Case::new(
         "proc.mem_shows_code_as_it_is",
-        "proc(5): /proc/pid/mem",
+        "proc(5)",
         "a call made often does not change the code that makes it, as a debugger sees it",
         || {
             const LEN: usize = 64;

@@ -74,11 +74,13 @@ impl Changes {
         self.pending.load(Ordering::SeqCst)
     }
 
-    /// Forgets what is queued: the stub is gone.
-    pub fn clear(&self) {
-        let dropped = std::mem::take(&mut *self.queue.lock());
+    /// Forgets what is queued, and a batch on its way: the stub is gone, or about to be. Gives what
+    /// must outlive it.
+    pub fn clear(&self, batch: Option<Batch>) -> Vec<Retired> {
+        let queued = std::mem::take(&mut *self.queue.lock());
         self.pending.store(false, Ordering::Release);
-        drop(dropped);
+        let taken = batch.into_iter().flat_map(|batch| batch.ops);
+        taken.chain(queued).flat_map(|op| op.retired).collect()
     }
 
     /// Takes what is queued, if anything. `user`: lowest and highest (exclusive) address that may

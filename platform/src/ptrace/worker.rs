@@ -400,7 +400,7 @@ impl WorkerCore {
             if let Home::Alive(process) = std::mem::replace(&mut *home, Home::Gone) {
                 drop(home);
                 let result = self.tear_down(process, thread);
-                space.changes.clear();
+                drop(space.changes.clear(None));
                 return result;
             }
             return Ok(());

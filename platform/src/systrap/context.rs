@@ -572,12 +572,15 @@ impl Drop for SystrapContext {
             threads.contexts == 0
         };
         if last {
-            *self.space.home.lock() = Home::Gone;
-            // The guest's memory is out of its reach then. The process is not used again: a thread of
-            // the guest might still be in stub code, with registers of its choice, and go on in
-            // the next address space; and there are registers of this one in the areas.
-            stub.kill_and_wait();
-            self.space.clear();
+            *self.space.home.lock() = Home::Gone(stub.clone());
+            self.space.clear(stub);
+            // The process is not used again: a thread of the guest might still be in stub code, with
+            // registers of its choice, and go on in the next address space; and there are registers
+            // of this one in the areas. Nor is its memory, until it is gone.
+            match was_running {
+                true => stub.kill_and_wait(),
+                false => stub.dismiss(),
+            }
         }
         if was_running {
             self.platform.left(&self.run);

@@ -21,7 +21,7 @@ use super::shared::{Shared, futex_wait, futex_wake, state};
 use super::thread::{NO_CORE, Thread};
 use crate::common::changes::{Carried, Command};
 use crate::common::host_calls::count;
-use crate::{Error, Mourner, Result, host};
+use crate::{Error, Mourner, Result, Retired, host};
 
 /// How long a mapper may take for an order before its process is given up.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -70,6 +70,8 @@ pub(super) struct Stub {
     pub slice: u64,
     orders: Mutex<Orders>,
     pub threads: Mutex<Threads>,
+    /// What must not be used again before it is gone.
+    limbo: Mutex<Vec<Retired>>,
     end: Mutex<End>,
     ended: Condvar,
     dead: AtomicBool,
@@ -108,6 +110,7 @@ impl Stub {
             slice,
             orders: Mutex::default(),
             threads: Mutex::default(),
+            limbo: Mutex::default(),
             end: Mutex::new(End::NotYet),
             ended: Condvar::new(),
             dead: AtomicBool::new(false),
@@ -434,10 +437,26 @@ impl Stub {
         }
     }
 
-    /// Kills the process, which nobody needs any more, and returns when it is gone.
-    pub fn kill_and_wait(&self) {
+    /// Keeps something until the process is gone.
+    pub fn keep(&self, retired: Retired) {
+        let mut limbo = self.limbo.lock();
+        if self.is_dead() {
+            drop(limbo);
+            drop(retired);
+        } else {
+            limbo.push(retired);
+        }
+    }
+
+    /// Kills the process, which nobody needs any more.
+    pub fn dismiss(&self) {
         self.mourners.lock().clear();
         self.kill();
+    }
+
+    /// As `dismiss`; returns when it is gone.
+    pub fn kill_and_wait(&self) {
+        self.dismiss();
         let mut end = self.end.lock();
         while *end != End::Reaped {
             self.ended.wait(&mut end);
@@ -447,6 +466,8 @@ impl Stub {
     /// The process was reaped.
     pub fn reaped(&self) {
         self.dead.store(true, Ordering::Release);
+        let limbo = std::mem::take(&mut *self.limbo.lock());
+        drop(limbo);
         *self.end.lock() = End::Reaped;
         self.ended.notify_all();
         futex_wake(self.area(0).u32(answers::DONE));

@@ -17,8 +17,8 @@ pub(super) enum Home {
     /// No context was made yet.
     Unborn,
     Alive(Arc<Stub>),
-    /// The last context was dropped, or the stub died.
-    Gone,
+    /// The last context was dropped; the stub that held its memory may take a moment to be gone.
+    Gone(Arc<Stub>),
 }
 
 pub(super) struct SpaceCore {
@@ -76,6 +76,12 @@ impl Space {
 
 impl AddressSpace for Space {
     fn queue(&self, op: HostOp, retired: Option<Retired>) {
+        if let Home::Gone(stub) = &*self.core.home.lock() {
+            if let Some(retired) = retired {
+                stub.keep(retired);
+            }
+            return;
+        }
         self.core.changes.push(op, retired);
     }
 
@@ -186,11 +192,12 @@ impl SpaceCore {
         }
     }
 
-    /// The process is gone, or empty.
-    pub fn clear(&self) {
-        self.changes.clear();
+    /// The stub is about to be gone: so is what waits for it.
+    pub fn clear(&self, stub: &Stub) {
         let posted = self.posted.lock().take();
-        drop(posted);
+        for retired in self.changes.clear(posted) {
+            stub.keep(retired);
+        }
     }
 
     /// Drops what a posted change has retired, if that has been carried out.
