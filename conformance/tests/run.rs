@@ -92,7 +92,7 @@ fn a_failure_fails_the_run_and_says_why() {
 
 #[test]
 fn an_expected_failure_does_not_fail_the_run() {
-    let setup = Setup::new("symlink.mode  p*  links have odd modes here\n");
+    let setup = Setup::new("symlink.mode  s*  links have odd modes here\n");
     let runtime = setup.script(LYING);
     let output = setup.run(&runtime, &[]);
     assert!(output.status.success(), "{}", text(&output));
