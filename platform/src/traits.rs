@@ -271,6 +271,9 @@ pub trait Context: Send {
     /// Replaces the FP/vector state. Hostile content (reserved bits) is sanitised. Only at rest.
     fn set_fp_state(&mut self, state: &FpState) -> Result<()>;
 
+    /// Only at rest: it will be for a while, so nobody need be quick.
+    fn rest(&mut self) {}
+
     /// The worker that is closest to where guest code of this context runs, if one is.
     fn near_worker(&self) -> Option<WorkerId> {
         None

@@ -506,6 +506,19 @@ impl Context for SystrapContext {
         Ok(())
     }
 
+    fn rest(&mut self) {
+        // Alone, it keeps its core awake for a while; with others there it would be in their way.
+        let core = self.run.thread.core.load(Ordering::Relaxed);
+        if self.platform.cores.running(core) > 0 {
+            let _ = self.run.area.u32(area::STATE).compare_exchange(
+                state::TRAPPED,
+                state::PARKED,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            );
+        }
+    }
+
     fn near_worker(&self) -> Option<WorkerId> {
         Some(WorkerId(self.platform.cores.near(&self.run.thread)))
     }

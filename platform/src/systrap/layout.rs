@@ -52,12 +52,15 @@ pub(super) const SLICES: u64 = 1 << 15;
 
 /// The order page (at COMMANDS): orders, read by the mapper.
 pub(super) mod orders {
-    /// Sequence number, the futex the mapper sleeps on.
+    /// Sequence number of the last order.
     pub const SEQ: u64 = 0;
     /// How many calls.
     pub const COUNT: u64 = 4;
     /// Whether the Sentry sleeps until they are done.
     pub const WAITER: u64 = 8;
+    /// Two futexes, with the sequence number too. After an order of even number the mapper sleeps on
+    /// the first, after one of odd number on the second: where it sleeps says what it has done.
+    pub const SLEEP: u64 = 40;
     /// Sequence number of the last order whose failure the Sentry has seen.
     pub const ACKNOWLEDGED: u64 = 56;
     /// stack_t for a new thread.

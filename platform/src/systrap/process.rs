@@ -3,7 +3,7 @@
 //! The *mapper* is the first thread of each. What it is told it reads from pages that guests cannot
 //! write, what it answers lies where guests can: a guest may make its own change of mappings seem
 //! done or failed. What a mapper has really done is known from the host kernel: it sleeps then on
-//! one of two futexes that no guest thread may sleep on ([`Stub::settle`]).
+//! a futex that says so, on which no guest thread may sleep ([`Stub::settle`]).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -175,8 +175,8 @@ impl Stub {
     fn order(&self, state: &mut Orders, commands: &[Command], wait: Wait) -> Result<(usize, u64)> {
         let next = self.write_order(state, commands, 0)?;
         let (page, answers) = (self.slice().at(FILE_COMMANDS), self.area(0));
-        page.u32(orders::SEQ).store(next, Ordering::SeqCst);
-        futex_wake(page.u32(orders::SEQ));
+        publish(&page, next);
+        futex_wake(sleep_word(&page, next.wrapping_sub(1)));
         let known = self.await_done(state, answers.u32(answers::DONE), next, wait)?;
         let (left, result) = self.outcome(commands.len());
         if known == Some(Outcome::Done) || (known.is_none() && left == 0) {
@@ -238,10 +238,10 @@ impl Stub {
         // First the state, or the mapper could be done before it; the thread waits for the number.
         let before = area.u32(area::STATE).swap(state::MAP, Ordering::SeqCst);
         let page = self.slice().at(FILE_COMMANDS);
-        page.u32(orders::SEQ).store(next, Ordering::SeqCst);
+        publish(&page, next);
         orders.unrung = before != state::PARKED;
         if !orders.unrung {
-            futex_wake(page.u32(orders::SEQ));
+            futex_wake(sleep_word(&page, next.wrapping_sub(1)));
         }
         Ok(())
     }
@@ -335,18 +335,19 @@ impl Stub {
     /// ended; it is moved to where it is woken.
     fn sleeping(&self, state: &mut Orders) -> Option<Outcome> {
         let page = self.slice().at(FILE_COMMANDS);
-        let awake = page.u32(orders::SEQ).as_ptr();
-        if std::mem::take(&mut state.unrung) {
-            // It may sleep since before the order; now it looks, whatever the guest does.
-            futex_wake(page.u32(orders::SEQ));
-        }
+        let done = sleep_word(&page, state.seq).as_ptr();
         let requeue = |from: *mut u32| {
             count();
             // SAFETY: the words are valid; nothing is written.
-            unsafe { libc::syscall(libc::SYS_futex, from, libc::FUTEX_REQUEUE, 0, 1, awake) > 0 }
+            unsafe { libc::syscall(libc::SYS_futex, from, libc::FUTEX_REQUEUE, 0, 1, done) > 0 }
         };
-        if requeue(awake) {
+        if requeue(done) {
             return Some(Outcome::Done);
+        }
+        if std::mem::take(&mut state.unrung) {
+            // It may sleep since before the order; now it looks, whatever the guest does.
+            futex_wake(sleep_word(&page, state.seq.wrapping_sub(1)));
+            return None;
         }
         // It sleeps on the call that failed. The guest says which that is, or lies.
         let count = page.u32(orders::COUNT).load(Ordering::Relaxed);
@@ -356,7 +357,7 @@ impl Stub {
             page.u32(at).as_ptr()
         };
         let told = count - self.outcome(count).0;
-        let done = match requeue(call(told)) {
+        let which = match requeue(call(told)) {
             true => told,
             false if state.asked < LIES => {
                 state.asked += 1;
@@ -364,12 +365,12 @@ impl Stub {
             }
             false => (0..count).find(|n| requeue(call(*n)))?,
         };
-        let failed = call(done);
+        let failed = call(which);
         let seq = page.u32(orders::SEQ).load(Ordering::Relaxed);
         page.u32(orders::ACKNOWLEDGED).store(seq, Ordering::SeqCst);
         // Once more: it may have been woken, and gone back, before it was acknowledged.
         requeue(failed);
-        Some(Outcome::Failed(done))
+        Some(Outcome::Failed(which))
     }
 
     /// A thread for a new context: an idle one that has stopped, or a new one.
@@ -483,6 +484,20 @@ impl Drop for Stub {
     fn drop(&mut self) {
         self.memory.free_slice(self.slice);
     }
+}
+
+/// Makes what is written in the order page an order.
+fn publish(page: &Shared, seq: u32) {
+    // First the words to sleep on: a mapper that has not seen it must not fall asleep.
+    for n in 0..2 {
+        page.u32(orders::SLEEP + 4 * n).store(seq, Ordering::SeqCst);
+    }
+    page.u32(orders::SEQ).store(seq, Ordering::SeqCst);
+}
+
+/// Where the mapper sleeps that has carried out the order of this number.
+fn sleep_word(page: &Shared, seq: u32) -> &std::sync::atomic::AtomicU32 {
+    page.u32(orders::SLEEP + 4 * u64::from(seq & 1))
 }
 
 fn failure(result: u64) -> io::Error {

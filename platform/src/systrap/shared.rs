@@ -4,7 +4,7 @@
 //! |----------|---------------------------------|------------------------------------------------|
 //! | GUEST    | stub, on its way out            | guest code runs                                |
 //! | TRAPPED  | stub, registers published       | stopped; the stub looks for the answer         |
-//! | PARKED   | stub, from TRAPPED              | stopped; the stub sleeps, or is about to       |
+//! | PARKED   | either, from TRAPPED            | stopped; the stub sleeps, or is about to       |
 //! | RESUME   | Sentry, registers and rax set   | to go on                                       |
 //! | MAP      | Sentry, as RESUME               | to go on once the mapper has carried out an order, |
 //! |          |                                 | who sets RESUME then, or PARKED if refused     |

@@ -69,6 +69,7 @@ impl Task {
         let result = poll_fn(|cx| {
             if let Some(register) = register.take() {
                 self.account_wait_start();
+                self.with_context(|c| c.get().rest());
                 self.set_waker(Some(cx.waker()));
                 registrations = register(Arc::new(cx.waker().clone()));
                 if let Some(deadline) = deadline {
