@@ -103,7 +103,7 @@ fn arena(platform: Arc<dyn Platform>, case: &'static str) -> Option<Arena> {
     if platform.name() != "systrap" {
         return None;
     }
-    let _watchdog = Watchdog::new(case, Duration::from_secs(12));
+    let _watchdog = Watchdog::new(case, Duration::from_secs(180));
     let base = platform.user_range().1;
     let mut machine = Machine::new(platform);
     let space = machine.space(call_for_ever());
