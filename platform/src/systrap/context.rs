@@ -496,9 +496,6 @@ impl Context for SystrapContext {
         self.at_rest()?;
         let area = &self.run.area;
         let bytes = self.platform.memory.xstate.sanitise(new.as_bytes());
-        if bytes.len() as u64 > area::FP_LEN {
-            return Ok(());
-        }
         area.write(area::FP, &bytes);
         let layout = &self.platform.memory.layout;
         let place = layout.area(self.run.thread.index) + area::FP;

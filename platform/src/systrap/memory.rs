@@ -47,6 +47,12 @@ impl StubMemory {
             vdso: host::vdso_range(),
         };
         let xstate = XState::of_processor();
+        if xstate.size as u64 > area::FP_LEN {
+            return Err(Error::Refused {
+                op: format!("systrap: {} bytes of FP state", xstate.size),
+                source: io::Error::from_raw_os_error(libc::ENOTSUP),
+            });
+        }
         let mut page = code::bytes().to_vec();
         if page.len() as u64 > DATA {
             return Err(host_error("stub code")(io::Error::from_raw_os_error(

@@ -301,7 +301,7 @@ impl Shared {
     }
 }
 
-/// Process id and death of the template end everything.
+/// What the reaper tells. The death of the template ends everything.
 impl Shared {
     fn reaped(&self, pid: i32) {
         if pid == self.template.stub().pid {
