@@ -573,12 +573,10 @@ impl Drop for SystrapContext {
         let last = {
             let mut threads = stub.threads.lock();
             threads.contexts = threads.contexts.saturating_sub(1);
-            if threads.contexts > 0 {
-                if was_running {
-                    super::kick(stub.pid, self.run.thread.tid);
-                }
-                threads.idle.push(self.run.thread.clone());
+            if threads.contexts > 0 && was_running {
+                super::kick(stub.pid, self.run.thread.tid);
             }
+            threads.idle.push(self.run.thread.clone());
             threads.contexts == 0
         };
         if last {
@@ -589,7 +587,7 @@ impl Drop for SystrapContext {
             // of this one in the areas. Nor is its memory, until it is gone.
             match was_running {
                 true => stub.kill_and_wait(),
-                false => stub.dismiss(),
+                false => self.platform.keeper.bury(stub),
             }
         }
         if was_running {

@@ -55,6 +55,8 @@ pub(super) struct Cores {
     /// Nobody looks before this, ns since `begin`.
     quiet_until: AtomicU64,
     back_off: AtomicU64,
+    /// Things done so far that take a core for a while without being anybody else's work.
+    chores: AtomicU64,
 }
 
 impl Cores {
@@ -67,6 +69,7 @@ impl Cores {
             begin: Instant::now(),
             quiet_until: AtomicU64::new(0),
             back_off: AtomicU64::new(BACK_OFF.as_nanos() as u64),
+            chores: AtomicU64::new(0),
         }
     }
 
@@ -110,6 +113,25 @@ impl Cores {
         stub.place_mapper(core, cores);
     }
 
+    /// Lets a process end where its threads are not in the way of the one that comes after it.
+    pub fn release(&self, stub: &Stub) {
+        if self.all.len() < 2 {
+            return;
+        }
+        let threads = stub.threads.lock();
+        let last = threads.idle.last().map(|thread| &thread.core);
+        let core = last.map_or(NO_CORE, |core| core.load(Ordering::Relaxed));
+        let others = self.all.iter().enumerate().filter(|&(n, _)| n != core);
+        let others: Vec<usize> = others.map(|(_, &core)| core).collect();
+        stub.place_mapper(NO_CORE, &others);
+        for thread in &threads.idle {
+            if thread.core.swap(NO_CORE, Ordering::Relaxed) != NO_CORE {
+                count();
+                let _ = host::set_affinity(thread.tid, &others);
+            }
+        }
+    }
+
     /// A guest thread is about to run. Gives how often it may yield until its next answer.
     pub fn resumed(&self, run: &Run, worker: usize) -> u32 {
         if let Some(running) = self.running_on(&run.thread) {
@@ -148,6 +170,15 @@ impl Cores {
     fn is_quiet(&self) -> bool {
         let until = self.quiet_until.load(Ordering::Relaxed);
         until != 0 && (self.begin.elapsed().as_nanos() as u64) < until
+    }
+
+    /// Processes are being made or ended: whoever is preempted now need not take that for a sign.
+    pub fn chore(&self) {
+        self.chores.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn chores(&self) -> u64 {
+        self.chores.load(Ordering::Relaxed)
     }
 
     /// A worker was preempted while it looked.

@@ -6,6 +6,7 @@
 //!  worker ── area of a thread ◀────────────▶ guest thread: traps by SIGSYS, SIGSEGV, ...
 //!    │  ◀──── bell (eventfd) ──────────────     or through a patched call site
 //!    └──── orders ────────────────────────▶ mapper: mmap, munmap, clone; runs no guest code
+//!  keeper: makes processes ahead, ends those not needed any more
 //!  reaper ◀─ wait4
 //! ```
 //!
@@ -15,7 +16,7 @@
 //!
 //! - [`layout`]: what lies where; [`shared`]: the words of the hand-over; [`code`]: the stub's code;
 //! - [`filter`]: what stubs may ask the host for; [`memory`]: their memory and constants;
-//! - [`process`], [`thread`], [`reaper`]: their lives; [`space`], [`context`]: what the Sentry holds;
+//! - [`process`], [`thread`], [`keeper`], [`reaper`]: their lives; [`space`], [`context`]: what the Sentry holds;
 //! - [`worker`]: waiting; [`cores`]: who runs where, and when to spin; [`sites`], [`patch`]: call sites that become jumps;
 //! - [`rules`]: the host calls a Sentry needs for this platform.
 //!
@@ -25,6 +26,7 @@ mod code;
 mod context;
 mod cores;
 mod filter;
+mod keeper;
 mod layout;
 mod memory;
 #[cfg(test)]
@@ -58,6 +60,7 @@ use crate::{
 };
 use context::Run;
 use cores::Cores;
+use keeper::Keeper;
 use memory::StubMemory;
 use process::{Stub, Template};
 use space::Space;
@@ -87,6 +90,7 @@ struct Shared {
     workers: Vec<Line>,
     cores: Cores,
     stubs: Mutex<Stubs>,
+    keeper: Arc<Keeper>,
     next: AtomicU64,
     patching: Patching,
     /// The template died: nothing works any more.
@@ -106,6 +110,7 @@ struct Stubs {
 pub struct SystrapPlatform {
     shared: Arc<Shared>,
     reaper: Option<JoinHandle<()>>,
+    keeper: Option<keeper::Running>,
 }
 
 impl SystrapPlatform {
@@ -138,6 +143,7 @@ impl SystrapPlatform {
             workers,
             cores: Cores::new(count),
             stubs: Mutex::default(),
+            keeper: Arc::default(),
             next: AtomicU64::new(1),
             // Trampolines are made of its instructions.
             patching: match host::has_bmi2() {
@@ -147,9 +153,11 @@ impl SystrapPlatform {
             lost: AtomicBool::new(false),
         });
         let reaper = reaper::start(&shared).map_err(host_error("thread"))?;
+        let keeper = keeper::start(&shared).map_err(host_error("thread"))?;
         Ok(SystrapPlatform {
             shared,
             reaper: Some(reaper),
+            keeper: Some(keeper),
         })
     }
 }
@@ -157,6 +165,7 @@ impl SystrapPlatform {
 impl Drop for SystrapPlatform {
     /// Kills and reaps all stubs. Contexts that still exist are gone.
     fn drop(&mut self) {
+        self.keeper = None;
         let pid = self.shared.template.stub().pid;
         // SAFETY: no memory is passed. The group has the template in it until the reaper ends.
         unsafe { libc::kill(-pid, libc::SIGKILL) };
@@ -236,7 +245,14 @@ impl Shared {
         }
     }
 
-    /// An empty stub process.
+    /// An empty stub process with a thread: one made ahead, or a new one.
+    fn take_stub(&self) -> Result<Arc<Stub>> {
+        match self.keeper.take() {
+            Some(stub) => Ok(stub),
+            None => self.new_stub(),
+        }
+    }
+
     fn new_stub(&self) -> Result<Arc<Stub>> {
         let stub = self.template.clone_stub()?;
         let mut stubs = self.stubs.lock();
@@ -247,6 +263,14 @@ impl Shared {
             return Err(Error::Gone);
         }
         stubs.alive.insert(stub.pid, stub.clone());
+        drop(stubs);
+        match stub.thread() {
+            Ok(thread) => stub.threads.lock().idle.push(thread),
+            Err(error) => {
+                stub.dismiss();
+                return Err(error);
+            }
+        }
         Ok(stub)
     }
 

@@ -257,17 +257,19 @@ pub(super) struct SystrapWorker {
 struct Watch {
     begin: Instant,
     last: Instant,
+    chores: u64,
 }
 
 impl Watch {
     /// Looks between two glances at the clock.
     const LOOKS: u32 = 16;
 
-    fn new() -> Watch {
+    fn new(cores: &Cores) -> Watch {
         let now = Instant::now();
         Watch {
             begin: now,
             last: now,
+            chores: cores.chores(),
         }
     }
 
@@ -275,8 +277,12 @@ impl Watch {
     fn go_on(&mut self, cores: &Cores, worker: usize) -> bool {
         let now = Instant::now();
         if now.duration_since(self.last) > PREEMPTED {
-            cores.preempted();
-            return false;
+            let chores = cores.chores();
+            if std::mem::replace(&mut self.chores, chores) == chores {
+                cores.preempted();
+                return false;
+            }
+            self.begin = now;
         }
         self.last = now;
         now.duration_since(self.begin) < PATIENCE && cores.may_spin(worker)
@@ -337,7 +343,7 @@ impl SystrapWorker {
 
     /// Looks for traps of guest threads on other cores, for a while.
     fn spin(&mut self) -> Result<Option<Event>> {
-        let mut watch = Watch::new();
+        let mut watch = Watch::new(&self.platform.cores);
         while watch.go_on(&self.platform.cores, self.index) {
             for _ in 0..Watch::LOOKS {
                 if let Some(event) = self.look()? {
@@ -415,7 +421,7 @@ impl Worker for SystrapWorker {
         let stub = {
             let mut home = space.home.lock();
             if matches!(*home, Home::Unborn) {
-                let stub = self.platform.new_stub()?;
+                let stub = self.platform.take_stub()?;
                 space.move_in(&stub);
                 *home = Home::Alive(stub);
             }
@@ -480,7 +486,7 @@ impl Worker for SystrapWorker {
         if run.id != context || cores.is_near(&run.thread, self.index) {
             return false;
         }
-        let mut watch = Watch::new();
+        let mut watch = Watch::new(cores);
         loop {
             for _ in 0..Watch::LOOKS {
                 if run.has_stopped() {
