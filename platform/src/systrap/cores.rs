@@ -44,6 +44,8 @@ pub(super) const LOOKS: u32 = 150;
 /// answer may take long, but something else often happens on the core soon: a mapper is told
 /// something, another thread of the sandbox is answered.
 const YIELDS: u32 = 400;
+/// How often a guest thread yields to its mapper before it sleeps until that is done.
+pub(super) const MAP_YIELDS: u32 = 32;
 
 /// The cores of the sandbox. Core `n` below is the `n`th of those.
 pub(super) struct Cores {

@@ -8,6 +8,7 @@
 //! | RESUME   | Sentry, registers and rax set   | to go on                                       |
 //! | MAP      | Sentry, as RESUME               | to go on once the mapper has carried out an order, |
 //! |          |                                 | who sets RESUME then, or PARKED if refused     |
+//! | LOOKS_ON | stub, from MAP                  | as MAP; the stub looks instead of sleeping         |
 //! | SAVE_FP  | Sentry, from TRAPPED or PARKED  | to write its FP state down; back to TRAPPED    |
 //!
 //! Whoever replaces PARKED wakes the futex. A stub rings its worker's bell after TRAPPED if that
@@ -29,6 +30,7 @@ pub(super) mod state {
     pub const RESUME: u32 = 3;
     pub const SAVE_FP: u32 = 4;
     pub const MAP: u32 = 5;
+    pub const LOOKS_ON: u32 = 6;
 }
 
 /// Why a thread trapped.
