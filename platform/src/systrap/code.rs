@@ -79,7 +79,7 @@ global_asm!(
     // ---- mapper: r15 orders, r14 answers, r13d last sequence number, rbp its last call ----------
     ".Lrs_mapper:",
     "lea r15, [rip + runsc_stub_begin + {COMMANDS}]",
-    "lea r14, [rip + runsc_stub_begin + {AREAS}]",
+    "lea r14, [rip + runsc_stub_begin + {REPLIES}]",
     "xor r13d, r13d",
     "xor r12d, r12d",
     ".Lrs_mapper_next:",
@@ -862,7 +862,7 @@ global_asm!(
     "runsc_stub_end:",
     ".popsection",
     COMMANDS = const COMMANDS,
-    AREAS = const AREAS,
+    REPLIES = const ANSWERS,
     AREA_LEN = const AREA_LEN,
     CODE_LEN = const DATA,
     DATA = const DATA,

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use super::cores::Cores;
 use super::layout::area;
 use super::patch::Place;
 use super::process::{Stub, Wait};
@@ -507,12 +508,7 @@ impl Context for SystrapContext {
         // Alone, it keeps its core awake for a while; with others there it would be in their way.
         let core = self.run.thread.core.load(Ordering::Relaxed);
         if self.platform.cores.running(core) > 0 {
-            let _ = self.run.area.u32(area::STATE).compare_exchange(
-                state::TRAPPED,
-                state::PARKED,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            );
+            Cores::park(&self.run.thread);
         }
     }
 
@@ -568,6 +564,7 @@ impl Drop for SystrapContext {
             .unregister(&low, area, self.registered);
         // In this order: whoever moves it between workers meanwhile sees that it does not run.
         let was_running = self.run.claim();
+        self.platform.cores.leaves(&self.run.thread);
         self.platform.forget(&self.run);
         let stub = &self.run.stub;
         let last = {

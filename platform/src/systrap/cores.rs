@@ -15,11 +15,15 @@
 //! [`TOGETHER`] are parted if a core is free.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use super::context::Run;
+use super::layout::area;
 use super::process::Stub;
+use super::shared::state;
 use super::thread::{NO_CORE, Thread};
 use crate::common::host_calls::count;
 use crate::host;
@@ -47,11 +51,19 @@ const YIELDS: u32 = 400;
 /// How often a guest thread yields to its mapper before it sleeps until that is done.
 pub(super) const MAP_YIELDS: u32 = 32;
 
+#[derive(Default)]
+struct Leaving {
+    any: AtomicBool,
+    thread: Mutex<Option<Arc<Thread>>>,
+}
+
 /// The cores of the sandbox. Core `n` below is the `n`th of those.
 pub(super) struct Cores {
     all: Vec<usize>,
     /// Guest threads that run, by core.
     running: Vec<AtomicUsize>,
+    /// Guest threads that nobody will resume and that look for an answer, by core.
+    leaving: Vec<Leaving>,
     workers: usize,
     begin: Instant,
     /// Nobody looks before this, ns since `begin`.
@@ -66,6 +78,7 @@ impl Cores {
         let all = host::affinity().unwrap_or_default();
         Cores {
             running: all.iter().map(|_| AtomicUsize::new(0)).collect(),
+            leaving: all.iter().map(|_| Leaving::default()).collect(),
             all,
             workers,
             begin: Instant::now(),
@@ -139,11 +152,47 @@ impl Cores {
         if let Some(running) = self.running_on(&run.thread) {
             running.fetch_add(1, Ordering::Relaxed);
         }
+        self.left(&run.thread);
         if self.is_near(&run.thread, worker) {
             0
         } else {
             YIELDS
         }
+    }
+
+    /// Nobody will resume this thread. It keeps its core awake until another one runs there.
+    pub fn leaves(&self, thread: &Arc<Thread>) {
+        if let Some(leaving) = self.leaving.get(thread.core.load(Ordering::Relaxed)) {
+            let before = leaving.thread.lock().replace(thread.clone());
+            leaving.any.store(true, Ordering::SeqCst);
+            if let Some(before) = before {
+                Self::park(&before);
+            }
+        }
+    }
+
+    /// Another thread runs on this one's core.
+    fn left(&self, thread: &Thread) {
+        let core = thread.core.load(Ordering::Relaxed);
+        let Some(leaving) = self.leaving.get(core) else {
+            return;
+        };
+        if leaving.any.load(Ordering::Relaxed) && leaving.any.swap(false, Ordering::SeqCst) {
+            let before = leaving.thread.lock().take();
+            if let Some(before) = before.filter(|before| !std::ptr::eq(&**before, thread)) {
+                Self::park(&before);
+            }
+        }
+    }
+
+    /// Makes a thread that has stopped sleep until it is told something.
+    pub fn park(thread: &Thread) {
+        let _ = thread.area.u32(area::STATE).compare_exchange(
+            state::TRAPPED,
+            state::PARKED,
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        );
     }
 
     pub fn stopped(&self, run: &Run) {

@@ -7,7 +7,8 @@
 //! base + GLOBAL    what workers are doing                r--  the same in all
 //! base + COMMANDS  orders for the process's mapper       r--  a process's own
 //! base + SITES     what patched call sites jump to       r-x  a process's own
-//! base + AREAS     one area a thread                     rw-  a process's own
+//! base + ANSWERS   what the mapper says                  rw-  a process's own
+//! base + AREAS     one area a thread, from number 1 on   rw-  a process's own, those of its threads
 //! ```
 //!
 //! All but the code lies in one sparse file, a *slice* of it a process; the Sentry has all of the
@@ -37,8 +38,11 @@ pub(super) const SITES: u64 = 0x2_0000;
 pub(super) const SITES_LEN: u64 = 0x4_0000;
 pub(super) const AREAS: u64 = 0x8_0000;
 pub(super) const AREA_LEN: u64 = 0x8000;
-/// Areas of a process: the first is the process's, the others its threads'.
+/// Areas of a process: of the first only the last page is used, see [`answers`]; the others are its
+/// threads'.
 pub(super) const AREA_COUNT: u64 = 4096;
+pub(super) const ANSWERS: u64 = AREAS + AREA_LEN - ANSWERS_LEN;
+pub(super) const ANSWERS_LEN: u64 = 0x1000;
 pub(super) const TOTAL: u64 = AREAS + AREA_COUNT * AREA_LEN;
 
 /// Offsets in a slice of the file. The areas keep their offset from the base.
@@ -46,6 +50,7 @@ pub(super) const FILE_COMMANDS: u64 = 0;
 pub(super) const FILE_LOW: u64 = 0x1_0000;
 pub(super) const FILE_SITES: u64 = 0x2_0000;
 pub(super) const FILE_AREAS: u64 = AREAS;
+pub(super) const FILE_ANSWERS: u64 = ANSWERS;
 pub(super) const SLICE: u64 = 0x820_0000;
 /// Slices there are; the first holds the global page, the second is the template's.
 pub(super) const SLICES: u64 = 1 << 15;
@@ -76,7 +81,7 @@ pub(super) mod orders {
     pub const MAX: u64 = (SCRATCH - CALLS) / CALL_LEN;
 }
 
-/// The first area: what the mapper says.
+/// The page before the areas of threads: what the mapper says.
 pub(super) mod answers {
     /// Last sequence number carried out; a futex.
     pub const DONE: u64 = 0;

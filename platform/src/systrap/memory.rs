@@ -24,6 +24,20 @@ pub(super) struct StubMemory {
     slices: Mutex<Slices>,
 }
 
+/// Slices kept with their memory.
+const SPARE: usize = 4;
+
+/// What a process may have left in its slice.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Used {
+    /// Bytes of the order pages, from the first.
+    pub orders: u64,
+    /// Areas of threads.
+    pub areas: u64,
+    /// There may be something in the low pages and the trampolines.
+    pub patched: bool,
+}
+
 struct Slices {
     used: u64,
     free: Vec<u64>,
@@ -86,7 +100,7 @@ impl StubMemory {
         self.all.at(slice * SLICE)
     }
 
-    /// Takes a slice nobody uses. It may hold what its last owner left.
+    /// Takes a slice nobody uses. It reads as zeros.
     pub fn take_slice(&self) -> Result<u64> {
         let mut slices = self.slices.lock();
         if let Some(slice) = slices.free.pop() {
@@ -102,24 +116,33 @@ impl StubMemory {
         Ok(slices.used - 1)
     }
 
-    /// Gives a slice back once no process has it mapped any more, and its memory to the host.
-    pub fn free_slice(&self, slice: u64) {
-        if self.file.punch_hole(slice * SLICE, SLICE).is_ok() {
-            self.slices.lock().free.push(slice);
+    /// Gives a slice back once no process has it mapped any more. The memory of most goes to the
+    /// host; some of those that hold little stay as they are, cleared: the next process has no page
+    /// to wait for.
+    pub fn free_slice(&self, slice: u64, used: Used) {
+        let small = used.areas <= 1 && !used.patched;
+        if small && self.slices.lock().free.len() < SPARE {
+            let memory = self.slice(slice);
+            memory.clear(FILE_COMMANDS, used.orders);
+            memory.clear(FILE_ANSWERS, ANSWERS_LEN + AREA_LEN);
+        } else if self.file.punch_hole(slice * SLICE, SLICE).is_err() {
+            // Not to be used again.
+            return;
         }
+        self.slices.lock().free.push(slice);
     }
 
-    /// What a new process maps of its slice: address, length, protection, offset in the slice.
+    /// What a new process maps of its slice: address, length, protection, offset in the slice. The
+    /// areas of all threads but the first are mapped with them.
     pub fn maps(layout: &Layout) -> [(u64, u64, i32, u64); data::MAP_COUNT as usize] {
         let base = layout.base;
-        let areas = AREA_COUNT * AREA_LEN;
         let (r, rw) = (libc::PROT_READ, libc::PROT_READ | libc::PROT_WRITE);
         let rx = libc::PROT_READ | libc::PROT_EXEC;
         [
             (base + COMMANDS, COMMANDS_LEN, r, FILE_COMMANDS),
             (LOW, LOW_LEN, r, FILE_LOW),
             (base + SITES, SITES_LEN, rx, FILE_SITES),
-            (base + AREAS, areas, rw, FILE_AREAS),
+            (base + ANSWERS, ANSWERS_LEN + AREA_LEN, rw, FILE_ANSWERS),
         ]
     }
 }

@@ -158,6 +158,7 @@ impl Patches {
             return None;
         }
         let (code, returned) = prologue(layout, trampoline, &plan);
+        stub.patched.store(true, Ordering::Relaxed);
         let pages = stub.site_pages().at(self.used() * TRAMPOLINE);
         pages.write(0, &code);
         pages.write(TAIL, &plan.tail);
@@ -185,6 +186,7 @@ impl Patches {
 
     /// Writes the pages of a process that has just got this address space, as a copy.
     pub fn copy_pages(&self, from: &Stub, to: &Stub) {
+        to.patched.store(true, Ordering::Relaxed);
         for (from, to, len) in [
             (from.low(), to.low(), self.used() * 8),
             (from.site_pages(), to.site_pages(), self.used() * TRAMPOLINE),

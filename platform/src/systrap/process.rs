@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use super::code;
 use super::filter::{CLONE_STUB, CLONE_THREAD_FLAGS};
 use super::layout::*;
-use super::memory::StubMemory;
+use super::memory::{StubMemory, Used};
 use super::shared::{Shared, futex_wait, futex_wake, state};
 use super::thread::{NO_CORE, Thread};
 use crate::common::changes::{Carried, Command};
@@ -61,6 +61,8 @@ struct Orders {
     unrung: bool,
     /// How often the host was asked in vain how it ended.
     asked: u32,
+    /// Calls of the longest.
+    longest: usize,
 }
 
 /// A stub process.
@@ -75,6 +77,8 @@ pub(super) struct Stub {
     end: Mutex<End>,
     ended: Condvar,
     dead: AtomicBool,
+    /// There are patched sites, or were.
+    pub patched: AtomicBool,
     /// The core its mapper is bound to.
     mapper_core: AtomicUsize,
     /// Who to tell that it died.
@@ -114,6 +118,7 @@ impl Stub {
             end: Mutex::new(End::NotYet),
             ended: Condvar::new(),
             dead: AtomicBool::new(false),
+            patched: AtomicBool::new(false),
             mapper_core: AtomicUsize::new(NO_CORE),
             mourners: Mutex::default(),
         })
@@ -129,6 +134,10 @@ impl Stub {
 
     fn slice(&self) -> Shared {
         self.memory.slice(self.slice)
+    }
+
+    fn answers(&self) -> Shared {
+        self.slice().at(FILE_ANSWERS)
     }
 
     pub fn area(&self, index: u64) -> Shared {
@@ -164,8 +173,13 @@ impl Stub {
 
     /// One call and its result.
     fn call(&self, number: i64, args: [u64; 6]) -> Result<io::Result<u64>> {
+        self.calls(&[Command { number, args }])
+    }
+
+    /// Some calls and the result of the last, or of the first that failed.
+    fn calls(&self, commands: &[Command]) -> Result<io::Result<u64>> {
         let mut orders = self.orders.lock();
-        let (left, result) = self.order(&mut orders, &[Command { number, args }], Wait::Sleep)?;
+        let (left, result) = self.order(&mut orders, commands, Wait::Sleep)?;
         Ok(match left {
             0 => Ok(result),
             _ => Err(failure(result)),
@@ -174,7 +188,7 @@ impl Stub {
 
     fn order(&self, state: &mut Orders, commands: &[Command], wait: Wait) -> Result<(usize, u64)> {
         let next = self.write_order(state, commands, 0)?;
-        let (page, answers) = (self.slice().at(FILE_COMMANDS), self.area(0));
+        let (page, answers) = (self.slice().at(FILE_COMMANDS), self.answers());
         publish(&page, next);
         futex_wake(sleep_word(&page, next.wrapping_sub(1)));
         let known = self.await_done(state, answers.u32(answers::DONE), next, wait)?;
@@ -210,6 +224,7 @@ impl Stub {
                 word.store(*arg, Ordering::Relaxed);
             }
         }
+        state.longest = state.longest.max(commands.len());
         state.seq = state.seq.wrapping_add(1);
         state.asked = 0;
         page.u32(orders::COUNT)
@@ -221,7 +236,7 @@ impl Stub {
 
     /// Calls of the last order of `len` that were not carried out, and the last result.
     fn outcome(&self, len: usize) -> (usize, u64) {
-        let answers = self.area(0);
+        let answers = self.answers();
         let left = answers.u32(answers::LEFT).load(Ordering::Relaxed) as usize;
         let result = answers.u64(answers::RESULT).load(Ordering::Relaxed);
         (left.min(len), result)
@@ -396,8 +411,15 @@ impl Stub {
         let stack = [at + area::ALTSTACK, 0, area::ALTSTACK_LEN];
         page.write(orders::STACK, stack.map(u64::to_le_bytes).as_flattened());
         let stack_at = self.memory.layout.base + COMMANDS + orders::STACK;
-        let args = [CLONE_THREAD_FLAGS, 0, 0, 0, at, stack_at];
-        let tid = self.call(libc::SYS_clone, args)?.map_err(refused)? as i32;
+        let clone = Command {
+            number: libc::SYS_clone,
+            args: [CLONE_THREAD_FLAGS, 0, 0, 0, at, stack_at],
+        };
+        let tid = match index {
+            1 => self.calls(&[clone])?,
+            _ => self.calls(&[self.map_area(index), clone])?,
+        };
+        let tid = tid.map_err(refused)? as i32;
         threads.used = index;
         // The number comes from where guests write: it must be one of this process's threads.
         // SAFETY: no memory is passed.
@@ -407,6 +429,18 @@ impl Stub {
         let thread = Thread::new(index, tid, area);
         self.await_birth(&thread)?;
         Ok(thread)
+    }
+
+    fn map_area(&self, index: u64) -> Command {
+        let at = self.memory.layout.area(index);
+        let prot = (libc::PROT_READ | libc::PROT_WRITE) as u64;
+        let flags = (libc::MAP_SHARED | libc::MAP_FIXED) as u64;
+        let file = self.memory.file.as_fd().as_raw_fd() as u64;
+        let offset = self.slice * SLICE + FILE_AREAS + index * AREA_LEN;
+        Command {
+            number: libc::SYS_mmap,
+            args: [at, AREA_LEN, prot, flags, file, offset],
+        }
     }
 
     /// Waits until a new thread has come to rest; other guest threads might hide that.
@@ -471,7 +505,7 @@ impl Stub {
         drop(limbo);
         *self.end.lock() = End::Reaped;
         self.ended.notify_all();
-        futex_wake(self.area(0).u32(answers::DONE));
+        futex_wake(self.answers().u32(answers::DONE));
         for mourner in self.mourners.lock().drain(..) {
             if let Some(mourner) = mourner.upgrade() {
                 mourner.died();
@@ -482,7 +516,13 @@ impl Stub {
 
 impl Drop for Stub {
     fn drop(&mut self) {
-        self.memory.free_slice(self.slice);
+        let calls = self.orders.get_mut().longest as u64;
+        let used = Used {
+            orders: orders::CALLS + calls * orders::CALL_LEN,
+            areas: self.threads.get_mut().used,
+            patched: *self.patched.get_mut(),
+        };
+        self.memory.free_slice(self.slice, used);
     }
 }
 
@@ -633,7 +673,7 @@ impl Template {
         match pid {
             Ok(pid) => Ok(Stub::new(memory.clone(), pid as i32, slice)),
             Err(error) => {
-                memory.free_slice(slice);
+                memory.free_slice(slice, Used::default());
                 Err(error)
             }
         }

@@ -107,6 +107,13 @@ impl Shared {
         }
     }
 
+    /// Writes zeros. `len`: bytes, a multiple of eight.
+    pub fn clear(&self, offset: u64, len: u64) {
+        for at in (0..len).step_by(8) {
+            self.set(offset + at, 0);
+        }
+    }
+
     /// Reads whole words. `len`: bytes, a multiple of eight.
     pub fn read(&self, offset: u64, len: usize) -> Vec<u8> {
         (0..len as u64 / 8)

@@ -38,6 +38,8 @@ const ONE: u64 = 0x3008;
 const GLOBAL: u64 = 0x8000;
 const ORDERS: u64 = 0x1_0000;
 const AREAS: u64 = 0x8_0000;
+/// What the mapper says.
+const ANSWERS: u64 = AREAS + AREA_LEN - 0x1000;
 const AREA_LEN: u64 = 0x8000;
 
 /// States and other words of an area.
@@ -272,7 +274,7 @@ fn jump_anywhere(platform: Arc<dyn Platform>) {
     let base = arena.base;
     let end = arena.stub_code().iter().rposition(|b| *b != 0).unwrap() as u64 + 1;
     assert!(end > 0x400 && end < CODE_END);
-    let areas = [arena.area(0), arena.area(1), arena.area(2)];
+    let areas = [base + ANSWERS, arena.area(1), arena.area(2)];
     let pointers = [
         0,
         DATA,
@@ -338,7 +340,7 @@ fn forbidden(arena: &Arena) -> Vec<(i64, [u64; 6])> {
         add(libc::SYS_mmap, &[HOLE, PAGE, 3, fixed, fd, 0]);
     }
     add(libc::SYS_mmap, &[0, PAGE, 7, 0x22, u64::MAX, 0]);
-    for at in [DATA, base, base + ORDERS, base + AREAS, base + GLOBAL] {
+    for at in [DATA, base, base + ORDERS, base + ANSWERS, base + GLOBAL] {
         add(libc::SYS_munmap, &[at, PAGE]);
         add(libc::SYS_mprotect, &[at, PAGE, 7]);
         add(libc::SYS_mremap, &[at, PAGE, 2 * PAGE, 1]);
@@ -438,11 +440,11 @@ fn forbidden(arena: &Arena) -> Vec<(i64, [u64; 6])> {
     for op in 2..16 {
         add(
             libc::SYS_futex,
-            &[base + AREAS, op, 1, 1, base + AREAS, 0x4000_0000],
+            &[base + ANSWERS, op, 1, 1, base + ANSWERS, 0x4000_0000],
         );
         add(
             libc::SYS_futex,
-            &[base + AREAS, op | 256, 1, 1, base + AREAS, u64::MAX],
+            &[base + ANSWERS, op | 256, 1, 1, base + ANSWERS, u64::MAX],
         );
     }
     calls
@@ -616,11 +618,15 @@ fn scribble(platform: Arc<dyn Platform>) {
             })));
         }
         attacker.regs.r8 = DATA + PAGE;
-        attacker.regs.r9 = base + AREAS;
-        // All of the areas, or what matters most of them; sometimes only the states.
-        attacker.regs.r10 = [AREA_LEN / 8, 32, 1][round % 3];
+        // All of the areas, or what matters most of them; sometimes only the states; or what the
+        // mapper says.
+        (attacker.regs.r9, attacker.regs.r10, attacker.regs.r12) = match round % 4 {
+            0 => (arena.area(1), AREA_LEN / 8, 3),
+            1 => (arena.area(1), 32, 3),
+            2 => (arena.area(1), 1, 3),
+            _ => (base + ANSWERS, PAGE / 8, 1),
+        };
         attacker.regs.r11 = AREA_LEN;
-        attacker.regs.r12 = 5;
         attacker.regs.r13 = DATA;
         harmless(attacker.context.resume(&attacker.regs));
         sets(&space, DATA);
@@ -753,7 +759,7 @@ program!(
     "jmp 2b",
 );
 
-/// The answers to orders, and the states of new threads, never show.
+/// The answers to orders, and that threads are at rest for others to use, never show.
 fn deaf_to_orders(platform: Arc<dyn Platform>) {
     let Some(mut arena) = arena(platform, "deaf_to_orders") else {
         return;
@@ -762,7 +768,11 @@ fn deaf_to_orders(platform: Arc<dyn Platform>) {
     let mut attacker = arena.machine.thread(&space);
     place_apart();
     let mut helper = arena.machine.thread(&space);
-    attacker.regs.r8 = arena.area(0);
+    // Two that are there for whoever comes next.
+    for thread in [1, 2].map(|_| arena.machine.thread(&space)) {
+        drop(thread);
+    }
+    attacker.regs.r8 = arena.base + ANSWERS;
     attacker.regs.r9 = arena.area(3);
     attacker.regs.r10 = arena.area(4);
     attacker.regs.r13 = DATA;
@@ -847,13 +857,13 @@ impl Forgery {
         copier.regs.rdi = DATA + 8;
         copier.context.resume(&copier.regs).unwrap();
         assert!(sets(&space, DATA + 8));
-        forger.regs.r8 = arena.area(0);
+        forger.regs.r8 = arena.base + ANSWERS;
         forger.regs.r9 = arena.base + ORDERS;
         forger.regs.r10 = left;
         forger.regs.r11 = result;
         forger.regs.r12 = match state {
             // Nobody's.
-            0 => arena.area(9),
+            0 => arena.base + ANSWERS + 0x800,
             _ => arena.area(3),
         };
         forger.regs.r13 = DATA;
@@ -1115,8 +1125,8 @@ fn stub_memory_is_not_shared(platform: Arc<dyn Platform>) {
         return;
     };
     // Not where the thread is handed over.
-    let from = arena.area(0) + 0x300;
-    let count = 8 * AREA_LEN / STEP;
+    let from = arena.base + ANSWERS + 0x300;
+    let count = (PAGE + AREA_LEN) / STEP;
     let look = |arena: &mut Arena, mark: u64| {
         let space = arena.machine.space(peek());
         let mut thread = arena.machine.thread(&space);
@@ -1138,9 +1148,11 @@ fn stub_memory_is_not_shared(platform: Arc<dyn Platform>) {
     let beside = look(&mut arena, 0);
     assert_eq!(beside.2, 0, "beside it");
     drop(first);
-    for _ in 0..4 {
-        let after = look(&mut arena, 0);
-        assert_eq!(after.2, 0, "after it");
+    // More than there are made ahead, so that some get what others have left.
+    for n in 0..24 {
+        let before = look(&mut arena, if n % 2 == 0 { 0 } else { MARK });
+        let found = if n % 2 == 0 { 0 } else { count as usize };
+        assert_eq!(before.2, found, "after it");
     }
     arena.check_all();
 }

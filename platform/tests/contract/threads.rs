@@ -29,6 +29,7 @@ pub const CASES: &[Case] = &[
         computing_threads_run_in_parallel,
     ),
     ("killed_from_outside", killed_from_outside),
+    ("processes_are_made_ahead", processes_are_made_ahead),
     ("nothing_is_left_behind", nothing_is_left_behind),
     ("guests_die_with_the_sentry", guests_die_with_the_sentry),
     ("only_guest_memory_is_mapped", only_guest_memory_is_mapped),
@@ -529,6 +530,34 @@ fn busiest_child() -> Option<i32> {
     children()?.into_iter().filter(|pid| ticks(pid) > 0).max()
 }
 
+/// A sandbox that makes processes has some ready, and ends those it does not need.
+fn processes_are_made_ahead(platform: Arc<dyn Platform>) {
+    if platform.name() != "systrap" {
+        return;
+    }
+    let mut machine = Machine::new(platform);
+    let count = || children().map(|pids| pids.len());
+    if count().is_none() {
+        println!("  !!! SKIPPED: /proc does not show the stubs");
+        return;
+    }
+    let until = |what: &str, done: &dyn Fn(usize) -> bool| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !count().is_some_and(done) {
+            assert!(Instant::now() < deadline, "{what}: {:?}", count());
+            std::thread::yield_now();
+        }
+    };
+    let first = machine.once(store_and_call());
+    assert_eq!(count(), Some(2), "one, and the one all are copies of");
+    let more: Vec<_> = (0..5).map(|_| machine.once(store_and_call())).collect();
+    until("ready", &|found| found > 7);
+    drop((first, more));
+    until("ended", &|found| found <= 4);
+    let (_space, _thread, trap) = machine.once(store_and_call());
+    assert!(matches!(trap, Trap::Fault(_)));
+}
+
 fn nothing_is_left_behind(platform: Arc<dyn Platform>) {
     {
         let mut machine = Machine::new(platform);
@@ -538,8 +567,11 @@ fn nothing_is_left_behind(platform: Arc<dyn Platform>) {
         threads[0].regs.rdi = DATA + 8;
         let regs = threads[0].regs;
         threads[0].context.resume(&regs).unwrap();
-        let (_space, _thread, trap) = machine.once(store_and_call());
-        assert!(matches!(trap, Trap::Fault(_)));
+        // So many that some are made ahead.
+        for _ in 0..6 {
+            let (_space, _thread, trap) = machine.once(store_and_call());
+            assert!(matches!(trap, Trap::Fault(_)));
+        }
         // The worker goes first, with everything still there.
         drop(machine);
         assert!(threads[0].context.resume(&regs).is_err());

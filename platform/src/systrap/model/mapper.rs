@@ -70,8 +70,10 @@ impl Stub {
                 _ => self.waiter.get(),
             };
             if self.release.get() != 0 {
-                self.state.word.swap(state::RESUME);
-                self.state.wake();
+                let old = self.state.word.swap(state::RESUME);
+                if old != state::LOOKS_ON {
+                    self.state.wake();
+                }
             } else if waiter != 0 {
                 self.done.wake();
             }
@@ -135,12 +137,23 @@ impl Stub {
 
     /// The code of a thread that looks for its answer: state MAP, until it may go on.
     fn waiting_thread(&self) {
+        let word = &self.state.word;
         loop {
-            match self.state.word.get() {
+            match word.get() {
                 state::RESUME => return,
                 state::MAP => {
+                    let _ = word.replace(state::MAP, state::LOOKS_ON);
                     self.word.wake();
-                    self.state.wait(state::MAP, None);
+                    if word.get() != state::LOOKS_ON {
+                        continue;
+                    }
+                    let sleeps_in = match self.broken {
+                        Break::SleepsLooking => state::LOOKS_ON,
+                        _ => state::MAP,
+                    };
+                    if word.replace(state::LOOKS_ON, sleeps_in).is_ok() {
+                        self.state.wait(sleeps_in, None);
+                    }
                 }
                 _ => thread::yield_now(),
             }
@@ -237,8 +250,9 @@ fn posted(rings: bool, broken: Break) -> impl Fn() + Sync + Send + 'static {
 fn an_order_left_to_a_guest_thread_is_carried_out() {
     check(2, posted(true, Break::Nothing));
     check(2, posted(false, Break::Nothing));
-    let broken = Break::SleeperIsDone;
-    fails(broken, 2, posted(true, broken));
+    for broken in [Break::SleeperIsDone, Break::SleepsLooking] {
+        fails(broken, 2, posted(true, broken));
+    }
 }
 
 #[test]

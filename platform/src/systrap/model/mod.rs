@@ -75,6 +75,8 @@ enum Break {
     OrderWithoutWake,
     /// A mapper that sleeps is taken for done, though nobody has woken it for its order.
     SleeperIsDone,
+    /// A thread that its mapper will let go on sleeps and still says that it looks.
+    SleepsLooking,
     /// An order is written while the last one may be being carried out.
     NoQuiet,
 }
