@@ -83,27 +83,20 @@ fn kicks_are_never_lost(platform: Arc<dyn Platform>) {
     let mut thread = machine.thread(&space);
     thread.regs.rdi = DATA;
     let kicker = thread.context.kicker();
-    let round = Arc::new(AtomicU64::new(0));
-    let seen = round.clone();
+    let (round, rounds) = std::sync::mpsc::channel::<u64>();
     let other = std::thread::spawn(move || {
-        let mut last = 0;
-        while last < ROUNDS {
-            let now = seen.load(Ordering::SeqCst);
-            if now != last {
-                last = now;
-                for _ in 0..now % 64 {
-                    std::hint::spin_loop();
-                }
-                kicker.kick();
-            } else {
-                std::thread::yield_now();
+        for n in rounds {
+            for _ in 0..n % 64 {
+                std::hint::spin_loop();
             }
+            kicker.kick();
         }
     });
     for n in 1..=ROUNDS {
-        round.store(n, Ordering::SeqCst);
+        round.send(n).unwrap();
         assert_eq!(machine.run(&mut thread), Trap::Interrupted);
     }
+    drop(round);
     other.join().unwrap();
 }
 
