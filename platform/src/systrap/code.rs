@@ -619,6 +619,8 @@ global_asm!(
     "jae .Lrs_later",
     "cmp dword ptr [rbx + {STATE}], {MAP}",
     "je .Lrs_later",
+    "cmp dword ptr [rbx + {STATE}], {LOOKS_ON}",
+    "je .Lrs_later",
     "cmp dword ptr [rbx + {STATE}], {RESUME}",
     "jne .Lrs_ignore",
     // The registers are whole in the area. FP state: there, or as it was interrupted. The signal

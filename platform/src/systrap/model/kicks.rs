@@ -128,6 +128,29 @@ fn kicked(spin: u32, broken: Break) -> impl Fn() + Sync + Send + 'static {
     }
 }
 
+/// One kick at any time, while the thread's mapper may still be at work for it.
+fn kicked_mapping(broken: Break) -> impl Fn() + Sync + Send + 'static {
+    move || {
+        let served = Served::new(0, broken);
+        let stub = served.stub();
+        let thread = thread::spawn(move || guest(stub));
+        assert!(served.kick.start(), "nobody kicks yet");
+        served.area.rip.put(0);
+        served.area.post();
+        let mapper = {
+            let area = served.area.clone();
+            thread::spawn(move || area.map(1))
+        };
+        if served.kick.kick() {
+            served.area.kick();
+        }
+        assert_eq!(served.wait(), kind::INTERRUPTED);
+        mapper.join().expect("no thread panicked");
+        served.end();
+        thread.join().expect("no thread panicked");
+    }
+}
+
 /// FP state is asked for while the thread looks, falls asleep or sleeps.
 fn saved(spin: u32, broken: Break) -> impl Fn() + Sync + Send + 'static {
     move || {
@@ -159,6 +182,13 @@ fn no_kick_is_lost() {
     ] {
         fails(broken, 2, kicked(0, broken));
     }
+}
+
+#[test]
+fn no_kick_is_lost_while_a_mapper_works() {
+    check(2, kicked_mapping(Break::Nothing));
+    let broken = Break::KickWhileMappingIgnored;
+    fails(broken, 2, kicked_mapping(broken));
 }
 
 #[test]

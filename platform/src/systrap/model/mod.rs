@@ -55,6 +55,8 @@ enum Break {
     KickInExitIgnored,
     /// A kick that finds the thread waiting with its answer there is ignored.
     KickWithAnswerIgnored,
+    /// A kick that finds the thread waiting for its mapper is ignored.
+    KickWhileMappingIgnored,
     /// A kicked context at rest runs.
     RestKickForgotten,
     /// The stub does not wake the Sentry after it wrote down FP state.

@@ -17,6 +17,8 @@ pub struct Area {
     pub kind: Word,
     pub rip: Word,
     pub fp_at: Word,
+    /// What the mapper sleeps on: 1 while it has an order that the thread waits for.
+    pub order: Futex,
     pub spin: u32,
     pub signal: Option<Signal>,
 }
@@ -35,6 +37,26 @@ impl Area {
     /// The Sentry's `Thread::has_stopped`.
     pub fn has_stopped(&self) -> bool {
         matches!(self.state.word.get(), state::TRAPPED | state::PARKED)
+    }
+
+    /// The Sentry's way to let it go on once the mapper has done something.
+    pub fn post(&self) {
+        self.state.word.swap(state::MAP);
+        self.order.word.swap(1);
+        self.order.wake();
+    }
+
+    /// The mapper's code, for so many orders.
+    pub fn map(&self, orders: usize) {
+        for _ in 0..orders {
+            while self.order.word.get() == 0 {
+                self.order.wait(0, None);
+            }
+            self.order.word.put(0);
+            if self.state.word.swap(state::RESUME) != state::LOOKS_ON {
+                self.state.wake();
+            }
+        }
     }
 
     /// The Sentry's way to give an answer, at the end of `resume`.
@@ -149,7 +171,12 @@ impl<const WORKERS: usize> Stub<WORKERS> {
         if !signal.arrives() {
             return false;
         }
+        let mapping = matches!(self.area.state.word.get(), state::MAP | state::LOOKS_ON);
         let to_publish = match place {
+            Place::Wait if mapping => {
+                self.kicked |= self.broken != Break::KickWhileMappingIgnored;
+                return false;
+            }
             Place::Exit => self.broken != Break::KickInExitIgnored,
             Place::Wait if self.area.state.word.get() == state::RESUME => {
                 self.broken != Break::KickWithAnswerIgnored
@@ -210,6 +237,23 @@ impl<const WORKERS: usize> Stub<WORKERS> {
                         area.state.wait(state::PARKED, area.signal.as_ref());
                         if self.kicked_at(Place::Wait) {
                             return Next::Publish;
+                        }
+                        found = word.get();
+                    }
+                    state::MAP => {
+                        let _ = word.replace(state::MAP, state::LOOKS_ON);
+                        if self.kicked_at(Place::Wait) {
+                            return Next::Publish;
+                        }
+                        found = word.get();
+                        if found != state::LOOKS_ON {
+                            continue;
+                        }
+                        if word.replace(state::LOOKS_ON, state::MAP).is_ok() {
+                            area.state.wait(state::MAP, area.signal.as_ref());
+                            if self.kicked_at(Place::Wait) {
+                                return Next::Publish;
+                            }
                         }
                         found = word.get();
                     }
