@@ -4,6 +4,8 @@
 
 use crate::case::*;
 use std::ptr::{null, null_mut};
+#[cfg(target_arch = "x86_64")]
+use std::sync::atomic::{AtomicU32, Ordering};
 
 fn set_of(signals: &[c_int]) -> Outcome<sigset_t> {
     let mut set = zeroed::<sigset_t>();
@@ -55,6 +57,63 @@ extern "C" fn note(signal: c_int) {
 
 fn noted() -> Vec<i32> {
     ORDER.lock().map(|order| order.clone()).unwrap_or_default()
+}
+
+/// Where the systrap platform keeps a table of jumps, behind what it patched, to code of its own.
+#[cfg(target_arch = "x86_64")]
+const JUMPS: *const usize = 0x6_0000 as *const usize;
+
+#[cfg(target_arch = "x86_64")]
+extern "C" fn pause_for_ever(_: c_int) {
+    loop {
+        raw!(pause());
+    }
+}
+
+/// Stays in a loop of the sandbox's own code if it finds it, which is where being interrupted means
+/// nothing; else sleeps. Sets `word` to 1 before.
+#[cfg(target_arch = "x86_64")]
+fn hide(word: *const AtomicU32) -> i32 {
+    // A thread that waits for its answer and yields its core: mov eax, 24; syscall; xor r13d, r13d.
+    const LOOP: &[u8] = b"\xb8\x18\0\0\0\x0f\x05\x45\x31\xed";
+    /// The code begins this far before what the first jump leads to, and is this long.
+    const BEFORE: usize = 0x2_0000;
+    const LEN: usize = 0x3000;
+    // SAFETY: mapped by the caller.
+    let told = unsafe { &*word };
+    if install(SIGSEGV, pause_for_ever, SA_NODEFER).is_err() {
+        return 2;
+    }
+    for _ in 0..200 {
+        raw!(syscall(SYS_getppid));
+    }
+    // The state of a thread that has stopped, in a page of its own choice.
+    static AREA: AtomicU32 = AtomicU32::new(1);
+    told.store(1, Ordering::SeqCst);
+    // SAFETY: faults where there is no such table, which is caught.
+    let code = unsafe { JUMPS.read_volatile() }.wrapping_sub(BEFORE);
+    let place = (0..LEN).find(|at| {
+        // SAFETY: as above.
+        LOOP.iter()
+            .zip(0..)
+            .all(|(byte, n)| *byte == unsafe { *((code + at + n) as *const u8) })
+    });
+    if let Some(at) = place {
+        // SAFETY: this child has nothing to lose.
+        unsafe {
+            std::arch::asm!(
+                "mov rbx, {area}",
+                "mov r12d, 0x7fffffff",
+                "xor r13d, r13d",
+                "jmp {place}",
+                area = in(reg) &raw const AREA,
+                place = in(reg) code + at,
+                options(noreturn)
+            );
+        }
+    }
+    pause_for_ever(0);
+    3
 }
 
 pub static CASES: &[Case] = &[
@@ -192,6 +251,24 @@ pub static CASES: &[Case] = &[
             gives!(pid, waitpid(pid, &mut status, WUNTRACED));
             ok!(kill(pid, SIGKILL));
             expect_signal(pid, SIGKILL)
+        },
+    ),
+    #[cfg(target_arch = "x86_64")]
+    Case::new(
+        "kill.in_code_of_a_sandbox",
+        "signal(7)",
+        "SIGKILL ends a program that hides in code it did not map",
+        || {
+            let word = map_shared(4096)?.cast::<AtomicU32>();
+            let pid = child(|| hide(word))?;
+            // SAFETY: mapped above, shared with the child.
+            while unsafe { &*word }.load(Ordering::SeqCst) == 0 {
+                std::thread::yield_now();
+            }
+            ok!(kill(pid, SIGKILL));
+            expect_signal(pid, SIGKILL)?;
+            // And its siblings live.
+            finish(sleeper()?)
         },
     ),
     Case::new(
