@@ -18,6 +18,7 @@ pub mod ptrace;
 pub mod seccomp;
 pub mod systrap;
 pub mod terminal;
+pub mod ticks;
 pub mod traits;
 
 pub use traits::*;

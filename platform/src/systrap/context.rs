@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -23,6 +22,7 @@ use crate::common::bpf::{AUDIT_ARCH_X86_64, VSYSCALL_PAGE};
 use crate::common::changes::Batch;
 use crate::common::kick::Kick;
 use crate::common::regs;
+use crate::ticks::Ticks;
 use crate::{
     Access, Answer, Answers, Code, Context, ContextId, Error, Fault, Kicker, Mourner, Patch,
     Result, Trap, WorkerId,
@@ -45,7 +45,7 @@ pub(super) struct Run {
     /// Short runs in a row, while it is served near.
     pub short_runs: AtomicU32,
     /// When it was resumed last, while it is served near.
-    pub resumed: Mutex<Option<Instant>>,
+    pub resumed: Mutex<Option<Ticks>>,
 }
 
 impl Run {

@@ -14,8 +14,8 @@
 //! the machine has other things to do. Guest threads that run on one core at once for longer than
 //! [`TOGETHER`] are parted if a core is free.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -27,15 +27,16 @@ use super::shared::state;
 use super::thread::{NO_CORE, Thread};
 use crate::common::host_calls::count;
 use crate::host;
+use crate::ticks::Ticks;
 
 /// How long a far worker looks for the next trap.
-pub(super) const PATIENCE: Duration = Duration::from_micros(60);
+const PATIENCE: Duration = Duration::from_micros(60);
 /// How long a guest thread may run before its trap counts as one of a row.
 const SHORT_RUN: Duration = Duration::from_micros(40);
 /// So many short runs in a row make a thread far.
 const SHORT_RUNS: u32 = 4;
 /// A gap this long between two looks means that another thread had the core.
-pub(super) const PREEMPTED: Duration = Duration::from_micros(150);
+const PREEMPTED: Duration = Duration::from_micros(150);
 /// How long nobody looks after that, at first; doubled each time it happens again soon.
 const BACK_OFF: Duration = Duration::from_millis(2);
 const MAX_BACK_OFF: Duration = Duration::from_millis(64);
@@ -57,6 +58,14 @@ struct Leaving {
     thread: Mutex<Option<Arc<Thread>>>,
 }
 
+/// The times above that are looked at with every trap.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    pub patience: Ticks,
+    pub preempted: Ticks,
+    short_run: Ticks,
+}
+
 /// The cores of the sandbox. Core `n` below is the `n`th of those.
 pub(super) struct Cores {
     all: Vec<usize>,
@@ -66,6 +75,7 @@ pub(super) struct Cores {
     leaving: Vec<Leaving>,
     workers: usize,
     begin: Instant,
+    limits: OnceLock<Limits>,
     /// Nobody looks before this, ns since `begin`.
     quiet_until: AtomicU64,
     back_off: AtomicU64,
@@ -75,6 +85,7 @@ pub(super) struct Cores {
 
 impl Cores {
     pub fn new(workers: usize) -> Cores {
+        Ticks::now();
         let all = host::affinity().unwrap_or_default();
         Cores {
             running: all.iter().map(|_| AtomicUsize::new(0)).collect(),
@@ -82,10 +93,20 @@ impl Cores {
             all,
             workers,
             begin: Instant::now(),
+            limits: OnceLock::new(),
             quiet_until: AtomicU64::new(0),
             back_off: AtomicU64::new(BACK_OFF.as_nanos() as u64),
             chores: AtomicU64::new(0),
         }
+    }
+
+    pub fn limits(&self) -> Limits {
+        // Not at the start, when the rate is not known yet.
+        *self.limits.get_or_init(|| Limits {
+            patience: Ticks::of(PATIENCE),
+            preempted: Ticks::of(PREEMPTED),
+            short_run: Ticks::of(SHORT_RUN),
+        })
     }
 
     fn of_worker(&self, worker: usize) -> usize {
@@ -247,8 +268,8 @@ impl Cores {
     }
 
     /// Notes how long a thread that is served near ran until its trap.
-    pub fn ran(&self, run: &Run, time: Duration) {
-        if time > SHORT_RUN {
+    pub fn ran(&self, run: &Run, time: Ticks) {
+        if time > self.limits().short_run {
             run.short_runs.store(0, Ordering::Relaxed);
         } else {
             run.short_runs.fetch_add(1, Ordering::Relaxed);

@@ -54,6 +54,7 @@ pub use memory::InPlace;
 pub use rules::host_calls;
 
 use crate::common::host_calls::count;
+use crate::ticks::Ticks;
 use crate::{
     AddressSpace, ContextId, Error, Platform, Result, VdsoRange, Worker, WorkerId, WorkerWaker,
     host,
@@ -300,7 +301,7 @@ impl Shared {
             let stay = cores.may_spin(me) || !self.worker(near).is_present();
             return if stay { me } else { near };
         }
-        *run.resumed.lock() = Some(std::time::Instant::now());
+        *run.resumed.lock() = Some(Ticks::now());
         if !cores.wants_far(run) {
             return me;
         }

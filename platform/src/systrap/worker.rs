@@ -5,19 +5,20 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam::queue::SegQueue;
 use parking_lot::Mutex;
 
 use super::Shared as Platform;
 use super::context::{Run, SystrapContext};
-use super::cores::{self, Cores, PATIENCE, PREEMPTED, TOGETHER};
+use super::cores::{self, Cores, TOGETHER};
 use super::filter::Bells;
 use super::layout::{area, global};
 use super::shared::Shared;
 use super::space::{Home, Space};
 use crate::common::host_calls::count;
+use crate::ticks::Ticks;
 use crate::{
     AddressSpace, Context, ContextId, Error, Event, Result, Wait, Worker, WorkerId, WorkerWaker,
 };
@@ -255,8 +256,8 @@ pub(super) struct SystrapWorker {
 
 /// Notices that the thread that looks was preempted.
 struct Watch {
-    begin: Instant,
-    last: Instant,
+    begin: Ticks,
+    last: Ticks,
     chores: u64,
 }
 
@@ -265,7 +266,7 @@ impl Watch {
     const LOOKS: u32 = 16;
 
     fn new(cores: &Cores) -> Watch {
-        let now = Instant::now();
+        let now = Ticks::now();
         Watch {
             begin: now,
             last: now,
@@ -275,8 +276,9 @@ impl Watch {
 
     /// False if it is time to stop looking.
     fn go_on(&mut self, cores: &Cores, worker: usize) -> bool {
-        let now = Instant::now();
-        if now.duration_since(self.last) > PREEMPTED {
+        let now = Ticks::now();
+        let limits = cores.limits();
+        if now.since(self.last) > limits.preempted {
             let chores = cores.chores();
             if std::mem::replace(&mut self.chores, chores) == chores {
                 cores.preempted();
@@ -285,7 +287,7 @@ impl Watch {
             self.begin = now;
         }
         self.last = now;
-        now.duration_since(self.begin) < PATIENCE && cores.may_spin(worker)
+        now.since(self.begin) < limits.patience && cores.may_spin(worker)
     }
 }
 
@@ -330,7 +332,7 @@ impl SystrapWorker {
         if self.platform.cores.is_near(&run.thread, self.index)
             && let Some(resumed) = run.resumed.lock().take()
         {
-            self.platform.cores.ran(run, resumed.elapsed());
+            self.platform.cores.ran(run, Ticks::now().since(resumed));
         }
     }
 

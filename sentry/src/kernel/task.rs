@@ -9,6 +9,7 @@ use std::task::Waker;
 
 use parking_lot::{Mutex, RwLock};
 use runsc_platform::arch::{FpState, Registers};
+use runsc_platform::ticks::Ticks;
 use runsc_platform::{Answer, Answers, Kicker, Mourner, Platform};
 
 use crate::errno::{Errno, Result};
@@ -102,11 +103,12 @@ pub struct Task {
 
 #[derive(Default)]
 struct Times {
-    user_ns: AtomicU64,
-    system_ns: AtomicU64,
+    /// Ticks.
+    user: AtomicU64,
+    system: AtomicU64,
     switches: AtomicU64,
     faults: AtomicU64,
-    /// When guest code was entered or left last, CLOCK_MONOTONIC ns.
+    /// When guest code was entered or left last; 0: the clock stands.
     since: AtomicU64,
 }
 
@@ -414,20 +416,19 @@ impl Task {
 
     /// CPU time and counts of this task so far.
     pub fn usage(&self) -> Usage {
+        let ns = |ticks: &AtomicU64, more: u64| {
+            Ticks(ticks.load(Ordering::Relaxed).saturating_add(more)).as_ns()
+        };
         // Time in guest code that is still running counts too.
         let running = match self.times.since.load(Ordering::Relaxed) {
             since if since != 0 && self.attention.in_guest.load(Ordering::Relaxed) => {
-                MonoTime::now().as_ns().saturating_sub(since)
+                Ticks::now().since(Ticks(since)).0
             }
             _ => 0,
         };
         Usage {
-            user_ns: self
-                .times
-                .user_ns
-                .load(Ordering::Relaxed)
-                .saturating_add(running),
-            system_ns: self.times.system_ns.load(Ordering::Relaxed),
+            user_ns: ns(&self.times.user, running),
+            system_ns: ns(&self.times.system, 0),
             minor_faults: self.times.faults.load(Ordering::Relaxed),
             voluntary_switches: self.times.switches.load(Ordering::Relaxed),
             ..Usage::default()
@@ -492,34 +493,41 @@ impl Task {
             self.attention.in_guest.store(false, Ordering::SeqCst);
             return false;
         }
-        self.account(&self.times.system_ns);
+        self.account(&self.times.system);
         true
     }
 
     pub(in crate::kernel) fn leave_guest(&self) {
         self.attention.in_guest.store(false, Ordering::SeqCst);
-        self.account(&self.times.user_ns);
-        self.times.switches.fetch_add(1, Ordering::Relaxed);
+        self.account(&self.times.user);
+        let switches = self.times.switches.load(Ordering::Relaxed);
+        self.times
+            .switches
+            .store(switches.wrapping_add(1), Ordering::Relaxed);
     }
 
     fn account(&self, to: &AtomicU64) {
-        let now = MonoTime::now().as_ns();
-        let since = self.times.since.swap(now, Ordering::Relaxed);
+        let now = Ticks::now();
+        let since = self.times.since.load(Ordering::Relaxed);
+        self.times.since.store(now.0, Ordering::Relaxed);
         if since != 0 {
-            to.fetch_add(now.saturating_sub(since), Ordering::Relaxed);
+            let sum = to.load(Ordering::Relaxed);
+            // Only the task itself adds.
+            to.store(
+                sum.saturating_add(now.since(Ticks(since)).0),
+                Ordering::Relaxed,
+            );
         }
     }
 
     /// Stops the clock while the task waits in the kernel.
     pub(crate) fn account_wait_start(&self) {
-        self.account(&self.times.system_ns);
+        self.account(&self.times.system);
         self.times.since.store(0, Ordering::Relaxed);
     }
 
     pub(crate) fn account_wait_end(&self) {
-        self.times
-            .since
-            .store(MonoTime::now().as_ns(), Ordering::Relaxed);
+        self.times.since.store(Ticks::now().0, Ordering::Relaxed);
     }
 
     /// Runs `f` with the task's own context, on its own worker. None before the first run and in
