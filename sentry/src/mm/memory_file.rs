@@ -25,8 +25,12 @@ pub const CHUNK: u64 = 16 << 20;
 const MAX_WINDOWS: usize = 64;
 /// Size of the sparse file: the most that can be reserved, not used.
 const FILE_SIZE: u64 = 1 << 45;
-/// Freed memory kept with its contents, for copies to overwrite, before it goes back to the host.
-const MAX_DIRTY: u64 = 1 << 20;
+/// Freed memory kept, before it goes back to the host: for copies to overwrite, or to be cleared, which
+/// costs less than the host's taking a page and giving another one.
+const MAX_DIRTY: u64 = 2 << 20;
+/// Longer ranges are not kept: much of them may never have been touched. Nor are longer ones got
+/// from what is kept, to be cleared and perhaps not used.
+const MAX_KEPT: u64 = 64 << 10;
 
 /// Free ranges, by place and by size.
 #[derive(Default)]
@@ -278,18 +282,27 @@ impl MemoryFile {
             {
                 break 'found (at, Pages::Absent);
             }
+            if len <= MAX_KEPT
+                && let Some(at) = state.dirty.take(len)
+            {
+                break 'found (at, Pages::Present);
+            }
             let at = state.clean.take(len).ok_or(Errno::ENOMEM)?;
             (at, Pages::Absent)
         };
         let (offset, pages) = offset;
         state.insert(offset, len);
         drop(state);
-        Ok(FileRange {
+        let range = FileRange {
             file: self.clone(),
             offset,
             len,
             pages,
-        })
+        };
+        if contents == Contents::Zero && pages == Pages::Present {
+            range.zero(0, len)?;
+        }
+        Ok(range)
     }
 
     /// The descriptor, for a [`crate::mm::mappable::Backing`].
@@ -402,11 +415,19 @@ impl MemoryFile {
     }
 
     fn release(&self, start: u64, len: u64) {
-        let much = {
+        let (much, large) = {
             let mut state = self.state.lock();
+            let before = state.dirty.bytes;
             state.drop_ref(start, start + len);
-            state.dirty.bytes > MAX_DIRTY
+            let freed = state.dirty.bytes - before;
+            // Taken out again, if it is one range that nobody else shares.
+            let large = len > MAX_KEPT && freed == len && state.dirty.take_at(start, len);
+            (state.dirty.bytes > MAX_DIRTY, large)
         };
+        // A range that could not be cleaned stays out of use for good.
+        if large && self.memfd.punch_hole(start, len).is_ok() {
+            self.state.lock().clean.insert(start, len);
+        }
         if much {
             self.trim();
         }
@@ -615,6 +636,31 @@ mod tests {
         let state = file.state.lock();
         assert_eq!(state.clean.by_start.len(), 1);
         assert_eq!(state.clean.bytes, FILE_SIZE);
+    }
+
+    #[test]
+    fn small_ranges_are_kept_and_cleared_large_ones_given_back() {
+        let file = MemoryFile::new().unwrap();
+        let small = file.allocate(8 * PAGE_SIZE).unwrap();
+        let large = file.allocate(MAX_KEPT + PAGE_SIZE).unwrap();
+        fill(&small, 0xaa);
+        fill(&large, 0xbb);
+        let at = small.offset();
+        drop((small, large));
+        assert_eq!(file.used(), 8 * PAGE_SIZE);
+        let again = file.allocate(4 * PAGE_SIZE).unwrap();
+        assert_eq!(again.offset(), at);
+        for page in 0..4 {
+            assert_eq!(first(&again, page * PAGE_SIZE), 0);
+        }
+        // Of a range that is shared, only what nobody else refers to is free.
+        let shared = file.allocate(2 * MAX_KEPT).unwrap();
+        fill(&shared, 0xcc);
+        let part = shared.share(PAGE_SIZE, PAGE_SIZE);
+        drop(shared);
+        assert_eq!(first(&part, 0), 0xcc);
+        let after = file.allocate(PAGE_SIZE).unwrap();
+        assert_eq!(first(&after, 0), 0);
     }
 
     #[test]
