@@ -82,16 +82,16 @@ impl Watchdog {
 }
 
 /// Platform, witness and limits of a case.
-struct Arena {
-    machine: Machine,
-    base: u64,
+pub(crate) struct Arena {
+    pub machine: Machine,
+    pub base: u64,
     witness: (Space, Thread),
     _watchdog: Watchdog,
 }
 
 /// What became of a guest thread.
 #[derive(Debug)]
-enum End {
+pub(crate) enum End {
     Trapped,
     /// Its process is gone.
     Gone,
@@ -101,7 +101,7 @@ enum End {
 
 /// None: these cases are about systrap alone; what other platforms have in a guest's address space
 /// is the business of `stub_code_is_harmless`.
-fn arena(platform: Arc<dyn Platform>, case: &'static str) -> Option<Arena> {
+pub(crate) fn arena(platform: Arc<dyn Platform>, case: &'static str) -> Option<Arena> {
     if platform.name() != "systrap" {
         return None;
     }
@@ -143,7 +143,7 @@ fn soon<T>(what: &str, body: impl FnOnce() -> T) -> T {
 
 impl Arena {
     /// The witness makes calls, and has its memory.
-    fn check(&mut self) {
+    pub fn check(&mut self) {
         let (space, thread) = &mut self.witness;
         for _ in 0..20 {
             let count = space.word(DATA);
@@ -163,7 +163,7 @@ impl Arena {
     }
 
     /// As `check`, and new guests can be made.
-    fn check_all(&mut self) {
+    pub fn check_all(&mut self) {
         self.check();
         let (_space, _thread, trap) = self.machine.once(call_for_ever());
         assert_eq!(trap, Trap::Syscall);
@@ -193,7 +193,7 @@ impl Arena {
 
     /// Runs a thread until it stops, or is gone with its process; after `limit` it is stopped, after
     /// another its process killed.
-    fn attack(&mut self, space: &Space, thread: &mut Thread, limit: Duration) -> End {
+    pub fn attack(&mut self, space: &Space, thread: &mut Thread, limit: Duration) -> End {
         if harmless(thread.context.resume(&thread.regs)).is_none() {
             return End::Gone;
         }
@@ -218,13 +218,13 @@ impl Arena {
         unsafe { std::slice::from_raw_parts(self.base as *const u8, CODE_END as usize) }
     }
 
-    fn area(&self, index: u64) -> u64 {
+    pub fn area(&self, index: u64) -> u64 {
         self.base + AREAS + index * AREA_LEN
     }
 }
 
 /// All registers but rip and rsp.
-fn filled(base: Registers, value: u64) -> Registers {
+pub(crate) fn filled(base: Registers, value: u64) -> Registers {
     let v = value;
     Registers {
         rax: v,

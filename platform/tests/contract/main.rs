@@ -22,6 +22,7 @@ mod mappings;
 mod patched;
 mod state;
 mod threads;
+mod trampolines;
 mod traps;
 mod wakeups;
 
@@ -86,6 +87,7 @@ fn run_all(how: &str, filter: Option<&str>) -> bool {
         wakeups::CASES,
         patched::CASES,
         attacks::CASES,
+        trampolines::CASES,
     ]
     .into_iter()
     .flatten()

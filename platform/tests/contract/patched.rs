@@ -47,7 +47,12 @@ program!(
 );
 
 /// Runs a guest until the platform calls its site hot, and patches it. None: it never does.
-fn heat(machine: &mut Machine, space: &Space, thread: &mut Thread, code: &[u8]) -> Option<Patch> {
+pub(crate) fn heat(
+    machine: &mut Machine,
+    space: &Space,
+    thread: &mut Thread,
+    code: &[u8],
+) -> Option<Patch> {
     for _ in 0..200 {
         assert_eq!(machine.run(thread), Trap::Syscall);
         if let Some(site) = thread.context.hot_site() {
