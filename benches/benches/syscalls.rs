@@ -87,7 +87,9 @@ fn task(memory: &Arc<MemoryFile>, root: Arc<FileSystem>) -> Arc<Task> {
             domainname: Vec::new(),
         },
         cpus: 1,
+        possible_cpus: 1,
         memory_total: 1 << 30,
+        limits: Default::default(),
         strace: None,
         supervisor: Box::new(Silent),
     });

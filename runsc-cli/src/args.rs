@@ -25,6 +25,9 @@ pub struct GlobalArgs {
     /// [default: /run/runsc-rs for root, else $XDG_RUNTIME_DIR/runsc-rs or /tmp/runsc-rs-UID]
     #[arg(long, global = true, value_name = "DIR")]
     pub root: Option<PathBuf>,
+    /// `linux.cgroupsPath` is SLICE:PREFIX:NAME; the group is made where systemd would make it
+    #[arg(long, global = true)]
+    pub systemd_cgroup: bool,
     /// How guest code is run [default: the fastest that works here]
     #[arg(long, global = true, value_name = "NAME", value_parser = PossibleValuesParser::new(PLATFORMS))]
     pub platform: Option<String>,

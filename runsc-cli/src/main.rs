@@ -11,6 +11,8 @@
 
 mod args;
 mod bundle;
+#[allow(dead_code, reason = "for the commands that act on a running container")]
+mod cgroup;
 mod commands;
 mod environment;
 mod logging;

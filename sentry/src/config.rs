@@ -30,11 +30,59 @@ pub struct BootConfig {
     /// Absolute paths that become read-only. Those that do not exist are skipped.
     pub readonly_paths: Vec<GuestPath>,
     pub process: ProcessConfig,
+    pub limits: GuestLimits,
     pub hostname: Vec<u8>,
     /// NIS domain name; Linux's default is `(none)`.
     pub domainname: Vec<u8>,
     pub strace: StraceConfig,
     pub log_level: LogLevel,
+}
+
+/// What the guest may use, and is told that it may.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestLimits {
+    pub memory: Option<MemoryLimit>,
+    pub cpu: Option<CpuQuota>,
+    /// Weight of its processor time in terms of cgroup v1 (1024 is the default); shown only.
+    pub cpu_shares: Option<u64>,
+    /// Host processors to run on; empty: those of the Sentry.
+    pub cpus: Vec<u32>,
+    /// Tasks at a time.
+    pub tasks: Option<u32>,
+    /// What /sys/fs/cgroup looks like.
+    pub layout: CgroupLayout,
+}
+
+/// A limit of memory, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryLimit {
+    /// What the guest is told, and the host's control group is held to.
+    pub told: u64,
+    /// What the guest's memory may take, at most `told`: the rest is for the sandbox's own
+    /// processes. [`BootFds::memory`] enforces it.
+    pub usable: u64,
+}
+
+/// Processor time in each period, both in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuQuota {
+    pub quota_us: u64,
+    pub period_us: u64,
+}
+
+impl CpuQuota {
+    /// As many processors as could be kept busy, at least one.
+    pub fn processors(self) -> u64 {
+        self.quota_us.div_ceil(self.period_us.max(1)).max(1)
+    }
+}
+
+/// Versions of control groups (cgroups(7)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CgroupLayout {
+    V1,
+    #[default]
+    V2,
 }
 
 /// An absolute path in the guest, without NUL bytes.
@@ -102,6 +150,8 @@ pub enum MountKind {
     Devtmpfs,
     Devpts(DevptsOptions),
     Mqueue,
+    /// The guest's control group, to be read: [`GuestLimits`] and what is used of them.
+    Cgroup,
     /// A tree (or a single file) of the Gofer.
     Bind {
         gofer_mount: GoferMount,
@@ -265,6 +315,9 @@ pub struct BootFds {
     pub control: OwnedFd,
     /// The guest's stdin, stdout, stderr; `None` is a closed one.
     pub stdio: [Option<OwnedFd>; 3],
+    /// An empty file on a tmpfs whose size is [`MemoryLimit::usable`], for the guest's memory.
+    /// `None`: the Sentry makes one without a limit.
+    pub memory: Option<OwnedFd>,
     /// Where log records go; crate `log` is already set up to write there.
     pub log: Option<OwnedFd>,
     /// Where strace lines go; write whole lines.

@@ -26,6 +26,11 @@ impl MemFd {
         Ok(MemFd { file: fd.into() })
     }
 
+    /// A file of the caller's, on a tmpfs.
+    pub fn from_file(file: File) -> MemFd {
+        MemFd { file }
+    }
+
     /// Size of the file, holes included.
     pub fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())

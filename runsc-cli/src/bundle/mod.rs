@@ -5,6 +5,7 @@
 //! if the container would be less confined or would not work without it, else noted in the log.
 
 mod home;
+pub mod limits;
 mod mounts;
 mod options;
 mod process;
@@ -22,6 +23,8 @@ use runsc_gofer::server::{MountSource, ServerConfig, Writes};
 use runsc_sentry::config::{
     BootConfig, GuestPath, LogLevel, NodeConfig, NodeKind, OverlayKind, RootConfig, StraceConfig,
 };
+
+use crate::cgroup::Request;
 
 /// Longest config.json that is read, in bytes.
 const MAX_CONFIG: u64 = 16 << 20;
@@ -50,6 +53,18 @@ impl Bundle {
 
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// The control group that the configuration asks for.
+    pub fn cgroup<'a>(&'a self, id: &'a str, systemd: bool, privileged: bool) -> Request<'a> {
+        let linux = self.spec.linux().as_ref();
+        Request {
+            path: linux.and_then(|linux| linux.cgroups_path().as_deref()),
+            id,
+            systemd,
+            resources: linux.and_then(|linux| linux.resources().as_ref()),
+            privileged,
+        }
     }
 
     pub fn oci_version(&self) -> &str {
@@ -99,6 +114,7 @@ impl Bundle {
             masked_paths: paths(linux.masked_paths().as_deref(), "linux.maskedPaths")?,
             readonly_paths: paths(linux.readonly_paths().as_deref(), "linux.readonlyPaths")?,
             process,
+            limits: limits::translate(linux.resources().as_ref()).context("linux.resources")?,
             hostname: name(spec.hostname().as_deref(), "runsc-rs", "hostname")?,
             domainname: name(spec.domainname().as_deref(), "(none)", "domainname")?,
             strace: StraceConfig::default(),
@@ -140,9 +156,6 @@ impl Bundle {
             .is_some_and(|sysctl| !sysctl.is_empty())
         {
             log::warn!("config.json: linux.sysctl: not applied");
-        }
-        if linux.resources().is_some() {
-            log::debug!("config.json: linux.resources: not applied");
         }
         if linux
             .uid_mappings()

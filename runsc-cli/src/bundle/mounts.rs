@@ -72,12 +72,8 @@ fn translate_one(
             MountKind::Mqueue
         }
         "cgroup" | "cgroup2" => {
-            log::debug!("config.json: mounts: {typ} is an empty directory");
             flags.readonly = true;
-            MountKind::Tmpfs(TmpfsOptions {
-                mode: Some(0o755),
-                ..Default::default()
-            })
+            MountKind::Cgroup
         }
         "" => bail!("type: missing"),
         unknown => bail!("type: {unknown:?} is unknown"),

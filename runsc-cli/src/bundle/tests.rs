@@ -151,7 +151,7 @@ fn runc_style() {
     );
     assert!(matches!(
         mount(&boot, "/sys/fs/cgroup").kind,
-        MountKind::Tmpfs(_)
+        MountKind::Cgroup
     ));
     assert_eq!(boot.masked_paths.len(), 3);
     assert_eq!(boot.readonly_paths[0], b"/proc/bus");

@@ -17,8 +17,8 @@ use nix::unistd::{Gid, Uid, gethostname};
 use runsc_gofer::server::{MountSource, ServerConfig};
 use runsc_platform::process;
 use runsc_sentry::config::{
-    BootConfig, CapabilitySets, DevptsOptions, MountConfig, MountFlags, MountKind, OverlayKind,
-    ProcessConfig, RootConfig, TmpfsOptions,
+    BootConfig, CapabilitySets, DevptsOptions, GuestLimits, MountConfig, MountFlags, MountKind,
+    OverlayKind, ProcessConfig, RootConfig, TmpfsOptions,
 };
 
 use super::{Failure, conclude};
@@ -96,6 +96,7 @@ pub fn plan(
         masked_paths: Vec::new(),
         readonly_paths: Vec::new(),
         process,
+        limits: GuestLimits::default(),
         hostname: hostname.into_vec(),
         domainname: b"(none)".to_vec(),
         strace: observation.strace_config.clone(),
@@ -114,6 +115,7 @@ pub fn plan(
         gofer,
         owner,
         stdio,
+        cgroup: None,
     })
 }
 

@@ -10,6 +10,8 @@ use super::{Failure, conclude};
 use crate::{
     args::{GlobalArgs, Overlay, RunArgs},
     bundle::Bundle,
+    cgroup::{Cgroup, Held},
+    environment,
     sandbox::{Mode, Observation, Owner, Plan, Sandbox, Signals, own_stdio},
     state::{Description, StateRoot, check_id},
 };
@@ -23,7 +25,7 @@ pub fn run(global: &GlobalArgs, args: &RunArgs) -> Result<ExitCode, Failure> {
     let signals = Signals::block()?;
     let observation = Observation::new(global)?;
     let bundle = Bundle::load(&args.bundle)?;
-    let (plan, oci_version) = plan(global, args, &bundle, &observation)?;
+    let (mut plan, oci_version) = plan(global, args, &bundle, &observation)?;
     let state = StateRoot::open(global.root.as_deref())?;
     state.sweep()?;
     let description = Description {
@@ -33,7 +35,12 @@ pub fn run(global: &GlobalArgs, args: &RunArgs) -> Result<ExitCode, Failure> {
         owner: std::process::id(),
     };
     let container = state.create(&args.id, &description)?;
+    let privileged = environment::is_privileged();
+    let asked = bundle.cgroup(&args.id, global.systemd_cgroup, privileged);
+    let cgroup = Held(Cgroup::create(&asked)?);
+    plan.cgroup = cgroup.0.clone();
     let outcome = Sandbox::start(plan, &observation, Mode::Boot)?.supervise(&signals)?;
+    drop(cgroup);
     drop(container);
     // runc's status for this is the same as for any other failure.
     conclude(outcome, BROKEN).map_err(|failure| Failure {
@@ -70,6 +77,7 @@ fn plan<'a>(
             gofer,
             owner,
             stdio,
+            cgroup: None,
         },
         bundle.oci_version(),
     ))

@@ -54,7 +54,8 @@ pub fn sentry() -> Result<()> {
         // What /proc tells is remembered: it is out of reach from the empty root on.
         runsc_platform::host::vdso_range();
         process::release_start_up_memory();
-        empty_root::enter()?;
+        let limit = payload.boot.limits.memory.map(|limit| limit.usable);
+        fds.memory = empty_root::enter(limit)?;
         match payload.mode {
             SentryMode::Boot => match runsc_sentry::boot::run(payload.boot, fds)? {},
             mode => {

@@ -1,9 +1,12 @@
 //! Leaving everything behind: the Sentry's last steps before it is the guest's kernel.
 
+use std::os::fd::OwnedFd;
+
 use anyhow::{Context, Result};
 use caps::CapSet;
 use nix::{
     errno::Errno,
+    fcntl::{OFlag, open},
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::{
         prctl,
@@ -16,35 +19,55 @@ use nix::{
 /// The user and group id of a Sentry that root has started (nobody, nogroup).
 pub const UNPRIVILEGED_ID: u32 = 65534;
 
-/// Gives up the host's files, all capabilities and root's id. What remains are the fds.
-pub fn enter() -> Result<()> {
+/// Where file systems are mounted for a moment: any directory will do, it is covered in this mount
+/// namespace only.
+const PLACE: &str = "/proc";
+
+/// Gives up the host's files, all capabilities and root's id. What remains are the fds. With
+/// `memory`, one for guest memory is made: an empty file of which the host holds that many bytes.
+pub fn enter(memory: Option<u64>) -> Result<Option<OwnedFd>> {
     setsid().context("setsid")?;
     umask(Mode::empty());
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .context("making the mounts private")?;
+    let memory = memory.map(limited_memory).transpose()?;
     empty_root()?;
     limits()?;
     credentials()?;
     prctl::set_no_new_privs().context("no_new_privs")?;
     prctl::set_dumpable(false).context("not dumpable")?;
-    Ok(())
+    Ok(memory)
+}
+
+/// A file without a name on a tmpfs of that size, which nothing but its fd leads to. Guest code is
+/// mapped from it, so it is not MS_NOEXEC.
+fn limited_memory(bytes: u64) -> Result<OwnedFd> {
+    const PAGE: u64 = 4096;
+    let what = || "making the guest's memory";
+    // 0 would be no limit.
+    let size = (bytes / PAGE * PAGE).max(PAGE);
+    let options = format!("mode=0700,size={size},nr_inodes=2");
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("none"), PLACE, Some("tmpfs"), flags, Some(&*options)).with_context(what)?;
+    let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    let file = open(PLACE, flags, Mode::S_IRUSR | Mode::S_IWUSR);
+    umount2(PLACE, MntFlags::MNT_DETACH).with_context(what)?;
+    file.with_context(what)
 }
 
 /// Makes an empty read-only file system the root and the only mount there is.
 fn empty_root() -> Result<()> {
-    let none: Option<&str> = None;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
-        .context("making the mounts private")?;
-    // Any directory will do; it is covered, in this mount namespace, and gone a moment later.
-    let place = "/proc";
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(
         Some("none"),
-        place,
+        PLACE,
         Some("tmpfs"),
         flags,
         Some("mode=0555,size=4k,nr_inodes=1"),
     )
     .context("mounting the empty root")?;
-    chdir(place).context("entering the empty root")?;
+    chdir(PLACE).context("entering the empty root")?;
     // The old root ends up on top of the new one, at the same place.
     pivot_root(".", ".").context("pivot_root")?;
     umount2(".", MntFlags::MNT_DETACH).context("unmounting the old root")?;

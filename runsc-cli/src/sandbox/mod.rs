@@ -43,7 +43,7 @@ use runsc_sentry::{
     control,
 };
 
-use crate::{args::GlobalArgs, environment};
+use crate::{args::GlobalArgs, cgroup::Cgroup, environment};
 use id_maps::Ids;
 pub use id_maps::Owner;
 pub use payload::Mode;
@@ -60,6 +60,8 @@ pub struct Plan {
     /// Whom an ordinary user's files belong to inside. Root's view needs no such change.
     pub owner: Owner,
     pub stdio: [Option<OwnedFd>; 3],
+    /// What both processes are put into before they run.
+    pub cgroup: Option<Cgroup>,
 }
 
 /// Files and switches from the global options.
@@ -173,7 +175,7 @@ impl Sandbox {
     /// Starts both processes. Signals must be blocked already (see [`Signals`]).
     pub fn start(plan: Plan, observation: &Observation, mode: Mode) -> Result<Self> {
         let terminal = tcgetattr(std::io::stdin()).ok();
-        let parts = Parts::new()?;
+        let parts = Parts::new(plan.cgroup)?;
         let (client_ends, server_ends) = runsc_gofer::client::channel_pairs(CHANNELS)?;
         let gofer = parts.gofer(plan.gofer, plan.owner, &server_ends, observation)?;
         drop(server_ends);
@@ -197,10 +199,11 @@ struct Parts {
     null: File,
     env: Vec<CString>,
     privileged: bool,
+    cgroup: Option<Cgroup>,
 }
 
 impl Parts {
-    fn new() -> Result<Self> {
+    fn new(cgroup: Option<Cgroup>) -> Result<Self> {
         let program = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_PATH)
@@ -221,6 +224,7 @@ impl Parts {
             null: null.context("/dev/null")?,
             env,
             privileged: environment::is_privileged(),
+            cgroup,
         })
     }
 
@@ -322,6 +326,10 @@ impl Parts {
         if let Some(ids) = part.ids {
             id_maps::write(process.child.pid, ids)
                 .with_context(|| format!("{name}: cannot map its user and group ids"))?;
+        }
+        if let Some(cgroup) = &self.cgroup {
+            let entered = cgroup.enter(process.child.pid);
+            entered.with_context(|| format!("{name}: cannot enter its cgroup"))?;
         }
         let released = process.child.release();
         released.with_context(|| format!("{name}: cannot be started"))?;

@@ -87,6 +87,7 @@ impl SentryPayload {
                 fds.next_if(payload.stdio[1])?,
                 fds.next_if(payload.stdio[2])?,
             ],
+            memory: None,
             log: fds.next_if(payload.log)?,
             strace: fds.next_if(payload.strace)?,
         };

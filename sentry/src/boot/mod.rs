@@ -105,7 +105,7 @@ pub fn run(config: BootConfig, fds: BootFds) -> Result<Infallible, BootError> {
     runsc_platform::host::single_heap();
     install_fault_handler().map_err(host("fault handler"))?;
     runsc_platform::host::raise_open_files_limit().map_err(host("open files limit"))?;
-    let cpus = runsc_platform::host::affinity().map_or(1, |cores| cores.len());
+    let (cpus, possible_cpus) = processors(&config.limits).map_err(host("processors"))?;
     let control = Arc::new(Server::new(fds.control));
     let gofer =
         Arc::new(runsc_gofer::client::Client::new(fds.gofer).map_err(host("gofer channels"))?);
@@ -123,7 +123,12 @@ pub fn run(config: BootConfig, fds: BootFds) -> Result<Infallible, BootError> {
         },
     };
     let platform = choose_platform(config.platform.as_deref(), options)?;
-    let memory = MemoryFile::new().map_err(host("memory file"))?;
+    let memory = match (fds.memory, config.limits.memory) {
+        (Some(file), Some(limit)) => MemoryFile::limited(file, limit.usable),
+        _ => MemoryFile::new(),
+    };
+    let memory = memory.map_err(host("memory file"))?;
+    let machine_memory = mounts::memory_total();
     let executor = Executor::new(platform.clone(), workers);
     let reactor =
         Reactor::new().map_err(|e| host("reactor")(std::io::Error::from_raw_os_error(e.raw())))?;
@@ -141,7 +146,12 @@ pub fn run(config: BootConfig, fds: BootFds) -> Result<Infallible, BootError> {
             domainname: config.domainname.clone(),
         },
         cpus,
-        memory_total: mounts::memory_total(),
+        possible_cpus,
+        memory_total: match config.limits.memory {
+            Some(limit) => limit.told.min(machine_memory),
+            None => machine_memory,
+        },
+        limits: config.limits.clone(),
         strace,
         supervisor: Box::new(ControlSupervisor::new(control.clone())),
     });
@@ -186,6 +196,24 @@ pub fn run(config: BootConfig, fds: BootFds) -> Result<Infallible, BootError> {
     loop {
         std::thread::park();
     }
+}
+
+/// Keeps to the processors asked for, as far as there are any. How many the guest is told about,
+/// and below which number all are that its threads can run on.
+fn processors(limits: &crate::config::GuestLimits) -> std::io::Result<(usize, usize)> {
+    use runsc_platform::host::{affinity, set_affinity};
+    let mut cores = affinity()?;
+    let asked = |core: &usize| limits.cpus.iter().any(|cpu| *cpu as usize == *core);
+    if cores.iter().any(asked) {
+        cores.retain(asked);
+        set_affinity(0, &cores)?;
+    }
+    let by_quota = limits
+        .cpu
+        .and_then(|quota| usize::try_from(quota.processors()).ok());
+    let told = cores.len().min(by_quota.unwrap_or(usize::MAX)).max(1);
+    let possible = cores.last().map_or(1, |last| last + 1);
+    Ok((told, possible.max(told)))
 }
 
 /// Starts a thread and returns when it runs: starting takes host calls that the filter forbids.

@@ -6,8 +6,8 @@ use runsc_gofer::protocol::MountId;
 
 use super::BootError;
 use crate::config::{
-    Atime, BootConfig, GoferMount, MountConfig, MountFlags as ConfigFlags, MountKind, NodeConfig,
-    NodeKind, OverlayKind, TmpfsOptions,
+    Atime, BootConfig, CgroupLayout, GoferMount, MountConfig, MountFlags as ConfigFlags, MountKind,
+    NodeConfig, NodeKind, OverlayKind, TmpfsOptions,
 };
 use crate::errno::{Errno, Result};
 use crate::fs::change::Make;
@@ -86,6 +86,9 @@ impl Builder<'_> {
     }
 
     fn mount(&self, ctx: &Ctx, m: &MountConfig) -> Result<()> {
+        if m.kind == MountKind::Cgroup && self.kernel.resources.limits.layout == CgroupLayout::V1 {
+            return self.cgroup_v1(ctx, m);
+        }
         let mut kind = m.kind.clone();
         if let MountKind::Tmpfs(options) = &mut kind
             && options.mode.is_none()
@@ -104,6 +107,7 @@ impl Builder<'_> {
                 .namespace
                 .file_system_type(b"devpts")?
                 .mount(b"devpts", b"")?,
+            MountKind::Cgroup => crate::fs::cgroup::mount_v2(self.kernel),
             MountKind::Bind {
                 gofer_mount,
                 overlay,
@@ -117,6 +121,34 @@ impl Builder<'_> {
         let place = ctx.lookup(&Base::Cwd, &m.destination, WalkFlags::FOLLOW)?;
         let mount = Mount::new(fs, &m.source, flags(&m.flags));
         ctx.namespace.attach(&mount, &place)
+    }
+
+    /// A tmpfs with a mount for each hierarchy.
+    fn cgroup_v1(&self, ctx: &Ctx, m: &MountConfig) -> Result<()> {
+        use crate::fs::cgroup;
+        make_mount_point(ctx, &m.destination, true)?;
+        let place = ctx.lookup(&Base::Cwd, &m.destination, WalkFlags::FOLLOW)?;
+        let options = TmpfsOptions {
+            mode: Some(0o755),
+            ..Default::default()
+        };
+        let top = Mount::new(self.tmpfs(&options)?, b"tmpfs", MountFlags::empty());
+        ctx.namespace.attach(&top, &place)?;
+        let at = |name: &str| [&m.destination, "/".as_bytes(), name.as_bytes()].concat();
+        for hierarchy in cgroup::HIERARCHIES {
+            let path = at(hierarchy.name);
+            make_dirs(ctx, &path)?;
+            let place = ctx.lookup(&Base::Cwd, &path, WalkFlags::FOLLOW)?;
+            let fs = cgroup::mount_v1(self.kernel, hierarchy);
+            let mount = Mount::new(fs, b"cgroup", flags(&m.flags));
+            ctx.namespace.attach(&mount, &place)?;
+        }
+        for (alias, target) in cgroup::ALIASES {
+            let link = Make::Symlink(target.as_bytes());
+            ctx.make(&Base::Cwd, &at(alias), link, 0o777)?;
+        }
+        top.set_flags(flags(&m.flags));
+        Ok(())
     }
 
     fn tmpfs(&self, o: &TmpfsOptions) -> Result<Arc<FileSystem>> {

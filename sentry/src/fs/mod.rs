@@ -7,6 +7,7 @@
 
 pub mod anon;
 pub mod attrs;
+pub mod cgroup;
 pub mod change;
 pub mod context;
 pub mod dentry;

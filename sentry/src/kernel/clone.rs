@@ -186,6 +186,7 @@ fn make(task: &Task, args: &CloneArgs, latch: Option<Arc<VforkLatch>>) -> Result
         signals.altstack = task.signals.lock().altstack;
     }
     let child = task.kernel().tree.enter(|tid, tree| {
+        task.kernel().resources.charge_task(tree)?;
         let group = if f.contains(CloneFlags::THREAD) {
             task.group().clone()
         } else {

@@ -26,6 +26,7 @@ pub mod futex;
 pub mod group;
 pub mod limits;
 mod memory;
+pub mod resources;
 pub mod run;
 pub mod signal;
 pub mod task;
@@ -40,6 +41,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 use runsc_platform::Platform;
 
+use crate::config::GuestLimits;
 use crate::executor::{Executor, Reactor};
 use crate::fs::tmpfs::{Options as TmpfsOptions, Tmpfs};
 use crate::kernel::group::{ExitStatus, ThreadGroup};
@@ -86,8 +88,11 @@ pub struct Kernel {
     pub host_background: std::sync::atomic::AtomicBool,
     /// CPUs the guest is told about.
     pub cpus: usize,
+    /// Numbers that getcpu(2) gives are below this one; at least `cpus`.
+    pub possible_cpus: usize,
     /// Memory the guest is told about, bytes.
     pub memory_total: u64,
+    pub resources: resources::Resources,
     pub strace: Option<crate::syscalls::strace::Strace>,
     supervisor: Box<dyn Supervisor>,
     first: Mutex<Option<Arc<ThreadGroup>>>,
@@ -101,7 +106,9 @@ pub struct KernelParts {
     pub reactor: Arc<Reactor>,
     pub uts: Uts,
     pub cpus: usize,
+    pub possible_cpus: usize,
     pub memory_total: u64,
+    pub limits: GuestLimits,
     pub strace: Option<crate::syscalls::strace::Strace>,
     pub supervisor: Box<dyn Supervisor>,
 }
@@ -125,11 +132,19 @@ impl Kernel {
             uts: RwLock::new(parts.uts),
             host_background: Default::default(),
             cpus: parts.cpus,
+            possible_cpus: parts.possible_cpus,
             memory_total: parts.memory_total,
+            resources: resources::Resources::new(parts.limits),
             strace: parts.strace,
             supervisor: parts.supervisor,
             first: Mutex::new(None),
         })
+    }
+
+    /// Memory that the guest may still take, bytes.
+    pub fn memory_free(&self) -> u64 {
+        let all = self.memory.limit().unwrap_or(self.memory_total);
+        all.saturating_sub(self.memory.used())
     }
 
     /// Names the process whose end is the end of the sandbox.

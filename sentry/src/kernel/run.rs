@@ -12,12 +12,17 @@ use crate::kernel::current;
 use crate::kernel::exec::{Program, exec};
 use crate::kernel::exit;
 use crate::kernel::group::ExitStatus;
+use crate::kernel::resources::out_of_memory;
 use crate::kernel::signal::deliver::{Outcome, deliver};
 use crate::kernel::signal::send::force;
 use crate::kernel::signal::{SigInfo, Signal};
 use crate::kernel::task::Task;
+use crate::kernel::time::MonoTime;
 use crate::kernel::wait::Ready;
 use crate::syscalls;
+
+/// How long a task waits for the memory of another one, which is ending, before it looks again.
+const OOM_RETRY_NS: u64 = 1_000_000;
 
 /// Lets a new task run.
 pub fn start(task: Arc<Task>) {
@@ -113,7 +118,7 @@ async fn live(task: &Arc<Task>) -> ExitStatus {
                 Ok(()) => {}
                 Err(restart) => undecided = Some(Undecided(restart)),
             },
-            Ok(Trap::Fault(fault)) => handle_fault(task, &fault),
+            Ok(Trap::Fault(fault)) => handle_fault(task, &fault).await,
             Ok(Trap::Interrupted) => {}
             Err(platform::Error::Gone) => return killed(),
             Err(platform::Error::Refused { op, source }) => {
@@ -216,6 +221,11 @@ async fn syscall(task: &Task) -> Result<(), Restart> {
         (regs.syscall_number(), regs.syscall_args())
     };
     let result = syscalls::dispatch(task, number, args).await;
+    if let Err(Error::Errno(Errno::ENOMEM | Errno::EFAULT | Errno::ENOSPC)) = result
+        && task.kernel().memory.is_full()
+    {
+        out_of_memory(task);
+    }
     let mut regs = task.regs.lock();
     match result {
         Ok(value) => regs.set_return(value),
@@ -228,12 +238,19 @@ async fn syscall(task: &Task) -> Result<(), Restart> {
     Ok(())
 }
 
-fn handle_fault(task: &Task, fault: &platform::Fault) {
+async fn handle_fault(task: &Task, fault: &platform::Fault) {
     task.count_fault();
     let is_memory = fault.signal == libc::SIGSEGV || fault.signal == libc::SIGBUS;
     let info = if is_memory {
         match task.mm().handle_fault(fault) {
             Ok(()) => return,
+            Err(info) if info.signo == libc::SIGBUS && task.kernel().memory.is_full() => {
+                out_of_memory(task);
+                // Somebody's memory becomes free soon, if it is not this task's own.
+                let soon = MonoTime::now().after_ns(OOM_RETRY_NS);
+                let _ = task.sleep_until(soon).await;
+                return;
+            }
             Err(info) => {
                 let signal = Signal::new(info.signo).unwrap_or(Signal::SIGSEGV);
                 SigInfo::fault(signal, info.code, info.addr)

@@ -204,6 +204,8 @@ pub struct MemoryFile {
     fd: Arc<OwnedFd>,
     state: Mutex<State>,
     windows: RwLock<HashMap<u64, CachedWindow>>,
+    /// Bytes that the host lets the file take.
+    limit: Option<u64>,
     /// Of the host, bytes: what the overcommit heuristic refuses to exceed in one mapping.
     total_memory: u64,
 }
@@ -227,7 +229,18 @@ impl MemoryFile {
     /// # Errors
     /// What memfd_create and ftruncate say.
     pub fn new() -> std::io::Result<Arc<MemoryFile>> {
-        let memfd = MemFd::create(c"guest-memory")?;
+        MemoryFile::over(MemFd::create(c"guest-memory")?, None)
+    }
+
+    /// With an empty file of the caller's, on a file system that holds `limit` bytes.
+    ///
+    /// # Errors
+    /// What ftruncate says.
+    pub fn limited(file: OwnedFd, limit: u64) -> std::io::Result<Arc<MemoryFile>> {
+        MemoryFile::over(MemFd::from_file(file.into()), Some(limit))
+    }
+
+    fn over(memfd: MemFd, limit: Option<u64>) -> std::io::Result<Arc<MemoryFile>> {
         memfd.set_len(FILE_SIZE)?;
         let fd = Arc::new(memfd.try_clone_fd()?);
         let mut clean = FreeSet::default();
@@ -245,6 +258,7 @@ impl MemoryFile {
                 reserved: 0,
             }),
             windows: RwLock::new(HashMap::new()),
+            limit,
             total_memory,
         }))
     }
@@ -317,6 +331,18 @@ impl MemoryFile {
     /// Bytes of host memory in use.
     pub fn used(&self) -> u64 {
         self.memfd.allocated_bytes().unwrap_or(0)
+    }
+
+    /// What [`MemoryFile::used`] may become, if that is limited.
+    pub fn limit(&self) -> Option<u64> {
+        self.limit
+    }
+
+    /// Is there no page left? Then an access to memory that was never touched fails, the guest's
+    /// with SIGBUS.
+    pub fn is_full(&self) -> bool {
+        self.limit
+            .is_some_and(|limit| self.used().saturating_add(PAGE_SIZE) > limit)
     }
 
     /// Bytes referred to, touched or not.

@@ -85,12 +85,11 @@ struct RawSysinfo {
 pub async fn sysinfo(t: &Task, a: &Args) -> SysResult {
     let kernel = t.kernel();
     let total = kernel.memory_total;
-    let used = kernel.memory.used();
     let info = RawSysinfo {
         uptime: (uptime_ns() / 1_000_000_000) as i64,
         loads: [0; 3],
         totalram: total,
-        freeram: total.saturating_sub(used),
+        freeram: kernel.memory_free(),
         sharedram: 0,
         bufferram: 0,
         totalswap: 0,

@@ -31,8 +31,9 @@ use crate::kernel::{Kernel, current};
 use subject::Subject;
 
 pub use status::{mask, ranges};
+pub use system::used;
 #[cfg(test)]
-pub(in crate::fs) use tests::kernel as test_kernel;
+pub(in crate::fs) use tests::{kernel as test_kernel, kernel_with as test_kernel_with};
 
 /// PROC_SUPER_MAGIC.
 const MAGIC: u64 = 0x9fa0;
@@ -42,7 +43,7 @@ const FIRST_PROCESS: u64 = 256;
 type Read = fn(&Arc<Kernel>) -> Result<Vec<u8>>;
 
 const FILES: [(&str, Read); 18] = [
-    ("cgroups", system::cgroups),
+    ("cgroups", crate::fs::cgroup::controllers),
     ("cmdline", system::cmdline),
     ("cpuinfo", system::cpuinfo),
     ("devices", system::devices),

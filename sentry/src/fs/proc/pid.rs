@@ -171,7 +171,7 @@ static ENTRIES: &[Entry] = &[
         "cgroup",
         0o444,
         In::Both,
-        Body::Text(|s| s.group().map(|_| b"0::/\n".to_vec())),
+        Body::Text(|s| s.group().map(|_| crate::fs::cgroup::membership(&s.kernel))),
     ),
     entry(
         "cpuset",

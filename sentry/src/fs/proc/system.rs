@@ -15,7 +15,7 @@ const TICK_NS: u64 = 10_000_000;
 type Made = Result<Vec<u8>>;
 
 /// CPU time of all processes, ended ones included.
-fn used(kernel: &Kernel) -> Usage {
+pub fn used(kernel: &Kernel) -> Usage {
     let (groups, ended) = {
         let tree = kernel.tree.lock();
         let groups: Vec<_> = tree.nodes.values().map(|n| n.group.clone()).collect();
@@ -46,7 +46,7 @@ pub fn cpuinfo(kernel: &Arc<Kernel>) -> Made {
 pub fn meminfo(kernel: &Arc<Kernel>) -> Made {
     let total = kernel.memory_total;
     let used = kernel.memory.used().min(total);
-    let free = total - used;
+    let free = kernel.memory_free();
     let rows = [
         ("MemTotal", total),
         ("MemFree", free),
@@ -193,7 +193,7 @@ pub fn vmstat(kernel: &Arc<Kernel>) -> Made {
         "nr_free_pages {}\nnr_anon_pages {}\nnr_mapped 0\nnr_file_pages 0\nnr_dirty 0\n\
          nr_writeback 0\nnr_shmem 0\npgpgin 0\npgpgout 0\npswpin 0\npswpout 0\npgfault {faults}\n\
          pgmajfault 0\n",
-        pages(kernel.memory_total - used),
+        pages(kernel.memory_free()),
         pages(used),
     );
     Ok(text.into_bytes())
@@ -207,10 +207,6 @@ pub fn interrupts(kernel: &Arc<Kernel>) -> Made {
     }
     text.push('\n');
     Ok(text.into_bytes())
-}
-
-pub fn cgroups(_: &Arc<Kernel>) -> Made {
-    Ok(b"#subsys_name\thierarchy\tnum_cgroups\tenabled\n".to_vec())
 }
 
 pub fn empty(_: &Arc<Kernel>) -> Made {

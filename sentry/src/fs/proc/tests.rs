@@ -15,6 +15,7 @@ use runsc_platform::{
 };
 
 use super::*;
+use crate::config::GuestLimits;
 use crate::executor::{Executor, Home, Reactor};
 use crate::fs::anon::{Anon, anon_file, anon_path};
 use crate::fs::context::FsContext;
@@ -84,6 +85,10 @@ impl Supervisor for Still {
 
 /// A kernel of three processors without processes.
 pub fn kernel() -> Arc<Kernel> {
+    kernel_with(GuestLimits::default())
+}
+
+pub fn kernel_with(limits: GuestLimits) -> Arc<Kernel> {
     let _ = runsc_platform::memory::install_fault_handler();
     let platform: Arc<dyn Platform> = Arc::new(Still);
     Kernel::new(KernelParts {
@@ -96,7 +101,9 @@ pub fn kernel() -> Arc<Kernel> {
             domainname: b"(none)".to_vec(),
         },
         cpus: 3,
+        possible_cpus: 3,
         memory_total: 1 << 30,
+        limits,
         strace: None,
         supervisor: Box::new(Still),
     })

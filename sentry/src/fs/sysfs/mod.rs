@@ -16,6 +16,7 @@ const MAGIC: u64 = 0x6265_6572;
 struct Tree {
     sb: Arc<Super>,
     cpus: usize,
+    possible: usize,
 }
 
 /// A new mount of sysfs.
@@ -23,6 +24,7 @@ pub fn mount(kernel: &Arc<Kernel>) -> Result<Arc<FileSystem>> {
     let tree = Tree {
         sb: Super::new(MAGIC, Errno::EPERM),
         cpus: kernel.cpus.max(1),
+        possible: kernel.possible_cpus.max(kernel.cpus).max(1),
     };
     let root = tree.root(kernel);
     Ok(FileSystem::new("sysfs", tree.sb.dev, root, String::new()))
@@ -102,7 +104,7 @@ impl Tree {
             let used = shared.memory.used().min(total);
             let rows = [
                 ("MemTotal", total),
-                ("MemFree", total - used),
+                ("MemFree", shared.memory_free()),
                 ("MemUsed", used),
             ];
             let line = |(name, bytes): (&str, u64)| {
@@ -135,11 +137,11 @@ impl Tree {
             .with("isolated", self.file(""))
             .with(
                 "kernel_max",
-                self.file(self.cpus.saturating_sub(1).to_string()),
+                self.file(self.possible.saturating_sub(1).to_string()),
             )
             .with("offline", self.file(""))
             .with("online", self.file(all.clone()))
-            .with("possible", self.file(all.clone()))
+            .with("possible", self.file(ranges(0..self.possible)))
             .with("present", self.file(all));
         self.dir(dir)
     }

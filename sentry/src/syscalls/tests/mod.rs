@@ -76,7 +76,9 @@ impl Sandbox {
                 domainname: Vec::new(),
             },
             cpus: 1,
+            possible_cpus: 1,
             memory_total: 1 << 30,
+            limits: Default::default(),
             strace: None,
             supervisor: Box::new(Silent),
         });

@@ -1,0 +1,205 @@
+//! Limits of a container: what the guest meets, what it is told, and the host's control group.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+mod common;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use common::Bundle;
+use serde_json::{Value, json};
+
+const MIB: u64 = 1 << 20;
+
+/// A bundle over this machine's own files that runs a shell script.
+fn bundle(script: &str, linux: Value) -> Bundle {
+    let config = json!({
+        "ociVersion": "1.0.2",
+        "root": {"path": "/"},
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "cwd": "/",
+            "args": ["/bin/sh", "-c", script],
+            "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"],
+        },
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]},
+            {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+             "options": ["nosuid", "noexec", "nodev", "ro"]},
+        ],
+        "linux": linux,
+    });
+    Bundle::new(Some(&config.to_string()))
+}
+
+/// What the script says; the sandbox must have ended well.
+fn run(script: &str, linux: Value) -> String {
+    let bundle = bundle(script, linux);
+    let output = bundle.run("limited").output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The first of these files that the guest has.
+const FIRST: &str = "first() { for f; do if [ -e /sys/fs/cgroup/$f ]; then \
+                     cat /sys/fs/cgroup/$f; return; fi; done; echo none; }; ";
+
+#[test]
+fn who_reaches_the_memory_limit_is_killed_and_nobody_else() {
+    let script = format!(
+        "{FIRST} tail /dev/zero; echo $?; first memory/memory.oom_control memory.events; \
+         head -c 500M /dev/zero >/dev/shm/big; rm /dev/shm/big; \
+         cat /proc/self/status | grep Name; \
+         for i in 1 2 3; do tail /dev/zero & done; wait; echo done"
+    );
+    let linux = json!({"resources": {"memory": {"limit": 64 * MIB}}});
+    let said = run(&script, linux);
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines[0], "137", "{said}");
+    assert!(lines.contains(&"oom_kill 1"), "{said}");
+    assert!(lines.contains(&"Name:\tcat"), "{said}");
+    assert_eq!(lines.last(), Some(&"done"), "{said}");
+}
+
+#[test]
+fn memory_below_the_limit_is_there() {
+    let script = "head -c 30M /dev/zero | tail -c 30M | wc -c; \
+                  head -c 20M /dev/zero >/dev/shm/some; wc -c </dev/shm/some";
+    let linux = json!({"resources": {"memory": {"limit": 64 * MIB}}});
+    assert_eq!(run(script, linux), "31457280\n20971520\n");
+}
+
+#[test]
+fn tasks_beyond_the_limit_are_refused() {
+    // A shell that cannot fork gives up; the one around it is inside the limit.
+    let script = format!(
+        "{FIRST} sh -c 'for i in 1 2 3 4 5 6 7 8 9; do sleep 100 & done' 2>&1; \
+         first pids/pids.events pids.events; first pids/pids.max pids.max; \
+         first pids/pids.current pids.current"
+    );
+    let linux = json!({"resources": {"pids": {"limit": 6}}});
+    let said = run(&script, linux);
+    assert!(said.contains("fork"), "{said}");
+    assert!(said.contains("max 1\n6\n6\n"), "{said}");
+}
+
+#[test]
+fn limits_are_visible() {
+    let script = format!(
+        "{FIRST} nproc; grep -c ^processor /proc/cpuinfo; grep -c '^cpu[0-9]' /proc/stat; \
+         grep MemTotal /proc/meminfo; first memory/memory.limit_in_bytes memory.max; \
+         first cpu/cpu.cfs_quota_us cpu.max; ls /sys/devices/system/cpu | grep -c 'cpu[0-9]'; \
+         echo x >/sys/fs/cgroup/cgroup.procs; grep -c cgroup /proc/self/mountinfo"
+    );
+    let linux = json!({"resources": {
+        "memory": {"limit": 96 * MIB}, "cpu": {"quota": 70_000, "period": 100_000},
+    }});
+    let said = run(&script, linux);
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines[..3], ["1", "1", "1"], "{said}");
+    assert_eq!(lines[3], format!("MemTotal:{:>15} kB", 96 * 1024), "{said}");
+    assert_eq!(lines[4], (96 * MIB).to_string(), "{said}");
+    assert!(lines[5].starts_with("70000"), "{said}");
+    assert_eq!(lines[6], "1", "{said}");
+}
+
+#[test]
+fn without_limits_the_machine_is_visible() {
+    let host = Command::new("sh")
+        .args(["-c", "nproc; grep MemTotal /proc/meminfo"])
+        .output()
+        .unwrap();
+    let said = run("nproc; grep MemTotal /proc/meminfo", json!({}));
+    let nproc = |text: &str| text.lines().next().map(String::from);
+    assert_eq!(nproc(&said), nproc(&String::from_utf8_lossy(&host.stdout)));
+    let kib = |text: &str| -> f64 {
+        let word = text.lines().nth(1).unwrap().split_whitespace().nth(1);
+        word.unwrap().parse().unwrap()
+    };
+    let (inside, outside) = (kib(&said), kib(&String::from_utf8_lossy(&host.stdout)));
+    assert!((inside / outside - 1.0).abs() < 0.05, "{inside} {outside}");
+}
+
+/// Directories of the groups of that path.
+fn groups(path: &str) -> Vec<PathBuf> {
+    let top = PathBuf::from("/sys/fs/cgroup");
+    let mut found = vec![top.join(path)];
+    for entry in fs::read_dir(&top).into_iter().flatten().flatten() {
+        found.push(entry.path().join(path));
+    }
+    found.retain(|directory| directory.exists());
+    found
+}
+
+#[test]
+fn the_hosts_group_holds_the_sandbox_and_is_removed() {
+    let name = format!("runsc-rs-test-{}", std::process::id());
+    let path = format!("{name}/inner");
+    let linux = json!({
+        "cgroupsPath": format!("/{path}"),
+        "resources": {"memory": {"limit": 64 * MIB}, "pids": {"limit": 50}},
+    });
+    let bundle = bundle("echo up; read line; exit 3", linux);
+    let mut child = bundle.run("held").stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    if line.is_empty() {
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains("cgroup"), "{stderr}");
+        eprintln!("skipped: no cgroups can be made here: {stderr}");
+        return;
+    }
+    let groups = groups(&path);
+    assert!(!groups.is_empty());
+    for group in &groups {
+        let inside = fs::read_to_string(group.join("cgroup.procs")).unwrap();
+        let names: Vec<_> = inside
+            .lines()
+            .map(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default())
+            .collect();
+        for part in ["runsc-gofer\n", "runsc-sentry\n"] {
+            assert!(names.iter().any(|name| name == part), "{group:?} {names:?}");
+        }
+        // The guest's process is one of the stubs.
+        assert!(names.len() > 2, "{group:?} {names:?}");
+        let limit = ["memory.limit_in_bytes", "memory.max"]
+            .iter()
+            .find_map(|file| fs::read_to_string(group.join(file)).ok());
+        if let Some(limit) = limit.filter(|_| group.starts_with("/sys/fs/cgroup/memory")) {
+            assert_eq!(limit.trim(), (64 * MIB).to_string());
+        }
+    }
+    child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    for group in groups {
+        assert!(!group.exists(), "{}", group.display());
+        assert!(!group.parent().unwrap().ends_with(&name) || !group.parent().unwrap().exists());
+    }
+}
+
+#[test]
+fn what_cannot_be_held_to_is_refused_by_name() {
+    let linux = json!({"resources": {"blockIO": {
+        "throttleReadBpsDevice": [{"major": 4000, "minor": 0, "rate": 1}],
+    }}});
+    let bundle = bundle("echo not reached", linux);
+    let output = bundle.run("refused").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        stderr.contains("linux.resources.blockIO.throttleReadBpsDevice")
+            || stderr.contains("cgroup"),
+        "{stderr}"
+    );
+    assert_eq!(bundle.left_behind(), [""; 0]);
+}

@@ -1,0 +1,143 @@
+//! What the container may use of the machine, and what happens when that is not enough.
+//!
+//! [`Resources`] holds the limits with the counters that control groups have beside them. The
+//! number of tasks is checked when one is made. Memory is different: the host serves guests' page
+//! faults without the Sentry, so the limit is the size of the file system that holds the
+//! MemoryFile. A touch that would exceed it is a SIGBUS, for the guest or in one of the Sentry's
+//! copies, and both lead to [`out_of_memory`], which ends the process that uses most.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::config::GuestLimits;
+use crate::errno::{Errno, Result};
+use crate::kernel::Kernel;
+use crate::kernel::group::{ExitStatus, ThreadGroup};
+use crate::kernel::signal::Signal;
+use crate::kernel::task::Task;
+use crate::kernel::tree::Inner;
+use crate::mm::Mm;
+
+/// No limit of tasks.
+const UNLIMITED: u64 = u64::MAX;
+
+/// Limits and counters of a container.
+#[derive(Default)]
+pub struct Resources {
+    pub limits: GuestLimits,
+    tasks: AtomicU64,
+    tasks_refused: AtomicU64,
+    ooms: AtomicU64,
+    oom_kills: AtomicU64,
+    /// Memory of the process that was ended last for lack of it: nobody else is until it is free.
+    dying: Mutex<Weak<Mm>>,
+}
+
+impl Resources {
+    pub fn new(limits: GuestLimits) -> Resources {
+        Resources {
+            tasks: AtomicU64::new(limits.tasks.map_or(UNLIMITED, u64::from)),
+            limits,
+            ..Resources::default()
+        }
+    }
+
+    /// Most tasks at a time.
+    pub fn tasks(&self) -> Option<u64> {
+        Some(self.tasks.load(Ordering::Relaxed)).filter(|limit| *limit != UNLIMITED)
+    }
+
+    /// Changes that; what there is already stays.
+    pub fn set_tasks(&self, limit: Option<u64>) {
+        self.tasks
+            .store(limit.unwrap_or(UNLIMITED), Ordering::Relaxed);
+    }
+
+    /// How often a task was refused (pids.events).
+    pub fn tasks_refused(&self) -> u64 {
+        self.tasks_refused.load(Ordering::Relaxed)
+    }
+
+    /// How often the limit of memory was reached, and how many processes were ended for it.
+    pub fn ooms(&self) -> (u64, u64) {
+        (
+            self.ooms.load(Ordering::Relaxed),
+            self.oom_kills.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Is there room for one more task? EAGAIN.
+    pub(in crate::kernel) fn charge_task(&self, tree: &Inner) -> Result<()> {
+        let Some(limit) = self.tasks() else {
+            return Ok(());
+        };
+        if task_count(tree) < limit {
+            return Ok(());
+        }
+        self.tasks_refused.fetch_add(1, Ordering::Relaxed);
+        Err(Errno::EAGAIN)
+    }
+}
+
+/// Tasks as control groups count them: a process that nobody has waited for is one still.
+pub fn task_count(tree: &Inner) -> u64 {
+    let zombies = tree.nodes.values().filter(|n| n.zombie.is_some());
+    (tree.tasks.len() + zombies.count()) as u64
+}
+
+/// The guest's memory is full: ends a process, unless memory is about to become free anyhow.
+pub fn out_of_memory(task: &Task) {
+    let kernel = task.kernel();
+    kernel.memory.trim();
+    if !kernel.memory.is_full() {
+        return;
+    }
+    let mut dying = kernel.resources.dying.lock();
+    if dying.strong_count() > 0 {
+        return;
+    }
+    kernel.resources.ooms.fetch_add(1, Ordering::Relaxed);
+    let victim = match choose(kernel) {
+        Some(victim) => victim,
+        None => task.group().clone(),
+    };
+    let Some(mm) = victim.any_task().and_then(|t| t.try_mm().ok()) else {
+        return;
+    };
+    *dying = Arc::downgrade(&mm);
+    for group in kernel.tree.groups() {
+        let shares = group
+            .any_task()
+            .and_then(|t| t.try_mm().ok())
+            .is_some_and(|other| Arc::ptr_eq(&other, &mm));
+        if shares {
+            log::warn!("out of memory: process {} killed", group.pid());
+            kernel.resources.oom_kills.fetch_add(1, Ordering::Relaxed);
+            group.begin_exit(ExitStatus::Signaled {
+                signal: Signal::SIGKILL,
+                core: false,
+            });
+        }
+    }
+}
+
+/// The process that uses most, moved by its oom_score_adj as in Linux: a thousandth of all memory
+/// each, and never at -1000.
+fn choose(kernel: &Kernel) -> Option<Arc<ThreadGroup>> {
+    let total = kernel.memory_total;
+    let score = |group: &Arc<ThreadGroup>| {
+        let adj = i64::from(group.oom_score_adj.load(Ordering::Relaxed));
+        if adj == -1000 {
+            return None;
+        }
+        let totals = group.any_task()?.try_mm().ok()?.totals();
+        let rss = i64::try_from(totals.rss_anon + totals.rss_shmem).unwrap_or(i64::MAX);
+        let thousandth = i64::try_from(total / 1000).unwrap_or(i64::MAX);
+        Some(rss.saturating_add(adj.saturating_mul(thousandth)))
+    };
+    let groups = kernel.tree.groups();
+    let scored = groups.into_iter().filter_map(|g| Some((score(&g)?, g)));
+    scored.max_by_key(|(score, _)| *score).map(|(_, g)| g)
+}
