@@ -17,6 +17,7 @@ use crate::kernel::Kernel;
 use crate::kernel::group::{ExitStatus, ThreadGroup};
 use crate::kernel::signal::Signal;
 use crate::kernel::task::Task;
+use crate::kernel::time::MonoTime;
 use crate::kernel::tree::Inner;
 use crate::mm::Mm;
 
@@ -31,9 +32,22 @@ pub struct Resources {
     tasks_refused: AtomicU64,
     ooms: AtomicU64,
     oom_kills: AtomicU64,
-    /// Memory of the process that was ended last for lack of it: nobody else is until it is free.
-    dying: Mutex<Weak<Mm>>,
+    /// Who was ended last for lack of memory: nobody else is until that is free.
+    dying: Mutex<Option<Dying>>,
 }
+
+/// A process that ends for lack of memory.
+struct Dying {
+    mm: Weak<Mm>,
+    /// What [`MemoryFile::released`](crate::mm::MemoryFile::released) will be at least when its
+    /// memory is free: that outlives it, until its stub is gone.
+    released: u64,
+    /// It does not take longer.
+    until: MonoTime,
+}
+
+/// How long a process that ends may keep its memory before another one has to end as well.
+const PATIENCE_NS: u64 = 2_000_000_000;
 
 impl Resources {
     pub fn new(limits: GuestLimits) -> Resources {
@@ -95,18 +109,26 @@ pub fn out_of_memory(task: &Task) {
         return;
     }
     let mut dying = kernel.resources.dying.lock();
-    if dying.strong_count() > 0 {
+    if dying.as_ref().is_some_and(|d| {
+        let holds = d.mm.strong_count() > 0 || kernel.memory.released() < d.released;
+        holds && MonoTime::now() < d.until
+    }) {
         return;
     }
     kernel.resources.ooms.fetch_add(1, Ordering::Relaxed);
-    let victim = match choose(kernel) {
+    let (victim, rss) = match choose(kernel) {
         Some(victim) => victim,
-        None => task.group().clone(),
+        None => (task.group().clone(), 0),
     };
     let Some(mm) = victim.any_task().and_then(|t| t.try_mm().ok()) else {
         return;
     };
-    *dying = Arc::downgrade(&mm);
+    *dying = Some(Dying {
+        mm: Arc::downgrade(&mm),
+        // Some of it may be shared with others.
+        released: kernel.memory.released().saturating_add(rss / 2),
+        until: MonoTime::now().after_ns(PATIENCE_NS),
+    });
     for group in kernel.tree.groups() {
         let shares = group
             .any_task()
@@ -124,8 +146,8 @@ pub fn out_of_memory(task: &Task) {
 }
 
 /// The process that uses most, moved by its oom_score_adj as in Linux: a thousandth of all memory
-/// each, and never at -1000.
-fn choose(kernel: &Kernel) -> Option<Arc<ThreadGroup>> {
+/// each, and never at -1000. With it, how much memory is its own, bytes.
+fn choose(kernel: &Kernel) -> Option<(Arc<ThreadGroup>, u64)> {
     let total = kernel.memory_total;
     let score = |group: &Arc<ThreadGroup>| {
         let adj = i64::from(group.oom_score_adj.load(Ordering::Relaxed));
@@ -135,9 +157,11 @@ fn choose(kernel: &Kernel) -> Option<Arc<ThreadGroup>> {
         let totals = group.any_task()?.try_mm().ok()?.totals();
         let rss = i64::try_from(totals.rss_anon + totals.rss_shmem).unwrap_or(i64::MAX);
         let thousandth = i64::try_from(total / 1000).unwrap_or(i64::MAX);
-        Some(rss.saturating_add(adj.saturating_mul(thousandth)))
+        let score = rss.saturating_add(adj.saturating_mul(thousandth));
+        Some((score, totals.rss_anon))
     };
     let groups = kernel.tree.groups();
     let scored = groups.into_iter().filter_map(|g| Some((score(&g)?, g)));
-    scored.max_by_key(|(score, _)| *score).map(|(_, g)| g)
+    let chosen = scored.max_by_key(|((score, _), _)| *score);
+    chosen.map(|((_, rss), group)| (group, rss))
 }

@@ -115,6 +115,8 @@ struct State {
     dirty: FreeSet,
     /// Bytes referred to.
     reserved: u64,
+    /// Bytes that became free so far.
+    released: u64,
 }
 
 impl State {
@@ -181,6 +183,7 @@ impl State {
                 self.runs.remove(&s);
                 self.dirty.insert(s, run.end - s);
                 self.reserved -= run.end - s;
+                self.released += run.end - s;
             } else if let Some(run) = self.runs.get_mut(&s) {
                 run.refs -= 1;
             }
@@ -256,6 +259,7 @@ impl MemoryFile {
                 clean,
                 dirty: FreeSet::default(),
                 reserved: 0,
+                released: 0,
             }),
             windows: RwLock::new(HashMap::new()),
             limit,
@@ -348,6 +352,11 @@ impl MemoryFile {
     /// Bytes referred to, touched or not.
     pub fn reserved(&self) -> u64 {
         self.state.lock().reserved
+    }
+
+    /// Bytes that nobody refers to any more, all together since the start.
+    pub fn released(&self) -> u64 {
+        self.state.lock().released
     }
 
     /// RAM and swap of the host, bytes.
