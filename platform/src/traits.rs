@@ -343,6 +343,23 @@ impl Answer {
     }
 }
 
+/// Calls that may be answered in place as well, without a published value.
+pub const OTHER_CALLS: [i64; 5] = [
+    libc::SYS_clock_gettime,
+    libc::SYS_gettimeofday,
+    libc::SYS_time,
+    libc::SYS_getcpu,
+    libc::SYS_sched_yield,
+];
+
+/// Whether calls are answered without a trap where that is possible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InPlace {
+    Answer,
+    /// Every call is to be seen by the Sentry.
+    Never,
+}
+
 /// Hears of the death of an address space.
 pub trait Mourner: Send + Sync {
     fn died(&self);
@@ -353,6 +370,9 @@ pub trait Mourner: Send + Sync {
 pub trait Answers: Send + Sync {
     /// The value that the call gives from now on; None: it traps.
     fn publish(&self, answer: Answer, value: Option<u32>);
+
+    /// Whether [`OTHER_CALLS`] may be answered in place from now on, as they may be at first.
+    fn answer_other_calls(&self, how: InPlace);
 }
 
 /// Interrupts a running context from any thread.

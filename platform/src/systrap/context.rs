@@ -24,8 +24,8 @@ use crate::common::kick::Kick;
 use crate::common::regs;
 use crate::ticks::Ticks;
 use crate::{
-    Access, Answer, Answers, Code, Context, ContextId, Error, Fault, Kicker, Mourner, Patch,
-    Result, Trap, WorkerId,
+    Access, Answer, Answers, Code, Context, ContextId, Error, Fault, InPlace, Kicker, Mourner,
+    Patch, Result, Trap, WorkerId,
 };
 
 /// What workers know of a context.
@@ -103,6 +103,7 @@ impl SystrapContext {
         for answer in Answer::ALL {
             answer_word(&area, answer).store(NO_ANSWER, Ordering::Relaxed);
         }
+        area.u64(area::OTHER_CALLS).store(0, Ordering::Relaxed);
         let kick = Arc::new(Kick::new(stub.pid, thread.tid));
         space.add_kick(&kick);
         let run = Arc::new(Run {
@@ -611,6 +612,16 @@ impl Answers for Published {
         if let Some(area) = &*self.area.lock() {
             let word = value.map_or(NO_ANSWER, u64::from);
             answer_word(area, answer).store(word, Ordering::Release);
+        }
+    }
+
+    fn answer_other_calls(&self, how: InPlace) {
+        if let Some(area) = &*self.area.lock() {
+            let word = match how {
+                InPlace::Answer => 0,
+                InPlace::Never => NO_ANSWER,
+            };
+            area.u64(area::OTHER_CALLS).store(word, Ordering::Release);
         }
     }
 }

@@ -139,8 +139,10 @@ pub(super) mod area {
     pub const KICKED: u64 = 232;
     /// Sequence number of the order that state MAP is about.
     pub const ORDER: u64 = 236;
-    /// Answers in place: eight words, negative where there is none.
+    /// Answers in place: seven words, negative where there is none.
     pub const ANSWERS: u64 = 256;
+    /// Negative if calls that have no such word are not to be answered in place.
+    pub const OTHER_CALLS: u64 = ANSWERS + 56;
     /// Space for FP state.
     pub const FP: u64 = 0x1000;
     pub const FP_LEN: u64 = 0x1000;

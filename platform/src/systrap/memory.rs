@@ -12,7 +12,7 @@ use super::shared::Shared;
 use crate::common::bpf::Insn;
 use crate::common::xstate::XState;
 use crate::memory::MemFd;
-use crate::{Error, Result, arch::FpState, host};
+use crate::{Error, InPlace, Result, arch::FpState, host};
 
 /// All that stubs share with the Sentry. Whoever holds a part of it holds this too.
 pub(super) struct StubMemory {
@@ -145,14 +145,6 @@ impl StubMemory {
             (base + ANSWERS, ANSWERS_LEN + AREA_LEN, rw, FILE_ANSWERS),
         ]
     }
-}
-
-/// Whether stubs answer what they can without the Sentry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InPlace {
-    Answer,
-    /// Every call is to be seen by the Sentry.
-    Never,
 }
 
 fn map(file: &MemFd, len: u64) -> io::Result<Shared> {

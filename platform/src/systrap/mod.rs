@@ -49,8 +49,8 @@ use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
+pub use crate::InPlace;
 pub use filter::describe as describe_stub_filter;
-pub use memory::InPlace;
 pub use rules::host_calls;
 
 use crate::common::host_calls::count;
