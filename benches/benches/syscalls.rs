@@ -122,6 +122,7 @@ fn task(memory: &Arc<MemoryFile>, root: Arc<FileSystem>) -> Arc<Task> {
                 files: FdTable::new(),
                 fs,
                 creds,
+                seccomp: None,
                 comm: [0; 16],
                 signals: TaskSignals::default(),
             });

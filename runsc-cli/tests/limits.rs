@@ -16,25 +16,10 @@ use serde_json::{Value, json};
 
 const MIB: u64 = 1 << 20;
 
-/// A bundle over this machine's own files that runs a shell script.
+/// A bundle that runs a shell script.
 fn bundle(script: &str, linux: Value) -> Bundle {
-    let config = json!({
-        "ociVersion": "1.0.2",
-        "root": {"path": "/"},
-        "process": {
-            "user": {"uid": 0, "gid": 0},
-            "cwd": "/",
-            "args": ["/bin/sh", "-c", script],
-            "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"],
-        },
-        "mounts": [
-            {"destination": "/proc", "type": "proc", "source": "proc"},
-            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]},
-            {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
-             "options": ["nosuid", "noexec", "nodev", "ro"]},
-        ],
-        "linux": linux,
-    });
+    let mut config = common::config(script);
+    config["linux"] = linux;
     Bundle::new(Some(&config.to_string()))
 }
 

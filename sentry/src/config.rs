@@ -9,6 +9,8 @@ use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::kernel::seccomp::bpf::Insn;
+
 /// Everything the Sentry needs to know to start a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootConfig {
@@ -245,11 +247,22 @@ pub struct ProcessConfig {
     /// Without it a terminal on stdio is a host file like any other, but still answers TCGETS.
     pub terminal: bool,
     pub no_new_privileges: bool,
+    /// What its system calls have to pass from the first on, and those of all its children.
+    pub seccomp: Option<SeccompConfig>,
     pub oom_score_adj: Option<i32>,
     /// Signals ignored and signals blocked at the start, as execve(2) hands them on; signal n is
     /// bit n - 1.
     pub ignored_signals: u64,
     pub blocked_signals: u64,
+}
+
+/// A filter of system calls.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeccompConfig {
+    /// As seccomp(2) takes it.
+    pub program: Vec<Insn>,
+    /// SECCOMP_FILTER_FLAG_LOG: what is not allowed is logged.
+    pub log: bool,
 }
 
 /// Sets of capabilities(7), bit n for capability number n.

@@ -342,7 +342,7 @@ macro_rules! for_each_syscall {
             314, 274, process, sched_setattr(pid: Pid, attr: Addr, flags: UInt) -> Zero, partial, "recorded; no SCHED_DEADLINE";
             315, 275, process, sched_getattr(pid: Pid, attr: Addr, size: UInt, flags: UInt) -> Zero, full, "";
             316, 276, path, renameat2(olddirfd: DirFd, oldpath: Path, newdirfd: DirFd, newpath: Path, flags: RenameFlags) -> Zero, partial, "RENAME_WHITEOUT gives EINVAL";
-            317, 277, cred, seccomp(operation: SeccompOp, flags: Hex, args: Addr) -> Int, none, "ENOSYS: no filters inside the sandbox yet";
+            317, 277, cred, seccomp(operation: SeccompOp, flags: Hex, args: Addr) -> Int, partial, "no notification";
             318, 278, system, getrandom(buf: BufOut, buflen: Size, flags: RandomFlags) -> Size, full, "";
             319, 279, open, memfd_create(name: Str, flags: MemfdFlags) -> Fd, partial, "seals; MFD_HUGETLB gives ENODEV";
             320, 294, other, kexec_file_load(kernel_fd: Fd, initrd_fd: Fd, cmdline_len: Size, cmdline: Str, flags: Hex) -> Zero, none, "EPERM: no kernel to replace";

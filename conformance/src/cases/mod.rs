@@ -25,6 +25,7 @@ mod pipes;
 mod process;
 mod procfs;
 mod sched;
+mod seccomp;
 mod signals;
 mod sockets;
 mod times;
@@ -56,6 +57,7 @@ static FAMILIES: &[&[Case]] = &[
     process::CASES,
     procfs::CASES,
     sched::CASES,
+    seccomp::CASES,
     signals::CASES,
     sockets::CASES,
     times::CASES,

@@ -9,6 +9,7 @@ pub mod limits;
 mod mounts;
 mod options;
 mod process;
+mod seccomp;
 #[cfg(test)]
 mod tests;
 
@@ -85,7 +86,7 @@ impl Bundle {
             .process()
             .as_ref()
             .ok_or_else(|| anyhow!("process: missing"))?;
-        let process = process::translate(process, &root_path)?;
+        let mut process = process::translate(process, &root_path)?;
         let root_writes = match overlay {
             OverlayKind::None if !readonly => Writes::Allow,
             _ => Writes::Refuse,
@@ -99,6 +100,8 @@ impl Bundle {
         let given = spec.mounts().as_deref().unwrap_or_default();
         let mounts = mounts::translate(given, &self.directory, &mut sources)?;
         let linux = spec.linux().clone().unwrap_or_default();
+        let profile = linux.seccomp().as_ref().map(seccomp::translate).transpose();
+        process.seccomp = profile.context("linux.seccomp")?;
         self.note_what_is_ignored(&linux);
         let boot = BootConfig {
             container_id: id.into(),
@@ -163,9 +166,6 @@ impl Bundle {
             .is_some_and(|mappings| !mappings.is_empty())
         {
             log::debug!("config.json: linux.uidMappings: the guest has ids of its own anyhow");
-        }
-        if linux.seccomp().is_some() {
-            log::debug!("config.json: linux.seccomp: not needed, the guest never calls the host");
         }
     }
 }

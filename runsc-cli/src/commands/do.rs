@@ -77,6 +77,7 @@ pub fn plan(
         // As for any command that a shell starts.
         terminal: std::io::stdin().is_terminal(),
         no_new_privileges: false,
+        seccomp: None,
         oom_score_adj: None,
         ignored_signals: inherited.ignored_signals,
         blocked_signals: signals.blocked_before,

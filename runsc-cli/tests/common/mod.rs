@@ -74,3 +74,32 @@ pub fn names(directory: &Path) -> Vec<String> {
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
         .collect()
 }
+
+/// A configuration over this machine's own files that runs a shell script as root.
+pub fn config(script: &str) -> serde_json::Value {
+    serde_json::json!({
+        "ociVersion": "1.0.2",
+        "root": {"path": "/"},
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "cwd": "/",
+            "args": ["/bin/sh", "-c", script],
+            "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"],
+        },
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]},
+            {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+             "options": ["nosuid", "noexec", "nodev", "ro"]},
+        ],
+        "linux": {},
+    })
+}
+
+/// Exit status, stdout and stderr of a container of that configuration.
+pub fn run(config: &serde_json::Value) -> (Option<i32>, String, String) {
+    let bundle = Bundle::new(Some(&config.to_string()));
+    let output = bundle.run("c").output().unwrap();
+    let (code, stderr) = outcome(&output);
+    (code, String::from_utf8_lossy(&output.stdout).into(), stderr)
+}

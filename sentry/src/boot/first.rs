@@ -24,6 +24,7 @@ use crate::kernel::exec::Program;
 use crate::kernel::group::ThreadGroup;
 use crate::kernel::limits::{Limit, Limits};
 use crate::kernel::run;
+use crate::kernel::seccomp::{Filter, Seccomp};
 use crate::kernel::signal::{SigActions, TaskSignals};
 use crate::kernel::task::{NewTask, Task};
 use crate::kernel::tree::{Node, Session};
@@ -68,6 +69,10 @@ pub fn start(
         }
     };
     let limits = limits(process);
+    let seccomp = process.seccomp.as_ref().map(Filter::of_config).transpose();
+    let seccomp = seccomp
+        .map_err(|e| failed("seccomp profile", e))?
+        .map(Seccomp::Filter);
     let mm = Mm::new(
         &kernel.platform,
         &kernel.memory,
@@ -101,6 +106,7 @@ pub fn start(
                 files,
                 fs,
                 creds: Arc::new(creds),
+                seccomp,
                 comm: [0; 16],
                 signals: TaskSignals::default(),
             });

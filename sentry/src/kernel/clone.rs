@@ -208,6 +208,7 @@ fn make(task: &Task, args: &CloneArgs, latch: Option<Arc<VforkLatch>>) -> Result
             files,
             fs,
             creds: task.creds(),
+            seccomp: task.seccomp(),
             comm: task.comm(),
             signals,
         });

@@ -28,6 +28,7 @@ pub mod limits;
 mod memory;
 pub mod resources;
 pub mod run;
+pub mod seccomp;
 pub mod signal;
 pub mod task;
 pub mod time;

@@ -13,6 +13,8 @@ use crate::kernel::exec::{Program, exec};
 use crate::kernel::exit;
 use crate::kernel::group::ExitStatus;
 use crate::kernel::resources::out_of_memory;
+use crate::kernel::seccomp::bpf::Data;
+use crate::kernel::seccomp::{self, Refused};
 use crate::kernel::signal::deliver::{Outcome, deliver};
 use crate::kernel::signal::send::force;
 use crate::kernel::signal::{SigInfo, Signal};
@@ -216,11 +218,15 @@ async fn guest(task: &Task) -> platform::Result<Trap> {
 
 /// Answers a system call. `Err`: interrupted, how to go on depends on the signal.
 async fn syscall(task: &Task) -> Result<(), Restart> {
-    let (number, args) = {
+    let (number, args, ip) = {
         let regs = task.regs.lock();
-        (regs.syscall_number(), regs.syscall_args())
+        (regs.syscall_number(), regs.syscall_args(), regs.rip)
     };
-    let result = syscalls::dispatch(task, number, args).await;
+    let result = match allowed(task, number, args, ip) {
+        Ok(()) => syscalls::dispatch(task, number, args).await,
+        Err(Refused::Value(value)) => Ok(value),
+        Err(Refused::Handled) => return Ok(()),
+    };
     if let Err(Error::Errno(Errno::ENOMEM | Errno::EFAULT | Errno::ENOSPC)) = result
         && task.kernel().memory.is_full()
     {
@@ -236,6 +242,18 @@ async fn syscall(task: &Task) -> Result<(), Restart> {
         }
     }
     Ok(())
+}
+
+/// Asks the task's filters, if it has any.
+fn allowed(task: &Task, number: u64, args: [u64; 6], ip: u64) -> Result<(), Refused> {
+    match task.filters().as_deref() {
+        Some(Some(seccomp)) if !seccomp.allows(number) => {
+            let seccomp = seccomp.clone();
+            let (nr, arch) = (number as i32, seccomp::ARCH);
+            seccomp::check(task, &seccomp, &Data { nr, arch, ip, args })
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn handle_fault(task: &Task, fault: &platform::Fault) {

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use runsc_platform::arch::{FpState, Registers};
 use runsc_platform::ticks::Ticks;
-use runsc_platform::{Answer, Answers, Kicker, Mourner, Platform};
+use runsc_platform::{Answer, Answers, InPlace, Kicker, Mourner, OTHER_CALLS, Platform};
 
 use crate::errno::{Errno, Result};
 use crate::executor::{BoundContext, Home};
@@ -20,6 +20,7 @@ use crate::fs::file::File;
 use crate::kernel::Kernel;
 use crate::kernel::cred::{Cap, Credentials};
 use crate::kernel::group::{ExitStatus, ThreadGroup, Usage};
+use crate::kernel::seccomp::Seccomp;
 use crate::kernel::signal::{Signal, TaskSignals};
 use crate::kernel::time::MonoTime;
 use crate::kernel::wait::WaitQueue;
@@ -75,6 +76,9 @@ pub struct Task {
     files: RwLock<Option<Arc<FdTable>>>,
     fs: RwLock<Arc<FsContext>>,
     creds: RwLock<Arc<Credentials>>,
+    seccomp: RwLock<Option<Seccomp>>,
+    /// There is something in `seccomp`.
+    filtered: AtomicBool,
     comm: Mutex<[u8; 16]>,
     pub signals: Mutex<TaskSignals>,
     /// Woken for each signal sent to this task (signalfd(2)).
@@ -149,6 +153,7 @@ pub struct NewTask {
     pub files: Arc<FdTable>,
     pub fs: Arc<FsContext>,
     pub creds: Arc<Credentials>,
+    pub seccomp: Option<Seccomp>,
     pub comm: [u8; 16],
     pub signals: TaskSignals,
 }
@@ -180,6 +185,8 @@ impl Task {
             files: RwLock::new(Some(n.files)),
             fs: RwLock::new(n.fs),
             creds: RwLock::new(n.creds),
+            filtered: AtomicBool::new(n.seccomp.is_some()),
+            seccomp: RwLock::new(n.seccomp),
             comm: Mutex::new(n.comm),
             signals: Mutex::new(n.signals),
             signal_watchers: WaitQueue::new(),
@@ -231,8 +238,32 @@ impl Task {
 
     fn publish(&self, answer: Answer, value: u32) {
         if let Some(answers) = &*self.attention.answers.lock() {
-            answers.publish(answer, Some(value));
+            // What a filter does not simply allow is for it to see.
+            let seen = self.seccomp.read();
+            let seen = seen
+                .as_ref()
+                .is_some_and(|s| !s.allows(answer.call() as u64));
+            answers.publish(answer, (!seen).then_some(value));
         }
+    }
+
+    /// What the task's calls have to pass.
+    pub fn seccomp(&self) -> Option<Seccomp> {
+        self.seccomp.read().clone()
+    }
+
+    /// As `seccomp`, for each call.
+    pub(in crate::kernel) fn filters(&self) -> Option<RwLockReadGuard<'_, Option<Seccomp>>> {
+        self.filtered
+            .load(Ordering::Acquire)
+            .then(|| self.seccomp.read())
+    }
+
+    /// Never less strict than before.
+    pub fn set_seccomp(&self, seccomp: Option<Seccomp>) {
+        *self.seccomp.write() = seccomp;
+        self.filtered.store(true, Ordering::Release);
+        self.publish_all();
     }
 
     fn publish_creds(&self, creds: &Credentials) {
@@ -250,6 +281,17 @@ impl Task {
     /// From now on calls may be answered in place from there.
     pub(in crate::kernel) fn set_answers(&self, answers: Option<Arc<dyn Answers>>) {
         *self.attention.answers.lock() = answers;
+        self.publish_all();
+    }
+
+    fn publish_all(&self) {
+        if let Some(answers) = &*self.attention.answers.lock() {
+            let seccomp = self.seccomp.read();
+            let all = seccomp
+                .as_ref()
+                .is_none_or(|s| OTHER_CALLS.iter().all(|call| s.allows(*call as u64)));
+            answers.answer_other_calls(if all { InPlace::Answer } else { InPlace::Never });
+        }
         self.publish(Answer::Getpid, self.pid() as u32);
         self.publish(Answer::Gettid, self.tid() as u32);
         self.publish_creds(&self.creds());

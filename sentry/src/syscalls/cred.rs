@@ -7,6 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::errno::{Errno, Result};
 use crate::kernel::cred::{Cap, CapSet, Credentials, Gid, Uid};
 use crate::kernel::task::Task;
+pub use crate::syscalls::seccomp::seccomp;
 use crate::syscalls::{Args, SysResult};
 
 const UNCHANGED: u32 = u32::MAX;

@@ -13,6 +13,7 @@ pub mod open;
 pub mod path;
 pub mod poll;
 pub mod process;
+pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod strace;

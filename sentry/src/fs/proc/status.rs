@@ -429,10 +429,13 @@ fn rights(text: &mut String, subject: &Subject, view: &View) {
         .as_ref()
         .map_or(u64::MAX, |t| t.affinity.load(Ordering::Relaxed))
         & (u64::MAX >> (64 - cpus));
+    let seccomp = view.task.as_ref().and_then(|t| t.seccomp());
+    let mode = seccomp.as_ref().map_or(0, |s| s.mode());
+    let count = seccomp.as_ref().map_or(0, |s| s.count());
     let allowed = (0..cpus).filter(|cpu| affinity >> cpu & 1 != 0);
     let _ = write!(
         text,
-        "NoNewPrivs:\t{}\nSeccomp:\t0\nSeccomp_filters:\t0\n\
+        "NoNewPrivs:\t{}\nSeccomp:\t{mode}\nSeccomp_filters:\t{count}\n\
          Speculation_Store_Bypass:\tunknown\nSpeculationIndirectBranch:\tunknown\n\
          Cpus_allowed:\t{}\nCpus_allowed_list:\t{}\nMems_allowed:\t{}00000001\n\
          Mems_allowed_list:\t0\nvoluntary_ctxt_switches:\t{}\nnonvoluntary_ctxt_switches:\t{}\n",

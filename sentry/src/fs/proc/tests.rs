@@ -140,6 +140,7 @@ fn spawn(kernel: &Arc<Kernel>, fs: &Arc<FsContext>, creds: Credentials) -> Arc<T
                 files: FdTable::new(),
                 fs: fs.clone(),
                 creds: Arc::new(creds),
+                seccomp: None,
                 comm: *b"a (b\n) c\0\0\0\0\0\0\0\0",
                 signals: TaskSignals::default(),
             });

@@ -7,7 +7,7 @@ use crate::kernel::cred::{CAP_LAST, Cap, CapSet, Credentials};
 use crate::kernel::group::ThreadGroup;
 use crate::kernel::signal::NSIG;
 use crate::kernel::task::Task;
-use crate::syscalls::{Args, SysResult};
+use crate::syscalls::{Args, SysResult, seccomp};
 
 const SECBIT_KEEP_CAPS: u32 = 1 << 4;
 const SECBITS_ALL: u32 = 0xff;
@@ -122,7 +122,8 @@ pub async fn prctl(t: &Task, a: &Args) -> SysResult {
         libc::PR_SET_THP_DISABLE => unused(2)?,
         libc::PR_CAP_AMBIENT => return ambient(t, &creds, a),
         libc::PR_SET_PTRACER => {}
-        libc::PR_GET_SECCOMP => {}
+        libc::PR_GET_SECCOMP => return Ok(t.seccomp().map_or(0, |s| s.mode()).into()),
+        libc::PR_SET_SECCOMP => return seccomp::set_mode(t, a.u64(1), a.u64(2)),
         PR_SET_VMA if a.u64(1) == PR_SET_VMA_ANON_NAME => {
             let name = match a.u64(4) {
                 0 => None,

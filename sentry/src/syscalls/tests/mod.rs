@@ -103,6 +103,7 @@ impl Sandbox {
                 files: FdTable::new(),
                 fs: FsContext::new(self.namespace.clone()),
                 creds: Arc::new(Credentials::root()),
+                seccomp: None,
                 comm: [0; 16],
                 signals: TaskSignals::default(),
             });
