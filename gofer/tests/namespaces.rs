@@ -143,6 +143,7 @@ impl Gofer {
                     ..source(&tree, Writes::Allow)
                 },
             ],
+            ..Default::default()
         };
         let json = serde_json::to_string(&config).unwrap();
         let config = serde_json::from_str(&json).unwrap();
@@ -521,7 +522,14 @@ fn errors_name_stage_and_path(user: User) {
     let keeper = child(|| {
         enter(user).expect("namespaces");
         let mounts = vec![source(Path::new("/no/such/place"), Writes::Refuse)];
-        let error = server::run(&ServerConfig { mounts }, vec![]).expect_err("should fail");
+        let error = server::run(
+            &ServerConfig {
+                mounts,
+                ..Default::default()
+            },
+            vec![],
+        )
+        .expect_err("should fail");
         fs::File::from(write.try_clone().unwrap())
             .write_all(error.to_string().as_bytes())
             .unwrap();

@@ -76,3 +76,200 @@ fn seccomp_that_cannot_be_done_is_refused_by_name() {
         "{stderr}"
     );
 }
+
+#[test]
+fn settings_of_the_kernel() {
+    let mut config = config("cat /proc/sys/net/core/somaxconn /proc/sys/net/ipv4/ping_group_range");
+    config["linux"]["sysctl"] = json!({
+        "net.core.somaxconn": "77",
+        "net.ipv4.ping_group_range": "0 2147483647",
+    });
+    assert_eq!(said(&config), "77\n0 2147483647\n");
+    let bad = [
+        ("net.core.nosuch", "1", "net.core.nosuch: not supported"),
+        (
+            "kernel.osrelease",
+            "9",
+            "kernel.osrelease: cannot be changed",
+        ),
+        ("net.core.somaxconn", "x", "net/core/somaxconn"),
+        ("../../etc/passwd", "x", "not supported"),
+    ];
+    for (name, value, word) in bad {
+        config["linux"]["sysctl"] = json!({name: value});
+        let (code, stdout, stderr) = run(&config);
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{name}");
+        assert!(stderr.contains(word), "{stderr}");
+    }
+}
+
+#[test]
+fn what_cannot_be_had_is_refused_by_name() {
+    let namespace = |typ: &str| json!([{"type": typ, "path": "/proc/1/ns/x"}]);
+    let cases = [
+        ("namespaces", namespace("pid"), "linux.namespaces: pid"),
+        ("namespaces", namespace("user"), "linux.namespaces: user"),
+        (
+            "namespaces",
+            json!([{"type": "pid"}, {"type": "pid"}]),
+            "linux.namespaces: pid: given twice",
+        ),
+        ("intelRdt", json!({"closID": "x"}), "linux.intelRdt"),
+        (
+            "timeOffsets",
+            json!({"monotonic": {"secs": 1}}),
+            "linux.timeOffsets",
+        ),
+        (
+            "personality",
+            json!({"domain": "LINUX32"}),
+            "linux.personality",
+        ),
+        (
+            "rootfsPropagation",
+            json!("sideways"),
+            "linux.rootfsPropagation",
+        ),
+        (
+            "uidMappings",
+            json!([{"containerID": 0, "hostID": 7, "size": 1}]),
+            "gidMappings",
+        ),
+    ];
+    for (key, value, word) in cases {
+        let mut config = config("echo not reached");
+        config["linux"][key] = value;
+        let (code, stdout, stderr) = run(&config);
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{key}");
+        assert!(stderr.contains(word), "{key}: {stderr}");
+    }
+}
+
+#[test]
+fn what_has_no_effect_is_said_once() {
+    let mut config = config("echo ok");
+    config["process"]["apparmorProfile"] = json!("docker-default");
+    config["linux"]["namespaces"] = json!([{"type": "network", "path": "/proc/1/ns/net"}]);
+    let (code, stdout, stderr) = run(&config);
+    assert_eq!((code, stdout.as_str()), (Some(0), "ok\n"), "{stderr}");
+    for name in ["process.apparmorProfile", "linux.namespaces: network"] {
+        assert_eq!(stderr.matches(name).count(), 1, "{stderr}");
+    }
+}
+
+#[test]
+fn file_systems_and_their_options() {
+    let mut config = config(
+        "stat -c '%a %u %g' /mnt /dev/pts/ptmx; grep -o 'size=1024k' /proc/mounts; \
+         head -c 2M /dev/zero >/mnt/x 2>/dev/null; wc -c </mnt/x; \
+         ls -A /etc/apt | sort | head -1; stat -c %a /etc/apt; echo x >/etc/apt/new && echo written; \
+         grep -o 'gid=7,mode=600,ptmxmode=644' /proc/mounts; \
+         script -qc 'stat -c %g-%a $(tty)' /dev/null | tr -d '\\r'; stat -c %a /dev/mqueue",
+    );
+    let mounts = config["mounts"].as_array_mut().unwrap();
+    mounts.extend([
+        json!({"destination": "/mnt", "type": "tmpfs", "source": "tmpfs",
+               "options": ["size=1m", "mode=1750", "uid=3", "gid=4"]}),
+        json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]}),
+        json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+               "options": ["newinstance", "gid=7", "mode=600", "ptmxmode=0644"]}),
+        json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue"}),
+        json!({"destination": "/etc/apt", "type": "tmpfs", "source": "tmpfs",
+               "options": ["tmpcopyup"]}),
+    ]);
+    let said = said(&config);
+    let first = std::fs::read_dir("/etc/apt").unwrap();
+    let mut names: Vec<_> = first
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    let expected = format!(
+        "1750 3 4\n644 0 0\nsize=1024k\n1048576\n{}\n755\nwritten\n\
+         gid=7,mode=600,ptmxmode=644\n7-600\n1777\n",
+        names[0]
+    );
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn masked_and_readonly_paths() {
+    let mut config = config(
+        "cat /etc/hostname | wc -c; ls -A /usr/share | wc -l; echo x >/etc/apt/x; \
+         echo x >/etc/passwd && echo w; ls -d /etc/apt",
+    );
+    config["linux"]["maskedPaths"] = json!(["/etc/hostname", "/usr/share", "/no/such"]);
+    config["linux"]["readonlyPaths"] = json!(["/etc/apt", "/nor/such"]);
+    let (code, stdout, stderr) = run(&config);
+    assert_eq!(
+        (code, stdout.as_str()),
+        (Some(0), "0\n0\nw\n/etc/apt\n"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("Read-only file system"), "{stderr}");
+}
+
+#[test]
+fn who_the_process_is() {
+    let mut config = config(
+        "id -u; id -g; id -G; umask; ulimit -n; ulimit -Hn; grep -E '^(NoNewPrivs|Cap(Eff|Bnd)):' \
+         /proc/self/status; cat /proc/self/oom_score_adj; hostname; cat /proc/sys/kernel/domainname; \
+         pwd; echo $HOME",
+    );
+    let process = &mut config["process"];
+    process["user"] = json!({"uid": 1, "gid": 2, "umask": 63, "additionalGids": [5, 3]});
+    process["cwd"] = json!("/no/such/yet");
+    process["noNewPrivileges"] = json!(true);
+    process["oomScoreAdj"] = json!(300);
+    process["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}]);
+    process["capabilities"] = json!({
+        "bounding": ["CAP_KILL", "CAP_CHOWN"], "effective": ["CAP_KILL"],
+        "permitted": ["CAP_KILL"], "inheritable": ["CAP_KILL"], "ambient": ["CAP_KILL"],
+    });
+    config["hostname"] = json!("inside");
+    config["domainname"] = json!("of.name");
+    let expected = "1\n2\n2 3 5\n0077\n100\n200\nCapEff:\t0000000000000020\n\
+                    CapBnd:\t0000000000000021\nNoNewPrivs:\t1\n300\ninside\nof.name\n/no/such/yet\n\
+                    /usr/sbin\n";
+    assert_eq!(said(&config), expected);
+}
+
+#[test]
+fn ids_of_the_host_are_those_of_the_mapping() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    if !nix::unistd::Uid::effective().is_root() {
+        eprintln!("skipped: only root maps ids of others");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    std::fs::create_dir(&path).unwrap();
+    for (name, id) in [
+        ("", 100_000),
+        ("own", 100_000),
+        ("other", 100_007),
+        ("outside", 3),
+    ] {
+        let file = path.join(name);
+        if !name.is_empty() {
+            std::fs::write(&file, "").unwrap();
+        }
+        chown(&file, Some(id), Some(id)).unwrap();
+    }
+    let mut config = config(
+        "cd /mnt; stat -c '%n %u %g' own other outside; touch made && chown 9:9 made && echo made",
+    );
+    config["mounts"].as_array_mut().unwrap().push(json!({
+        "destination": "/mnt", "type": "bind", "source": path, "options": ["bind"],
+    }));
+    let map = json!([{"containerID": 0, "hostID": 100_000, "size": 1000}]);
+    config["linux"]["uidMappings"] = map.clone();
+    config["linux"]["gidMappings"] = map;
+    // The temporary directory is the caller's alone, who is not mapped.
+    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(dir.path(), everybody).unwrap();
+    assert_eq!(
+        said(&config),
+        "own 0 0\nother 7 7\noutside 65534 65534\nmade\n"
+    );
+    assert_eq!(std::fs::metadata(path.join("made")).unwrap().uid(), 100_009);
+}

@@ -472,3 +472,39 @@ print(ctypes.string_at(at, 64) == before)";
     );
     assert_eq!(run(&[]), (Some(0), "False\n".into(), String::new()));
 }
+
+/// The files of others are not the caller's, even if his is the id that stands for others.
+#[test]
+fn nobody_owns_only_his_own_files() {
+    use std::os::unix::{fs::PermissionsExt, process::CommandExt};
+    if !Uid::effective().is_root() {
+        eprintln!("skipped: only root becomes nobody");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = dir.path().join("runsc-rs");
+    fs::copy(PROGRAM, &program).unwrap();
+    let own = dir.path().join("own");
+    fs::write(&own, "").unwrap();
+    std::os::unix::fs::chown(&own, Some(65534), Some(65534)).unwrap();
+    let script = format!(
+        "id -u; stat -c '%u %g' /etc/passwd {0}; test -O /etc/passwd || echo not mine; \
+         chmod 600 /etc/passwd 2>&1 | grep -o 'not permitted'; chmod 640 {0} && echo changed",
+        own.display()
+    );
+    let output = std::process::Command::new(program)
+        .args(["do", "--", "sh", "-c", &script])
+        .uid(65534)
+        .gid(65534)
+        .current_dir("/")
+        .output()
+        .unwrap();
+    let expected = "65534\n65533 65533\n65534 65534\nnot mine\nnot permitted\nchanged\n";
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        expected,
+        "{stderr}"
+    );
+}

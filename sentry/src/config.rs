@@ -31,6 +31,9 @@ pub struct BootConfig {
     pub masked_paths: Vec<GuestPath>,
     /// Absolute paths that become read-only. Those that do not exist are skipped.
     pub readonly_paths: Vec<GuestPath>,
+    /// Settings of /proc/sys, by their path there, all of them settable
+    /// ([`crate::fs::proc::sysctl::setting`]).
+    pub sysctls: Vec<(String, String)>,
     pub process: ProcessConfig,
     pub limits: GuestLimits,
     pub hostname: Vec<u8>,

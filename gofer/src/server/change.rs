@@ -14,7 +14,7 @@ use rustix::{
 };
 
 use super::{
-    Devices,
+    Devices, ids,
     lookup::How,
     mounts::{HostGuards, Mount, Mounts, Place, Result, open_at, pin_at, stat_fd},
     sys,
@@ -165,8 +165,9 @@ fn keep_or_remove(place: &Place<'_>, flags: AtFlags, result: Result<Attr>) -> Re
 }
 
 fn chown(fd: impl AsFd, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
-    let uid = uid.map(checked_id).transpose()?.map(Uid::from_raw);
-    let gid = gid.map(checked_id).transpose()?.map(Gid::from_raw);
+    let uid = uid.map(checked_id).transpose()?.map(ids::meant_uid);
+    let gid = gid.map(checked_id).transpose()?.map(ids::meant_gid);
+    let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
     rustix::fs::chownat(fd, c"", uid, gid, AtFlags::EMPTY_PATH)?;
     Ok(())
 }

@@ -4,6 +4,7 @@ mod change;
 mod dir;
 #[cfg(test)]
 mod hostile_tests;
+pub mod ids;
 mod lookup;
 mod mounts;
 mod path;
@@ -22,6 +23,7 @@ use std::{
     time::Duration,
 };
 
+use ids::Disguise;
 use mounts::{HostGuards, Mount, Mounts, Root};
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +69,8 @@ pub struct MountSource {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ServerConfig {
     pub mounts: Vec<MountSource>,
+    #[serde(default)]
+    pub disguise: Disguise,
 }
 
 /// Why a Gofer did not start.
@@ -99,6 +103,7 @@ pub fn run(config: &ServerConfig, channels: Vec<OwnedFd>) -> Result<(), Error> {
     // Once while there is a /proc that says where the code lies.
     runsc_platform::process::release_start_up_memory();
     setup::process()?;
+    ids::set(config.disguise);
     let mounts = Arc::new(setup::file_systems(config)?);
     setup::privileges()?;
     // All threads exist before the filter, which forbids making any, and serve after it.

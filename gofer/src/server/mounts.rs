@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags, StatxTimestamp};
 
-use super::{Devices, Writes, path::RelPath};
+use super::{Devices, Writes, ids, path::RelPath};
 use crate::protocol::{Attr, Errno, MountId, NodeRef, Timestamp};
 
 pub(super) type Result<T> = std::result::Result<T, Errno>;
@@ -243,8 +243,8 @@ fn attr(statx: &Statx) -> Attr {
     Attr {
         mode: statx.stx_mode.into(),
         nlink: statx.stx_nlink,
-        uid: statx.stx_uid,
-        gid: statx.stx_gid,
+        uid: ids::shown_uid(statx.stx_uid),
+        gid: ids::shown_gid(statx.stx_gid),
         ino: statx.stx_ino,
         dev_major: statx.stx_dev_major,
         dev_minor: statx.stx_dev_minor,

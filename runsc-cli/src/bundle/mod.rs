@@ -7,25 +7,28 @@
 mod home;
 pub mod limits;
 mod mounts;
+mod namespaces;
 mod options;
 mod process;
 mod seccomp;
 #[cfg(test)]
 mod tests;
+mod unsupported;
 
 use std::{
     fs,
     path::{Component, Path, PathBuf},
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, Spec};
 use runsc_gofer::server::{MountSource, ServerConfig, Writes};
 use runsc_sentry::config::{
     BootConfig, GuestPath, LogLevel, NodeConfig, NodeKind, OverlayKind, RootConfig, StraceConfig,
 };
+use runsc_sentry::fs::proc::sysctl::{self, Setting};
 
-use crate::cgroup::Request;
+use crate::{cgroup::Request, sandbox::Mappings};
 
 /// Longest config.json that is read, in bytes.
 const MAX_CONFIG: u64 = 16 << 20;
@@ -54,6 +57,12 @@ impl Bundle {
 
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Which ids of the host the container's are.
+    pub fn mappings(&self) -> Result<Option<Mappings>> {
+        let linux = self.spec.linux().as_ref();
+        Ok(linux.map(namespaces::mappings).transpose()?.flatten())
     }
 
     /// The control group that the configuration asks for.
@@ -100,9 +109,11 @@ impl Bundle {
         let given = spec.mounts().as_deref().unwrap_or_default();
         let mounts = mounts::translate(given, &self.directory, &mut sources)?;
         let linux = spec.linux().clone().unwrap_or_default();
+        unsupported::check(spec.process().as_ref(), &linux, given)?;
+        namespaces::check(&linux)?;
         let profile = linux.seccomp().as_ref().map(seccomp::translate).transpose();
         process.seccomp = profile.context("linux.seccomp")?;
-        self.note_what_is_ignored(&linux);
+        self.note_what_is_ignored();
         let boot = BootConfig {
             container_id: id.into(),
             platform: None,
@@ -116,6 +127,7 @@ impl Bundle {
             nodes: nodes(&linux, process.terminal)?,
             masked_paths: paths(linux.masked_paths().as_deref(), "linux.maskedPaths")?,
             readonly_paths: paths(linux.readonly_paths().as_deref(), "linux.readonlyPaths")?,
+            sysctls: sysctls(&linux)?,
             process,
             limits: limits::translate(linux.resources().as_ref()).context("linux.resources")?,
             hostname: name(spec.hostname().as_deref(), "runsc-rs", "hostname")?,
@@ -123,7 +135,11 @@ impl Bundle {
             strace: StraceConfig::default(),
             log_level: LogLevel::default(),
         };
-        Ok((boot, ServerConfig { mounts: sources }))
+        let gofer = ServerConfig {
+            mounts: sources,
+            ..Default::default()
+        };
+        Ok((boot, gofer))
     }
 
     /// The root directory on the host, and whether it is read-only.
@@ -144,7 +160,7 @@ impl Bundle {
         Ok((path, root.readonly().unwrap_or(false)))
     }
 
-    fn note_what_is_ignored(&self, linux: &Linux) {
+    fn note_what_is_ignored(&self) {
         if self
             .spec
             .hooks()
@@ -153,21 +169,22 @@ impl Bundle {
         {
             log::warn!("config.json: hooks: not run");
         }
-        if linux
-            .sysctl()
-            .as_ref()
-            .is_some_and(|sysctl| !sysctl.is_empty())
-        {
-            log::warn!("config.json: linux.sysctl: not applied");
-        }
-        if linux
-            .uid_mappings()
-            .as_ref()
-            .is_some_and(|mappings| !mappings.is_empty())
-        {
-            log::debug!("config.json: linux.uidMappings: the guest has ids of its own anyhow");
+    }
+}
+
+/// `linux.sysctl`, with slashes instead of dots.
+fn sysctls(linux: &Linux) -> Result<Vec<(String, String)>> {
+    let mut all = Vec::new();
+    for (name, value) in linux.sysctl().iter().flatten() {
+        let path = name.replace('.', "/");
+        match sysctl::setting(&path) {
+            Setting::Settable => all.push((path, value.clone())),
+            Setting::Fixed => bail!("linux.sysctl: {name}: cannot be changed"),
+            Setting::Unknown => bail!("linux.sysctl: {name}: not supported"),
         }
     }
+    all.sort();
+    Ok(all)
 }
 
 /// Decodes `config.json`. Capabilities we do not know are left out, as runc does.

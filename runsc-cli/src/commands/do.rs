@@ -96,6 +96,7 @@ pub fn plan(
         nodes: Vec::new(),
         masked_paths: Vec::new(),
         readonly_paths: Vec::new(),
+        sysctls: Vec::new(),
         process,
         limits: GuestLimits::default(),
         hostname: hostname.into_vec(),
@@ -110,12 +111,16 @@ pub fn plan(
         kernel_file_systems: Default::default(),
     };
     let stdio = own_stdio(&inherited)?;
-    let gofer = ServerConfig { mounts: vec![root] };
+    let gofer = ServerConfig {
+        mounts: vec![root],
+        ..Default::default()
+    };
     Ok(Plan {
         boot,
         gofer,
         owner,
         stdio,
+        mappings: None,
         cgroup: None,
     })
 }

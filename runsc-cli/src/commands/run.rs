@@ -12,7 +12,7 @@ use crate::{
     bundle::Bundle,
     cgroup::{Cgroup, Held},
     environment,
-    sandbox::{Mode, Observation, Owner, Plan, Sandbox, Signals, own_stdio},
+    sandbox::{Mappings, Mode, Observation, Owner, Plan, Sandbox, Signals, own_stdio},
     state::{Description, StateRoot, check_id},
 };
 
@@ -77,6 +77,10 @@ fn plan<'a>(
             gofer,
             owner,
             stdio,
+            mappings: match bundle.mappings()? {
+                None if !environment::is_privileged() => Mappings::subordinate(),
+                given => given,
+            },
             cgroup: None,
         },
         bundle.oci_version(),

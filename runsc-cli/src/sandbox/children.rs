@@ -10,7 +10,7 @@ use nix::{
         signal::Signal,
         stat::{Mode, umask},
     },
-    unistd::setsid,
+    unistd::{Gid, Uid, setgroups, setresgid, setresuid, setsid},
 };
 use runsc_platform::process;
 use runsc_sentry::control::{Event, ExitStatus, Request, Server};
@@ -29,6 +29,9 @@ pub fn gofer() -> Result<()> {
         logging::init("gofer", payload.log_level.into(), log);
     }
     let control = Server::new(control);
+    if payload.is_mapped {
+        become_root()?;
+    }
     die_with_parent(&control)?;
     let life = || -> Result<()> {
         // Signals from a terminal are the guest's.
@@ -75,6 +78,17 @@ pub fn sentry() -> Result<()> {
         }
     };
     report(&control, life())
+}
+
+/// Takes the ids of the namespace's root, where the caller's own may not be mapped.
+fn become_root() -> Result<()> {
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    setresgid(gid, gid, gid).context("setresgid")?;
+    // Without rights to, it has no groups that count.
+    if setgroups(&[]).is_err() {
+        log::debug!("supplementary groups are kept");
+    }
+    setresuid(uid, uid, uid).context("setresuid")
 }
 
 /// A panic is a broken invariant: the sandbox ends with a report that names it.

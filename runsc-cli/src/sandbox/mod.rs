@@ -45,7 +45,7 @@ use runsc_sentry::{
 
 use crate::{args::GlobalArgs, cgroup::Cgroup, environment};
 use id_maps::Ids;
-pub use id_maps::Owner;
+pub use id_maps::{IdRange, Mappings, Owner};
 pub use payload::Mode;
 use payload::{GoferPayload, SentryPayload};
 
@@ -59,6 +59,9 @@ pub struct Plan {
     pub gofer: ServerConfig,
     /// Whom an ordinary user's files belong to inside. Root's view needs no such change.
     pub owner: Owner,
+    /// Which ids of the host the files inside have; without, the caller's ids as they are, or his own
+    /// as `owner`.
+    pub mappings: Option<Mappings>,
     pub stdio: [Option<OwnedFd>; 3],
     /// What both processes are put into before they run.
     pub cgroup: Option<Cgroup>,
@@ -177,7 +180,13 @@ impl Sandbox {
         let terminal = tcgetattr(std::io::stdin()).ok();
         let parts = Parts::new(plan.cgroup)?;
         let (client_ends, server_ends) = runsc_gofer::client::channel_pairs(CHANNELS)?;
-        let gofer = parts.gofer(plan.gofer, plan.owner, &server_ends, observation)?;
+        let gofer = parts.gofer(
+            plan.gofer,
+            plan.owner,
+            plan.mappings,
+            &server_ends,
+            observation,
+        )?;
         drop(server_ends);
         let sentry = parts.sentry(plan.boot, &client_ends, &plan.stdio, observation, mode)?;
         log::debug!(
@@ -230,13 +239,24 @@ impl Parts {
 
     fn gofer(
         &self,
-        server: ServerConfig,
+        mut server: ServerConfig,
         owner: Owner,
+        mappings: Option<Mappings>,
         channels: &[OwnedFd],
         observation: &Observation,
     ) -> Result<Process> {
+        let ids = match mappings {
+            Some(mappings) => Some(Ids::Mapped(mappings)),
+            None if self.privileged => None,
+            None => {
+                let (ids, disguise) = Ids::of_owner(owner);
+                server.disguise = disguise;
+                Some(ids)
+            }
+        };
         let payload = GoferPayload {
             server,
+            is_mapped: matches!(ids, Some(Ids::Mapped(_))),
             channels: channels.len(),
             log: observation.log.is_some(),
             log_level: observation.log_level,
@@ -246,7 +266,7 @@ impl Parts {
             name: "gofer",
             payload: payload.to_memfd()?,
             fds: fds.collect(),
-            ids: (!self.privileged).then_some(Ids::CallerAs(owner)),
+            ids,
         })
     }
 
@@ -315,7 +335,12 @@ impl Parts {
             fds: &fds,
             blocked_signals: 0,
         })
-        .with_context(|| format!("{name}: cannot make its namespaces{}", hint(part.ids)))?;
+        .with_context(|| {
+            format!(
+                "{name}: cannot make its namespaces{}",
+                hint(part.ids.as_ref())
+            )
+        })?;
         // From here on it is killed and reaped, however this ends.
         let mut process = Process {
             name,
@@ -323,7 +348,7 @@ impl Parts {
             control,
             ended: None,
         };
-        if let Some(ids) = part.ids {
+        if let Some(ids) = &part.ids {
             id_maps::write(process.child.pid, ids)
                 .with_context(|| format!("{name}: cannot map its user and group ids"))?;
         }
@@ -338,7 +363,7 @@ impl Parts {
 }
 
 /// What an ordinary user can do about namespaces that are refused.
-fn hint(ids: Option<Ids>) -> &'static str {
+fn hint(ids: Option<&Ids>) -> &'static str {
     let limit = std::fs::read_to_string("/proc/sys/user/max_user_namespaces");
     match ids {
         Some(_) if limit.is_ok_and(|limit| limit.trim() == "0") => {

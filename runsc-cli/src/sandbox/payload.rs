@@ -26,6 +26,8 @@ const FIRST_FD: RawFd = 3;
 #[derive(Debug, Serialize, Deserialize)]
 pub struct GoferPayload {
     pub server: ServerConfig,
+    /// The namespace maps more than the caller: root has to be asked to be.
+    pub is_mapped: bool,
     pub channels: usize,
     pub log: bool,
     pub log_level: LogLevel,

@@ -77,6 +77,13 @@ pub fn names(directory: &Path) -> Vec<String> {
 
 /// A configuration over this machine's own files that runs a shell script as root.
 pub fn config(script: &str) -> serde_json::Value {
+    // Those of Docker.
+    let names = "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP \
+                 NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE";
+    let names: Vec<_> = names
+        .split_whitespace()
+        .map(|name| format!("CAP_{name}"))
+        .collect();
     serde_json::json!({
         "ociVersion": "1.0.2",
         "root": {"path": "/"},
@@ -85,6 +92,7 @@ pub fn config(script: &str) -> serde_json::Value {
             "cwd": "/",
             "args": ["/bin/sh", "-c", script],
             "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"],
+            "capabilities": {"bounding": names, "effective": names, "permitted": names},
         },
         "mounts": [
             {"destination": "/proc", "type": "proc", "source": "proc"},

@@ -43,10 +43,11 @@ pub fn start(
         errno,
     };
     let fs = FsContext::new(namespace);
-    fs.set_umask(process.umask);
     let creds = credentials(process);
     enter_cwd(&fs, &creds, process)
         .map_err(|e| failed(&format!("cwd {}", String::from_utf8_lossy(&process.cwd)), e))?;
+    // What was made so far has the permissions it is to have.
+    fs.set_umask(process.umask);
     let files = FdTable::new();
     let console = console(&fs, process);
     for (number, fd) in stdio.into_iter().enumerate() {

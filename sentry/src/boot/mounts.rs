@@ -6,19 +6,22 @@ use runsc_gofer::protocol::MountId;
 
 use super::BootError;
 use crate::config::{
-    Atime, BootConfig, CgroupLayout, GoferMount, MountConfig, MountFlags as ConfigFlags, MountKind,
-    NodeConfig, NodeKind, OverlayKind, TmpfsOptions,
+    Atime, BootConfig, CgroupLayout, DevptsOptions, GoferMount, MountConfig,
+    MountFlags as ConfigFlags, MountKind, NodeConfig, NodeKind, OverlayKind, TmpfsOptions,
 };
 use crate::errno::{Errno, Result};
+use crate::fs::anon::internal_file;
 use crate::fs::change::Make;
 use crate::fs::context::FsContext;
+use crate::fs::copy::{Copier, SetIds};
 use crate::fs::goferfs::{GoferFs, Trust};
-use crate::fs::inode::{Dev, FileType};
+use crate::fs::inode::{Dev, FileType, Inode, OpenFlags};
 use crate::fs::mount::{FileSystem, Mount, MountFlags, MountNamespace};
 use crate::fs::overlay::OverlayFs;
 use crate::fs::walk::{Base, Ctx, WalkFlags};
 use crate::kernel::Kernel;
 use crate::kernel::cred::Credentials;
+use crate::mm::io::Source;
 
 /// Memory of the machine in bytes, as sysinfo(2) tells before the filter forbids it.
 pub fn memory_total() -> u64 {
@@ -54,6 +57,13 @@ pub fn build(
     }
     for node in &config.nodes {
         make_node(&ctx, node).map_err(at(&node.path))?;
+    }
+    for (path, value) in &config.sysctls {
+        let whole = format!("/proc/sys/{path}");
+        set(&ctx, whole.as_bytes(), value).map_err(|errno| BootError::Guest {
+            what: format!("sysctl {path}: {value:?}"),
+            errno,
+        })?;
     }
     for path in &config.masked_paths {
         b.mask(&ctx, path).map_err(at(path))?;
@@ -103,10 +113,10 @@ impl Builder<'_> {
             MountKind::Tmpfs(options) => self.tmpfs(options)?,
             MountKind::Mqueue => self.tmpfs(&TmpfsOptions::default())?,
             MountKind::Devtmpfs => crate::fs::dev::mount(self.kernel)?,
-            MountKind::Devpts(_) => ctx
+            MountKind::Devpts(options) => ctx
                 .namespace
                 .file_system_type(b"devpts")?
-                .mount(b"devpts", b"")?,
+                .mount(b"devpts", devpts_data(options).as_bytes())?,
             MountKind::Cgroup => crate::fs::cgroup::mount_v2(self.kernel),
             MountKind::Bind {
                 gofer_mount,
@@ -119,6 +129,9 @@ impl Builder<'_> {
             make_mount_point(ctx, &m.destination, is_dir)?;
         }
         let place = ctx.lookup(&Base::Cwd, &m.destination, WalkFlags::FOLLOW)?;
+        if let MountKind::Tmpfs(TmpfsOptions { copy_up: true, .. }) = &kind {
+            copy_up(place.inode(), fs.root.inode(), &m.destination)?;
+        }
         let mount = Mount::new(fs, &m.source, flags(&m.flags));
         ctx.namespace.attach(&mount, &place)
     }
@@ -183,6 +196,20 @@ impl Builder<'_> {
     }
 }
 
+/// The options as mount(2) takes them.
+fn devpts_data(o: &DevptsOptions) -> String {
+    let octal = |name: &str, value: Option<u32>| value.map(|v| format!("{name}={v:o}"));
+    let decimal = |name: &str, value: Option<u32>| value.map(|v| format!("{name}={v}"));
+    let given = [
+        octal("mode", o.mode),
+        octal("ptmxmode", o.ptmx_mode),
+        decimal("uid", o.uid),
+        decimal("gid", o.gid),
+        decimal("max", o.max),
+    ];
+    given.into_iter().flatten().collect::<Vec<_>>().join(",")
+}
+
 fn flags(c: &ConfigFlags) -> MountFlags {
     let mut flags = match c.atime {
         Atime::Relative => MountFlags::RELATIME,
@@ -194,6 +221,28 @@ fn flags(c: &ConfigFlags) -> MountFlags {
     flags.set(MountFlags::NODEV, c.nodev);
     flags.set(MountFlags::NOEXEC, c.noexec);
     flags
+}
+
+/// Fills a new tmpfs with what it is going to cover.
+fn copy_up(from: &Arc<dyn Inode>, to: &Arc<dyn Inode>, path: &[u8]) -> Result<()> {
+    let mut first = None;
+    let mut problem = |path: &[u8], errno| {
+        log::warn!("tmpcopyup: {}: {errno}", String::from_utf8_lossy(path));
+        // A socket is nobody's any more.
+        first = first.or((errno != Errno::EOPNOTSUPP).then_some(errno));
+    };
+    let mut copier = Copier::new(SetIds::Keep, &mut problem);
+    copier.contents(from, to, path);
+    copier.finish();
+    first.map_or(Ok(()), Err)
+}
+
+/// Writes a text to a file that is there.
+fn set(ctx: &Ctx, path: &[u8], text: &str) -> Result<()> {
+    let place = ctx.lookup(&Base::Cwd, path, WalkFlags::FOLLOW)?;
+    let flags = OpenFlags::WRONLY;
+    let file = internal_file(place.inode().clone(), flags)?;
+    file.write(&mut Source::kernel(text.as_bytes())).map(drop)
 }
 
 /// mkdir -p.

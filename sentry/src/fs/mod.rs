@@ -10,6 +10,7 @@ pub mod attrs;
 pub mod cgroup;
 pub mod change;
 pub mod context;
+pub mod copy;
 pub mod dentry;
 pub mod dev;
 pub mod device;

@@ -67,6 +67,13 @@ impl Entries {
             .filter_map(|(name, e)| Some((&name[..], e.node.as_ref()?)))
     }
 
+    /// Every name that differs: its node unless it was removed, and whether the lower directory has
+    /// the name, too.
+    pub fn all(&self) -> impl Iterator<Item = (&[u8], Option<&Arc<Node>>, bool)> {
+        let entries = self.0.iter();
+        entries.map(|(name, entry)| (&name[..], entry.node.as_ref(), entry.covers))
+    }
+
     pub fn into_nodes(self) -> Vec<Arc<Node>> {
         self.0.into_values().filter_map(|e| e.node).collect()
     }

@@ -11,6 +11,7 @@
 //! Lower files with several names are one node for all of them, through a table by inode number.
 //! Everything here is gone with the sandbox.
 
+pub mod changes;
 mod dir;
 mod file;
 mod node;
@@ -81,6 +82,16 @@ impl OverlayFs {
         let dev = anonymous_dev();
         devices.push((lower, dev));
         dev
+    }
+
+    /// Changed lower files with several names.
+    fn pinned_links(&self) -> Vec<Arc<Node>> {
+        let links = self.links.lock();
+        let pinned = links.values().filter_map(|link| match link {
+            Link::Pinned(node) => Some(node.clone()),
+            Link::Unchanged(_) => None,
+        });
+        pinned.collect()
     }
 
     fn new_ino(&self) -> u64 {

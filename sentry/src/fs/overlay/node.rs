@@ -335,6 +335,14 @@ impl Node {
         lower(self.lower.as_ref().ok_or(Errno::EIO)?)
     }
 
+    pub(super) fn has_own_content(&self) -> bool {
+        self.has_content.load(Ordering::Acquire)
+    }
+
+    pub(super) fn has_own_xattrs(&self) -> bool {
+        self.lower.is_some() && self.own.lock().xattrs
+    }
+
     pub(super) fn of(inode: &Arc<dyn Inode>) -> Result<Arc<Node>> {
         let any: Arc<dyn Any + Send + Sync> = inode.clone();
         any.downcast().map_err(|_| Errno::EXDEV)

@@ -16,7 +16,7 @@ mod pid;
 mod settings;
 mod status;
 mod subject;
-mod sysctl;
+pub mod sysctl;
 mod system;
 #[cfg(test)]
 mod tests;

@@ -322,6 +322,24 @@ fn build(
     dir.build_with(Head::new(sb, 0o555).sysctl())
 }
 
+/// What can be done to a setting, by its path below /proc/sys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setting {
+    Unknown,
+    /// It is as it is.
+    Fixed,
+    Settable,
+}
+
+/// Looks a setting up.
+pub fn setting(path: &str) -> Setting {
+    match TABLE.iter().find(|(known, _)| *known == path) {
+        None => Setting::Unknown,
+        Some((_, Fixed(_) | Live(_))) => Setting::Fixed,
+        Some(_) => Setting::Settable,
+    }
+}
+
 /// The directory /proc/sys.
 pub fn dir(kernel: &Arc<Kernel>, sb: &Arc<Super>) -> Result<Arc<dyn Inode>> {
     Ok(build(kernel, sb, TABLE, 0))

@@ -5,7 +5,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 
@@ -24,8 +24,6 @@ use crate::kernel::cred::{Gid, Uid};
 
 /// DEVPTS_SUPER_MAGIC.
 const MAGIC: u64 = 0x1cd1;
-/// Group tty: owns the slaves (mount option gid=5 of every distribution).
-const TTY_GROUP: Gid = Gid(5);
 /// /proc/sys/kernel/pty/max.
 const MAX_PTYS: usize = 4096;
 /// Inode numbers: 1 the root, 2 ptmx, then the slaves.
@@ -43,6 +41,66 @@ pub struct Devpts {
     sb: Arc<Super>,
     ptmx: Arc<Node>,
     entries: Mutex<BTreeMap<u32, Entry>>,
+    /// Those of the first mount: there is one instance.
+    settings: OnceLock<Settings>,
+}
+
+/// Mount options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Settings {
+    mode: u32,
+    ptmx_mode: u32,
+    /// Of new slaves; None: whoever makes them.
+    uid: Option<u32>,
+    gid: Option<u32>,
+    max: usize,
+}
+
+impl Default for Settings {
+    /// Those of Linux.
+    fn default() -> Self {
+        Settings {
+            mode: 0o600,
+            ptmx_mode: 0,
+            uid: None,
+            gid: None,
+            max: MAX_PTYS,
+        }
+    }
+}
+
+impl Settings {
+    /// EINVAL for what Linux does not know.
+    fn parse(data: &[u8]) -> Result<Settings> {
+        let mut settings = Settings::default();
+        let text = std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?;
+        for option in text.split(',').filter(|option| !option.is_empty()) {
+            let (name, value) = option.split_once('=').unwrap_or((option, ""));
+            let number = |radix| u32::from_str_radix(value, radix).map_err(|_| Errno::EINVAL);
+            match name {
+                "mode" => settings.mode = number(8)? & 0o7777,
+                "ptmxmode" => settings.ptmx_mode = number(8)? & 0o7777,
+                "uid" => settings.uid = Some(number(10)?),
+                "gid" => settings.gid = Some(number(10)?),
+                "max" => settings.max = (number(10)? as usize).min(MAX_PTYS),
+                "newinstance" => {}
+                _ => return Err(Errno::EINVAL),
+            }
+        }
+        Ok(settings)
+    }
+
+    /// For /proc/mounts, as Linux shows them.
+    fn text(&self) -> String {
+        let id = |name: &str, id: Option<u32>| id.map(|id| format!("{name}={id},"));
+        format!(
+            "{}{}mode={:03o},ptmxmode={:03o}",
+            id("uid", self.uid).unwrap_or_default(),
+            id("gid", self.gid).unwrap_or_default(),
+            self.mode,
+            self.ptmx_mode
+        )
+    }
 }
 
 impl Devpts {
@@ -57,13 +115,15 @@ impl Devpts {
             kernel,
             sb,
             entries: Mutex::default(),
+            settings: OnceLock::new(),
         })
     }
 
     /// A new pseudo-terminal with the lowest free number. ENOSPC.
-    pub fn create(self: &Arc<Self>, uid: Uid) -> Result<Arc<Pty>> {
+    pub fn create(self: &Arc<Self>, uid: Uid, gid: Gid) -> Result<Arc<Pty>> {
         let mut entries = self.entries.lock();
-        if entries.len() >= MAX_PTYS {
+        let settings = self.settings.get().copied().unwrap_or_default();
+        if entries.len() >= settings.max {
             return Err(Errno::ENOSPC);
         }
         let index = (0..)
@@ -72,7 +132,8 @@ impl Devpts {
         let pty = Pty::new(index, self.kernel.clone(), Arc::downgrade(self));
         let ino = FIRST_INO + u64::from(index);
         let rdev = Dev::new(PTS_MAJOR, index);
-        let node = Node::new(&self.sb, ino, rdev, 0o620, (uid, TTY_GROUP));
+        let owner = (settings.uid.map_or(uid, Uid), settings.gid.map_or(gid, Gid));
+        let node = Node::new(&self.sb, ino, rdev, settings.mode, owner);
         let entry = Entry {
             pty: Arc::downgrade(&pty),
             node,
@@ -90,16 +151,17 @@ impl Devpts {
         drop(gone);
     }
 
-    /// What is mounted.
-    pub fn file_system(self: &Arc<Self>) -> Arc<FileSystem> {
+    /// What is mounted; the options count the first time.
+    fn file_system(self: &Arc<Self>, settings: Settings) -> Arc<FileSystem> {
+        let settings = *self.settings.get_or_init(|| settings);
+        self.ptmx.attr.lock().perm = settings.ptmx_mode;
         let head = Head::numbered(&self.sb, 1, 0o755);
         let root = Dir::new(head, Names(self.clone()));
-        let options = "gid=5,mode=620,ptmxmode=666".to_owned();
-        FileSystem::new("devpts", self.sb.dev, root, options)
+        FileSystem::new("devpts", self.sb.dev, root, settings.text())
     }
 }
 
-/// mount(2) of type devpts. Options are accepted and have no effect.
+/// mount(2) of type devpts.
 pub struct DevptsType(pub Arc<Devpts>);
 
 impl FileSystemType for DevptsType {
@@ -107,8 +169,8 @@ impl FileSystemType for DevptsType {
         "devpts"
     }
 
-    fn mount(&self, _source: &[u8], _data: &[u8]) -> Result<Arc<FileSystem>> {
-        Ok(self.0.file_system())
+    fn mount(&self, _source: &[u8], data: &[u8]) -> Result<Arc<FileSystem>> {
+        Ok(self.0.file_system(Settings::parse(data)?))
     }
 }
 
@@ -250,9 +312,11 @@ mod tests {
     #[test]
     fn names_come_and_go_with_their_masters() {
         let devpts = Devpts::with_kernel(Weak::new());
-        let fs = devpts.file_system();
+        let fs = devpts.file_system(Settings::default());
         let root = fs.root.inode();
-        let ptys: Vec<_> = (0..3).map(|_| devpts.create(Uid(7)).unwrap()).collect();
+        let ptys: Vec<_> = (0..3)
+            .map(|_| devpts.create(Uid(7), Gid(8)).unwrap())
+            .collect();
         assert_eq!(names(root), ["ptmx", "0", "1", "2"]);
         let attr = root.lookup(b"1").unwrap().attr().unwrap();
         assert_eq!((attr.rdev, attr.uid), (Dev::new(PTS_MAJOR, 1), Uid(7)));
@@ -264,7 +328,7 @@ mod tests {
         drop(master);
         assert_eq!(names(root), ["ptmx", "0", "2"]);
         assert_eq!(root.lookup(b"1").err(), Some(Errno::ENOENT));
-        assert_eq!(devpts.create(Uid(0)).unwrap().index(), 1);
+        assert_eq!(devpts.create(Uid(0), Gid(0)).unwrap().index(), 1);
         assert_eq!(root.lookup(b"01").err(), Some(Errno::ENOENT));
     }
 }

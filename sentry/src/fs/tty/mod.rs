@@ -45,7 +45,7 @@ impl Device for Ptmx {
 
     fn open(&self, t: &Task, path: &PathRef, dev: Dev, flags: OpenFlags) -> Result<Arc<File>> {
         debug_assert_eq!(dev, PTMX);
-        let pty = self.0.create(t.creds().fsuid)?;
+        let pty = self.0.create(t.creds().fsuid, t.creds().fsgid)?;
         Ok(File::new(pty.master(), path.clone(), flags))
     }
 }

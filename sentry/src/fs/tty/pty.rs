@@ -460,7 +460,7 @@ mod tests {
 
     fn new() -> (Arc<Pty>, Arc<File>, Arc<File>) {
         let devpts = Devpts::with_kernel(Weak::new());
-        let pty = devpts.create(Uid(0)).unwrap();
+        let pty = devpts.create(Uid(0), crate::kernel::cred::Gid(0)).unwrap();
         let master = open(pty.master());
         assert_eq!(pty.slave().err(), Some(Errno::EIO));
         pty.inner.lock().locked = false;

@@ -1,0 +1,84 @@
+//! `linux.namespaces`, `linux.uidMappings` and `linux.gidMappings`.
+//!
+//! A guest always has namespaces of its own, since they are the Sentry's; one that exists on the host
+//! cannot be joined. Ids are the Sentry's own as well: a mapping says which ids of the host the
+//! container's files have.
+
+use std::collections::HashSet;
+
+use anyhow::{Result, bail, ensure};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType as Type};
+
+use crate::sandbox::{IdRange, Mappings};
+
+/// Most lines of a map (user_namespaces(7)).
+const MAX_RANGES: usize = 340;
+
+/// Checks what is asked for.
+pub fn check(linux: &Linux) -> Result<()> {
+    let mut seen = HashSet::new();
+    for namespace in linux.namespaces().iter().flatten() {
+        let typ = namespace.typ();
+        ensure!(
+            seen.insert(typ as u32),
+            "linux.namespaces: {typ}: given twice"
+        );
+        let Some(path) = namespace.path().as_ref().map(|path| path.display()) else {
+            continue;
+        };
+        match typ {
+            Type::Network => log::warn!(
+                "config.json: linux.namespaces: network: {path} is not joined, the guest has \
+                 loopback only"
+            ),
+            _ => bail!("linux.namespaces: {typ}: {path}: cannot be joined"),
+        }
+    }
+    for typ in [Type::Pid, Type::Ipc, Type::Uts] {
+        if !seen.contains(&(typ as u32)) {
+            log::debug!("config.json: linux.namespaces: no {typ}: the guest has one all the same");
+        }
+    }
+    Ok(())
+}
+
+/// The mappings, if there are any.
+pub fn mappings(linux: &Linux) -> Result<Option<Mappings>> {
+    let uids = ranges(linux.uid_mappings().as_deref(), "linux.uidMappings")?;
+    let gids = ranges(linux.gid_mappings().as_deref(), "linux.gidMappings")?;
+    match (uids.is_empty(), gids.is_empty()) {
+        (true, true) => Ok(None),
+        (false, false) => Ok(Some(Mappings { uids, gids })),
+        (true, false) => bail!("linux.uidMappings: missing, with linux.gidMappings"),
+        (false, true) => bail!("linux.gidMappings: missing, with linux.uidMappings"),
+    }
+}
+
+fn ranges(given: Option<&[LinuxIdMapping]>, section: &str) -> Result<Vec<IdRange>> {
+    let given = given.unwrap_or_default();
+    ensure!(
+        given.len() <= MAX_RANGES,
+        "{section}: more than {MAX_RANGES} ranges"
+    );
+    let mut ranges = Vec::with_capacity(given.len());
+    for mapping in given {
+        let range = IdRange {
+            inside: mapping.container_id(),
+            outside: mapping.host_id(),
+            count: mapping.size(),
+        };
+        let fits = |start: u32| start.checked_add(range.count).is_some();
+        ensure!(
+            range.count > 0 && fits(range.inside) && fits(range.outside),
+            "{section}: {} ids from {}: out of range",
+            range.count,
+            range.inside
+        );
+        ranges.push(range);
+    }
+    ensure!(
+        ranges.is_empty() || ranges.iter().any(|range| range.inside == 0),
+        "{section}: the container's root is not mapped"
+    );
+    Ok(ranges)
+}
