@@ -1,0 +1,143 @@
+//! Containers of an ordinary user: with ids of subuid(5) and without.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+mod common;
+
+use std::{
+    fs,
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt, chown},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use common::{PROGRAM, config, outcome};
+use nix::unistd::{Uid, User};
+
+/// A bundle of user `uid`, whose container writes to a directory of his.
+struct Home {
+    _dir: tempfile::TempDir,
+    path: PathBuf,
+    uid: u32,
+}
+
+impl Home {
+    fn new(uid: u32, script: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = fs::canonicalize(dir.path()).unwrap();
+        let mut config = config(script);
+        config["mounts"].as_array_mut().unwrap().push(serde_json::json!({
+            "destination": "/mnt", "type": "bind", "source": path.join("data"), "options": ["bind"],
+        }));
+        fs::write(path.join("config.json"), config.to_string()).unwrap();
+        fs::create_dir(path.join("data")).unwrap();
+        fs::copy(PROGRAM, path.join("runsc-rs")).unwrap();
+        for path in [&path, &path.join("data"), &path.join("config.json")] {
+            chown(path, Some(uid), Some(uid)).unwrap();
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        Self {
+            _dir: dir,
+            path,
+            uid,
+        }
+    }
+
+    /// Exit code, stdout and stderr of the container.
+    fn run(&self) -> (Option<i32>, String, String) {
+        let mut command = Command::new(self.path.join("runsc-rs"));
+        command
+            .arg("--root")
+            .arg(self.path.join("data/.state"))
+            .args(["run", "--bundle"])
+            .arg(&self.path)
+            .arg("c")
+            .uid(self.uid)
+            .gid(self.uid)
+            .env_clear()
+            .current_dir(&self.path);
+        let output = command.output().unwrap();
+        let (code, stderr) = outcome(&output);
+        (code, String::from_utf8_lossy(&output.stdout).into(), stderr)
+    }
+
+    fn owner(&self, name: &str) -> u32 {
+        fs::metadata(self.path.join("data").join(name))
+            .unwrap()
+            .uid()
+    }
+}
+
+/// A user whom subuid(5) gives ids, and the first of these.
+fn user_with_ids() -> Option<(u32, u32)> {
+    let text = fs::read_to_string("/etc/subuid").ok()?;
+    let groups = fs::read_to_string("/etc/subgid").ok()?;
+    Path::new("/usr/bin/newuidmap").exists().then_some(())?;
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        groups
+            .lines()
+            .find(|line| line.starts_with(&format!("{name}:")))?;
+        let user = User::from_name(name).ok()??;
+        Some((user.uid.as_raw(), fields.next()?.parse().ok()?))
+    })
+}
+
+#[test]
+fn the_caller_is_root_inside() {
+    if !Uid::effective().is_root() {
+        eprintln!("skipped: only root becomes somebody else");
+        return;
+    }
+    let script = "id -u; stat -c %u /mnt; echo x >/mnt/made; chown 5 /mnt/made 2>&1 | grep -c .";
+    let home = Home::new(12345, script);
+    let (code, stdout, stderr) = home.run();
+    assert_eq!((code, stdout.as_str()), (Some(0), "0\n0\n1\n"), "{stderr}");
+    assert_eq!(home.owner("made"), 12345);
+}
+
+#[test]
+fn subordinate_ids_are_those_behind_it() {
+    let Some((uid, first)) = user_with_ids().filter(|_| Uid::effective().is_root()) else {
+        eprintln!("skipped: nobody has subordinate ids here, or newuidmap is missing");
+        return;
+    };
+    let script = "id -u; stat -c %u /mnt; echo x >/mnt/made; chown 5:6 /mnt/made; \
+                  stat -c '%u %g' /mnt/made; su -s /bin/sh daemon -c 'id -u' 2>/dev/null; true";
+    let home = Home::new(uid, script);
+    let (code, stdout, stderr) = home.run();
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.starts_with("0\n0\n5 6\n"), "{stdout}{stderr}");
+    assert_eq!(home.owner("made"), first + 4);
+}
+
+#[test]
+fn limits_need_no_group_of_the_host() {
+    if !Uid::effective().is_root() {
+        eprintln!("skipped: only root becomes somebody else");
+        return;
+    }
+    let home = Home::new(
+        12345,
+        "tail /dev/zero; echo $?; grep MemTotal /proc/meminfo",
+    );
+    let path = home.path.join("config.json");
+    let mut config: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    config["linux"]["resources"] = serde_json::json!({
+        "memory": {"limit": 64 << 20}, "cpu": {"shares": 512},
+    });
+    fs::write(&path, config.to_string()).unwrap();
+    let (code, stdout, stderr) = home.run();
+    let expected = format!("137\nMemTotal:{:>15} kB\n", 64 << 10);
+    assert_eq!(
+        (code, stdout.as_str()),
+        (Some(0), expected.as_str()),
+        "{stderr}"
+    );
+    assert!(stderr.contains("cpu.shares"), "{stderr}");
+}
