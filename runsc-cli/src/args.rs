@@ -52,7 +52,7 @@ pub struct GlobalArgs {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a program from this machine's files, which it cannot change
-    Do(DoArgs),
+    Do(Box<DoArgs>),
     /// Run the container of an OCI bundle in the foreground
     Run(RunArgs),
     /// List the system calls and how far they are supported
@@ -73,7 +73,7 @@ impl Command {
     }
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Default, ClapArgs)]
 pub struct DoArgs {
     /// User id, and group id, to run as [default: the caller's]
     #[arg(long, value_name = "UID[:GID]")]
@@ -84,6 +84,33 @@ pub struct DoArgs {
     /// Set an environment variable, on top of the caller's; may be repeated
     #[arg(long = "env", short = 'e', value_name = "NAME=VALUE")]
     pub env: Vec<OsString>,
+    /// Let it change this directory (or file) of the host; may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub rw: Vec<PathBuf>,
+    /// Show this directory of the host as it is, for reading only; may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub ro: Vec<PathBuf>,
+    /// Show this directory as an empty one; may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub hide: Vec<PathBuf>,
+    /// Most memory it may use, with k, M, G or T
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<String>,
+    /// Processors it may keep busy, with a fraction
+    #[arg(long, value_name = "NUMBER")]
+    pub cpus: Option<String>,
+    /// Most processes and threads at a time
+    #[arg(long, value_name = "NUMBER")]
+    pub pids: Option<u32>,
+    /// End it after that time, with status 124; with ms, s, m or h
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<String>,
+    /// Keep what it changed in this directory, which must be new or empty
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+    /// List what it changed, at the end, on stderr
+    #[arg(long)]
+    pub diff: bool,
     /// Host name inside [default: this machine's]
     #[arg(long, value_name = "NAME")]
     pub hostname: Option<OsString>,

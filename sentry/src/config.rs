@@ -36,11 +36,22 @@ pub struct BootConfig {
     pub sysctls: Vec<(String, String)>,
     pub process: ProcessConfig,
     pub limits: GuestLimits,
+    /// What to do with the changes in the root's overlay, at the end; needs [`BootFds::changes`].
+    pub changes: ChangesConfig,
     pub hostname: Vec<u8>,
     /// NIS domain name; Linux's default is `(none)`.
     pub domainname: Vec<u8>,
     pub strace: StraceConfig,
     pub log_level: LogLevel,
+}
+
+/// What becomes of changes in the root's overlay when the first process has ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangesConfig {
+    /// They are listed.
+    pub list: bool,
+    /// They are copied there; no other use is made of that tree.
+    pub keep_in: Option<GoferMount>,
 }
 
 /// What the guest may use, and is told that it may.
@@ -250,6 +261,8 @@ pub struct ProcessConfig {
     /// Without it a terminal on stdio is a host file like any other, but still answers TCGETS.
     pub terminal: bool,
     pub no_new_privileges: bool,
+    /// After that time it ends with status 124, as timeout(1) has it.
+    pub timeout_ms: Option<u64>,
     /// What its system calls have to pass from the first on, and those of all its children.
     pub seccomp: Option<SeccompConfig>,
     pub oom_score_adj: Option<i32>,
@@ -334,6 +347,8 @@ pub struct BootFds {
     /// An empty file on a tmpfs whose size is [`MemoryLimit::usable`], for the guest's memory.
     /// `None`: the Sentry makes one without a limit.
     pub memory: Option<OwnedFd>,
+    /// Where changes are told, if that is asked for.
+    pub changes: Option<OwnedFd>,
     /// Where log records go; crate `log` is already set up to write there.
     pub log: Option<OwnedFd>,
     /// Where strace lines go; write whole lines.

@@ -8,7 +8,7 @@ mod home;
 pub mod limits;
 mod mounts;
 mod namespaces;
-mod options;
+pub mod options;
 mod process;
 mod seccomp;
 #[cfg(test)]
@@ -130,6 +130,7 @@ impl Bundle {
             sysctls: sysctls(&linux)?,
             process,
             limits: limits::translate(linux.resources().as_ref()).context("linux.resources")?,
+            changes: Default::default(),
             hostname: name(spec.hostname().as_deref(), "runsc-rs", "hostname")?,
             domainname: name(spec.domainname().as_deref(), "(none)", "domainname")?,
             strace: StraceConfig::default(),

@@ -131,7 +131,7 @@ fn id(value: &str) -> Result<u32> {
 }
 
 /// A number with the suffix k, m, g or t.
-fn scaled(value: &str) -> Result<u64> {
+pub fn scaled(value: &str) -> Result<u64> {
     let (digits, shift) = match value.as_bytes().last().map(u8::to_ascii_lowercase) {
         Some(b'k') => (&value[..value.len() - 1], 10),
         Some(b'm') => (&value[..value.len() - 1], 20),

@@ -72,6 +72,7 @@ pub fn translate(process: &Process, root: &Path) -> Result<ProcessConfig> {
         rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default())?,
         terminal: process.terminal().unwrap_or(false),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        timeout_ms: None,
         seccomp: None,
         oom_score_adj,
         ignored_signals: 0,

@@ -45,11 +45,8 @@ fn surroundings(global: &GlobalArgs, hold: bool) -> Result<ExitCode, Failure> {
     let signals = Signals::block()?;
     let observation = Observation::new(global)?;
     let args = DoArgs {
-        user: None,
-        cwd: None,
-        env: Vec::new(),
-        hostname: None,
         command: vec!["none".into()],
+        ..Default::default()
     };
     let mode = if hold {
         Mode::ProbeAndHold

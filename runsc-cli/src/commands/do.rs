@@ -14,18 +14,19 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::{Gid, Uid, gethostname};
-use runsc_gofer::server::{MountSource, ServerConfig};
+use runsc_gofer::server::{MountSource, ServerConfig, Writes};
 use runsc_platform::process;
 use runsc_sentry::config::{
-    BootConfig, CapabilitySets, DevptsOptions, GuestLimits, MountConfig, MountFlags, MountKind,
-    OverlayKind, ProcessConfig, RootConfig, TmpfsOptions,
+    BootConfig, CapabilitySets, DevptsOptions, MountConfig, MountFlags, MountKind, OverlayKind,
+    ProcessConfig, RootConfig, TmpfsOptions,
 };
 
-use super::{Failure, conclude};
+use super::{Failure, changes::Changes, conclude, limits::Limits, view::View};
 use crate::{
     args::{DoArgs, GlobalArgs},
+    cgroup::Held,
     environment,
-    sandbox::{Mode, Observation, Owner, Plan, Sandbox, Signals, own_stdio},
+    sandbox::{Mode, Observation, Outcome, Owner, Plan, Sandbox, Signals, own_stdio},
 };
 
 /// Exit status if the sandbox itself failed.
@@ -34,14 +35,24 @@ const BROKEN: u8 = 128;
 pub fn run(global: &GlobalArgs, args: DoArgs) -> Result<ExitCode, Failure> {
     let signals = Signals::block()?;
     let observation = Observation::new(global)?;
-    let plan = plan(global, args, &observation, &signals)?;
+    let (mut plan, limits, changes) = prepare(global, args, &observation, &signals)?;
+    let cgroup = Held(limits.cgroup()?);
+    plan.cgroup = cgroup.0.clone();
     let outcome = Sandbox::start(plan, &observation, Mode::Boot)
         .and_then(|sandbox| sandbox.supervise(&signals))
         .map_err(|error| Failure {
             error,
             exit_code: BROKEN,
         })?;
-    conclude(outcome, BROKEN)
+    drop(cgroup);
+    let ended = matches!(outcome, Outcome::Exited(_));
+    let complete = changes.show()?;
+    let code = conclude(outcome, BROKEN)?;
+    Ok(if ended && !complete {
+        ExitCode::from(BROKEN)
+    } else {
+        code
+    })
 }
 
 /// What the sandbox is to be.
@@ -51,6 +62,38 @@ pub fn plan(
     observation: &Observation,
     signals: &Signals,
 ) -> Result<Plan> {
+    prepare(global, args, observation, signals).map(|(plan, _, _)| plan)
+}
+
+/// The same, with what remains to be done for it.
+fn prepare(
+    global: &GlobalArgs,
+    args: DoArgs,
+    observation: &Observation,
+    signals: &Signals,
+) -> Result<(Plan, Limits, Changes)> {
+    let limits = Limits::parse(
+        args.memory.as_deref(),
+        args.cpus.as_deref(),
+        args.pids,
+        args.timeout.as_deref(),
+    )?;
+    let mut sources = vec![MountSource {
+        source: "/".into(),
+        writes: Default::default(),
+        devices: Default::default(),
+        kernel_file_systems: Default::default(),
+    }];
+    let view = View::new(&args.rw, &args.ro, &args.hide, &mut sources)?;
+    ensure!(
+        view.root.is_none() || args.keep.is_none() && !args.diff,
+        "--keep, --diff: there is no layer of changes with --rw / or --ro /"
+    );
+    if let Some(writes) = view.root {
+        sources[0].writes = writes;
+    }
+    let (changes, changes_config) =
+        Changes::prepare(args.keep.as_deref(), args.diff, &mut sources)?;
     let inherited = process::inherited();
     let user = User::new(args.user.as_deref())?;
     let hostname = match args.hostname {
@@ -77,6 +120,7 @@ pub fn plan(
         // As for any command that a shell starts.
         terminal: std::io::stdin().is_terminal(),
         no_new_privileges: false,
+        timeout_ms: limits.timeout_ms,
         seccomp: None,
         oom_score_adj: None,
         ignored_signals: inherited.ignored_signals,
@@ -89,40 +133,40 @@ pub fn plan(
         patch_code: !global.no_patch,
         root: RootConfig {
             gofer_mount: 0,
-            readonly: false,
-            overlay: OverlayKind::Memory,
+            readonly: view.root == Some(Writes::Refuse),
+            overlay: match view.root {
+                None => OverlayKind::Memory,
+                Some(_) => OverlayKind::None,
+            },
         },
-        mounts: mounts(),
+        mounts: mounts().into_iter().chain(view.mounts).collect(),
         nodes: Vec::new(),
-        masked_paths: Vec::new(),
+        masked_paths: view.hidden,
         readonly_paths: Vec::new(),
         sysctls: Vec::new(),
         process,
-        limits: GuestLimits::default(),
+        limits: limits.of_guest()?,
+        changes: changes_config,
         hostname: hostname.into_vec(),
         domainname: b"(none)".to_vec(),
         strace: observation.strace_config.clone(),
         log_level: observation.log_level,
     };
-    let root = MountSource {
-        source: "/".into(),
-        writes: Default::default(),
-        devices: Default::default(),
-        kernel_file_systems: Default::default(),
-    };
     let stdio = own_stdio(&inherited)?;
     let gofer = ServerConfig {
-        mounts: vec![root],
+        mounts: sources,
         ..Default::default()
     };
-    Ok(Plan {
+    let plan = Plan {
         boot,
         gofer,
         owner,
         stdio,
         mappings: None,
+        changes: changes.fd()?,
         cgroup: None,
-    })
+    };
+    Ok((plan, limits, changes))
 }
 
 /// The kernel's own file systems over the host's root. /tmp and /run show what the host has there.

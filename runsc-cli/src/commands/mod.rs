@@ -1,10 +1,13 @@
 //! One module a command, and what their failures have in common.
 
+mod changes;
 mod debug;
 mod r#do;
+mod limits;
 mod run;
 pub mod surroundings;
 mod syscalls;
+mod view;
 
 use std::process::ExitCode;
 
@@ -40,7 +43,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 
 pub fn dispatch(args: Args) -> Result<ExitCode, Failure> {
     match args.command {
-        Command::Do(command) => r#do::run(&args.global, command),
+        Command::Do(command) => r#do::run(&args.global, *command),
         Command::Run(command) => run::run(&args.global, &command),
         Command::Syscalls(command) => syscalls::run(&command),
         Command::Debug(command) => debug::run(&args.global, &command),

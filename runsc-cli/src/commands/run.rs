@@ -81,6 +81,7 @@ fn plan<'a>(
                 None if !environment::is_privileged() => Mappings::subordinate(),
                 given => given,
             },
+            changes: None,
             cgroup: None,
         },
         bundle.oci_version(),

@@ -63,6 +63,8 @@ pub struct Plan {
     /// as `owner`.
     pub mappings: Option<Mappings>,
     pub stdio: [Option<OwnedFd>; 3],
+    /// Where the Sentry tells what has changed.
+    pub changes: Option<OwnedFd>,
     /// What both processes are put into before they run.
     pub cgroup: Option<Cgroup>,
 }
@@ -188,7 +190,13 @@ impl Sandbox {
             observation,
         )?;
         drop(server_ends);
-        let sentry = parts.sentry(plan.boot, &client_ends, &plan.stdio, observation, mode)?;
+        let sentry = parts.sentry(
+            plan.boot,
+            &client_ends,
+            (&plan.stdio, plan.changes.as_ref()),
+            observation,
+            mode,
+        )?;
         log::debug!(
             "gofer is process {}, sentry {}",
             gofer.child.pid,
@@ -274,7 +282,7 @@ impl Parts {
         &self,
         boot: BootConfig,
         channels: &[OwnedFd],
-        stdio: &[Option<OwnedFd>; 3],
+        (stdio, changes): (&[Option<OwnedFd>; 3], Option<&OwnedFd>),
         observation: &Observation,
         mode: Mode,
     ) -> Result<Process> {
@@ -283,12 +291,14 @@ impl Parts {
             mode,
             channels: channels.len(),
             stdio: stdio.each_ref().map(Option::is_some),
+            changes: changes.is_some(),
             log: observation.log.is_some(),
             strace: observation.strace.is_some(),
         };
         let fds = channels
             .iter()
             .chain(stdio.iter().flatten())
+            .chain(changes)
             .chain(&observation.log)
             .chain(&observation.strace)
             .map(AsFd::as_fd);

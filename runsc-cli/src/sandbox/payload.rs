@@ -39,6 +39,7 @@ pub struct SentryPayload {
     pub mode: Mode,
     pub channels: usize,
     pub stdio: [bool; 3],
+    pub changes: bool,
     pub log: bool,
     pub strace: bool,
 }
@@ -80,7 +81,8 @@ impl SentryPayload {
         let payload: Self = from_memfd()?;
         let stdio = payload.stdio.iter().filter(|open| **open).count();
         let logs = usize::from(payload.log) + usize::from(payload.strace);
-        let mut fds = Fds::take(payload.channels + stdio + logs)?;
+        let changes = usize::from(payload.changes);
+        let mut fds = Fds::take(payload.channels + stdio + changes + logs)?;
         let fds = BootFds {
             control: fds.next()?,
             gofer: fds.several(payload.channels)?,
@@ -90,6 +92,7 @@ impl SentryPayload {
                 fds.next_if(payload.stdio[2])?,
             ],
             memory: None,
+            changes: fds.next_if(payload.changes)?,
             log: fds.next_if(payload.log)?,
             strace: fds.next_if(payload.strace)?,
         };

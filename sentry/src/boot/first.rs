@@ -21,14 +21,18 @@ use crate::fs::walk::{Base, Ctx, WalkFlags};
 use crate::kernel::Kernel;
 use crate::kernel::cred::{CapSet, Credentials, Gid, Uid};
 use crate::kernel::exec::Program;
-use crate::kernel::group::ThreadGroup;
+use crate::kernel::group::{ExitStatus, ThreadGroup};
 use crate::kernel::limits::{Limit, Limits};
 use crate::kernel::run;
 use crate::kernel::seccomp::{Filter, Seccomp};
 use crate::kernel::signal::{SigActions, TaskSignals};
 use crate::kernel::task::{NewTask, Task};
+use crate::kernel::time::MonoTime;
 use crate::kernel::tree::{Node, Session};
 use crate::mm::Mm;
+
+/// As timeout(1) has it.
+const TIMED_OUT: u8 = 124;
 
 /// Makes the first process; it calls execve(2) as soon as the workers run.
 pub fn start(
@@ -116,6 +120,10 @@ pub fn start(
             Ok(task)
         })
         .map_err(|e| failed("first process", e))?;
+    if let Some(ms) = process.timeout_ms {
+        let deadline = MonoTime::now().after_ns(ms.saturating_mul(1_000_000));
+        task.group().end_at(deadline, ExitStatus::Exited(TIMED_OUT));
+    }
     // A terminal on stdin controls the session, so that job control works in it.
     if let Ok(stdin) = task.files().get(0)
         && let Err(e) = crate::fs::hostfd::control(&task, &stdin)

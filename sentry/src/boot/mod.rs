@@ -6,11 +6,12 @@
 
 pub mod filter;
 mod first;
+mod last;
 mod mounts;
 mod supervise;
 
 use std::convert::Infallible;
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, OnceLock};
 use std::time::Duration;
 
 use runsc_platform::memory::install_fault_handler;
@@ -136,6 +137,7 @@ pub fn run(config: BootConfig, fds: BootFds) -> Result<Infallible, BootError> {
         .strace
         .enabled
         .then(|| Strace::new(&config.strace, fds.strace));
+    let last = Arc::new(OnceLock::new());
     let kernel = Kernel::new(KernelParts {
         platform,
         memory,
@@ -153,7 +155,7 @@ pub fn run(config: BootConfig, fds: BootFds) -> Result<Infallible, BootError> {
         },
         limits: config.limits.clone(),
         strace,
-        supervisor: Box::new(ControlSupervisor::new(control.clone())),
+        supervisor: Box::new(ControlSupervisor::new(control.clone(), last.clone())),
     });
 
     spawn("reactor", move || reactor.run())?;
@@ -181,8 +183,18 @@ pub fn run(config: BootConfig, fds: BootFds) -> Result<Infallible, BootError> {
     }
     ready.wait();
     filter::sentry(kernel.platform.name()).install()?;
-    let start = mounts::build(&kernel, &gofer, &config)
-        .and_then(|namespace| first::start(&kernel, namespace, &config, fds.stdio));
+    let start = mounts::build(&kernel, &gofer, &config).and_then(|namespace| {
+        if let Some(out) = fds.changes {
+            let overlay = namespace.root().mount.fs.clone();
+            let work = last::Last::new(&config.changes, &gofer, overlay, out);
+            let work = work.map_err(|errno| BootError::Guest {
+                what: "the directory for changes".to_owned(),
+                errno,
+            })?;
+            let _ = last.set(work);
+        }
+        first::start(&kernel, namespace, &config, fds.stdio)
+    });
     if let Err(e) = start {
         kernel.fatal(&e.to_string());
     }

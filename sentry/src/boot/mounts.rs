@@ -13,7 +13,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::anon::internal_file;
 use crate::fs::change::Make;
 use crate::fs::context::FsContext;
-use crate::fs::copy::{Copier, SetIds};
+use crate::fs::copy::{Copier, Purpose};
 use crate::fs::goferfs::{GoferFs, Trust};
 use crate::fs::inode::{Dev, FileType, Inode, OpenFlags};
 use crate::fs::mount::{FileSystem, Mount, MountFlags, MountNamespace};
@@ -231,7 +231,7 @@ fn copy_up(from: &Arc<dyn Inode>, to: &Arc<dyn Inode>, path: &[u8]) -> Result<()
         // A socket is nobody's any more.
         first = first.or((errno != Errno::EOPNOTSUPP).then_some(errno));
     };
-    let mut copier = Copier::new(SetIds::Keep, &mut problem);
+    let mut copier = Copier::new(Purpose::Guest, &mut problem);
     copier.contents(from, to, path);
     copier.finish();
     first.map_or(Ok(()), Err)

@@ -1,8 +1,9 @@
 //! The Sentry's side of the control socket: reports out, signals in.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use super::last::Last;
 use crate::control::{self, Event, Request, Server, SignalTarget};
 use crate::kernel::group::ExitStatus;
 use crate::kernel::signal::send::send_to_group;
@@ -14,13 +15,18 @@ use crate::kernel::{Kernel, Supervisor};
 pub struct ControlSupervisor {
     control: Arc<Server>,
     over: AtomicBool,
+    last: Arc<OnceLock<Last>>,
+    last_begun: AtomicBool,
 }
 
 impl ControlSupervisor {
-    pub fn new(control: Arc<Server>) -> Self {
+    /// `last` is done before the end of the first process is reported.
+    pub fn new(control: Arc<Server>, last: Arc<OnceLock<Last>>) -> Self {
         ControlSupervisor {
             control,
             over: AtomicBool::new(false),
+            last,
+            last_begun: AtomicBool::new(false),
         }
     }
 
@@ -54,6 +60,11 @@ impl Supervisor for ControlSupervisor {
                 core_dumped: core,
             },
         };
+        if let Some(last) = self.last.get()
+            && !self.last_begun.swap(true, Ordering::SeqCst)
+        {
+            last.run();
+        }
         self.end(&Event::Exited(status));
     }
 

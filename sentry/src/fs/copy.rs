@@ -15,16 +15,18 @@ use crate::mm::io::{Sink, Source};
 /// Bytes copied at once.
 const CHUNK: usize = 64 << 10;
 
-/// Whether set-user-id and set-group-id bits are copied.
+/// What the copy is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SetIds {
-    Keep,
-    Drop,
+pub enum Purpose {
+    /// For the guest: everything is as it was.
+    Guest,
+    /// For the host: without set-id bits, and with owners as far as files may be given away.
+    Host,
 }
 
 /// A copy under way.
 pub struct Copier<'a> {
-    set_ids: SetIds,
+    purpose: Purpose,
     /// Told about what could not be copied: the path, and why.
     problem: &'a mut dyn FnMut(&[u8], Errno),
     /// Directories whose attributes are set at the end, when nothing is made in them any more.
@@ -32,9 +34,9 @@ pub struct Copier<'a> {
 }
 
 impl<'a> Copier<'a> {
-    pub fn new(set_ids: SetIds, problem: &'a mut dyn FnMut(&[u8], Errno)) -> Copier<'a> {
+    pub fn new(purpose: Purpose, problem: &'a mut dyn FnMut(&[u8], Errno)) -> Copier<'a> {
         Copier {
-            set_ids,
+            purpose,
             problem,
             finish: Vec::new(),
         }
@@ -126,16 +128,20 @@ impl<'a> Copier<'a> {
 
     fn attributes(&self, inode: &Arc<dyn Inode>, attr: &Attr) -> Result<()> {
         let now = inode.attr()?;
-        let perm = match self.set_ids {
-            SetIds::Keep => attr.perm,
-            SetIds::Drop => attr.perm & 0o1777,
+        let perm = match self.purpose {
+            Purpose::Guest => attr.perm,
+            Purpose::Host => attr.perm & 0o1777,
         };
         if (now.uid, now.gid) != (attr.uid, attr.gid) {
-            inode.set_attr(&SetAttr {
+            let given = inode.set_attr(&SetAttr {
                 uid: Some(attr.uid),
                 gid: Some(attr.gid),
                 ..Default::default()
-            })?;
+            });
+            match given {
+                Err(Errno::EPERM | Errno::EINVAL) if self.purpose == Purpose::Host => {}
+                given => given?,
+            }
         }
         if attr.kind == FileType::Symlink {
             return Ok(());

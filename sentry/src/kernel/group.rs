@@ -122,6 +122,7 @@ pub struct ThreadGroup {
     leader_status: Mutex<Option<ExitStatus>>,
     ended: Mutex<Option<Ended>>,
     last_resort: Mutex<Option<TimerHandle>>,
+    time_limit: Mutex<Option<TimerHandle>>,
     /// Bytes for /proc/PID/io (rchar, wchar, syscr, syscw).
     pub io: IoCounters,
 }
@@ -142,6 +143,17 @@ impl Waiter for LastResort {
                 log::warn!("process {} does not react: its stub is killed", group.pid());
                 mm.space().kill();
             }
+        }
+    }
+}
+
+/// Ends a group whose time is over.
+struct TimeLimit(Weak<ThreadGroup>, ExitStatus);
+
+impl Waiter for TimeLimit {
+    fn notify(&self, _: Ready) {
+        if let Some(group) = self.0.upgrade() {
+            group.begin_exit(self.1);
         }
     }
 }
@@ -190,6 +202,7 @@ impl ThreadGroup {
             leader_status: Mutex::new(None),
             ended: Mutex::new(None),
             last_resort: Mutex::new(None),
+            time_limit: Mutex::new(None),
             io: IoCounters::default(),
         })
     }
@@ -336,6 +349,12 @@ impl ThreadGroup {
             let waiter = Arc::new(LastResort(Arc::downgrade(task.group())));
             *self.last_resort.lock() = Some(self.kernel.reactor.arm(deadline, waiter));
         }
+    }
+
+    /// Ends every task with `status` at that time.
+    pub fn end_at(self: &Arc<Self>, deadline: MonoTime, status: ExitStatus) {
+        let waiter = Arc::new(TimeLimit(Arc::downgrade(self), status));
+        *self.time_limit.lock() = Some(self.kernel.reactor.arm(deadline, waiter));
     }
 
     /// execve(2): ends every task but `survivor`. False if the group is ending anyhow.

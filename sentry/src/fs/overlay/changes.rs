@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::OverlayFs;
 use super::node::Node;
 use crate::errno::{Errno, Result};
-use crate::fs::copy::{Copier, SetIds, join};
+use crate::fs::copy::{Copier, Purpose, join};
 use crate::fs::inode::{FileType, Inode, NewNode};
 use crate::fs::mount::FileSystem;
 
@@ -51,7 +51,7 @@ pub fn export(
 ) -> Result<()> {
     let root = Node::of(fs.root.inode()).map_err(|_| Errno::EOPNOTSUPP)?;
     let changes = changes(&root)?;
-    let mut copier = Copier::new(SetIds::Drop, problem);
+    let mut copier = Copier::new(Purpose::Host, problem);
     for change in &changes {
         if let Err(errno) = export_one(&root, change, to, &mut copier) {
             copier.problem(&change.path, errno);
