@@ -90,6 +90,7 @@ fn task(memory: &Arc<MemoryFile>, root: Arc<FileSystem>) -> Arc<Task> {
         possible_cpus: 1,
         memory_total: 1 << 30,
         limits: Default::default(),
+        own_use: None,
         strace: None,
         supervisor: Box::new(Silent),
     });

@@ -188,3 +188,15 @@ fn what_cannot_be_held_to_is_refused_by_name() {
     );
     assert_eq!(bundle.left_behind(), [""; 0]);
 }
+
+#[test]
+fn many_processes_do_not_take_the_sandbox_with_them() {
+    // What processes cost the host does not lie with the guest's memory.
+    let script = "sh -c 'i=0; while [ $i -lt 400 ]; do sleep 100 & i=$((i + 1)); done' 2>&1; \
+                  echo and on";
+    let said = run(
+        script,
+        json!({"resources": {"memory": {"limit": 48 * MIB}}}),
+    );
+    assert!(said.contains("ork") && said.ends_with("and on\n"), "{said}");
+}

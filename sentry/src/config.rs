@@ -72,11 +72,13 @@ pub struct GuestLimits {
 /// A limit of memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryLimit {
-    /// What the guest is told, and the host's control group is held to.
+    /// What the guest is told.
     pub told: u64,
-    /// What the guest's memory may take, at most `told`: the rest is for the sandbox's own
-    /// processes. [`BootFds::memory`] enforces it.
+    /// What the guest's memory may take. [`BootFds::memory`] enforces it.
     pub usable: u64,
+    /// What the sandbox's own processes may take beside that: the host's control group is held to
+    /// both together.
+    pub own: u64,
 }
 
 /// Processor time in each period, both in microseconds.
@@ -347,6 +349,9 @@ pub struct BootFds {
     /// An empty file on a tmpfs whose size is [`MemoryLimit::usable`], for the guest's memory.
     /// `None`: the Sentry makes one without a limit.
     pub memory: Option<OwnedFd>,
+    /// The files of the host's control group that tell what the sandbox as a whole uses of a
+    /// [`MemoryLimit`]: the bytes in use, and memory.stat.
+    pub memory_use: Option<[OwnedFd; 2]>,
     /// Where changes are told, if that is asked for.
     pub changes: Option<OwnedFd>,
     /// Where log records go; crate `log` is already set up to write there.

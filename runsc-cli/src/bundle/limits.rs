@@ -26,6 +26,7 @@ pub fn translate(resources: Option<&LinuxResources>) -> Result<GuestLimits> {
         .map(|told| MemoryLimit {
             told,
             usable: told - own_share(told),
+            own: own_share(told),
         });
     if let Some(cpu) = resources.cpu() {
         let quota = cpu.quota().and_then(|quota| u64::try_from(quota).ok());
@@ -50,7 +51,7 @@ pub fn translate(resources: Option<&LinuxResources>) -> Result<GuestLimits> {
 /// How much of a limit the sandbox's own processes need beside the guest's memory: the Sentry and
 /// the Gofer, and page tables and the like, which grow with the guest.
 pub fn own_share(limit: u64) -> u64 {
-    (limit / 16 + (8 << 20)).min(limit / 2)
+    (limit / 8 + (8 << 20)).min(limit / 2)
 }
 
 /// A list as in cpuset(7): `0-3,7`.
@@ -83,7 +84,7 @@ mod tests {
             "pids": {"limit": 9},
         }));
         let memory = given.memory.unwrap();
-        assert_eq!((memory.told, memory.usable), (64 << 20, 52 << 20));
+        assert_eq!((memory.told, memory.usable), (64 << 20, 48 << 20));
         assert_eq!(given.cpu.unwrap().processors(), 2);
         assert_eq!(given.cpus, [0, 1, 3]);
         assert_eq!(given.tasks, Some(9));

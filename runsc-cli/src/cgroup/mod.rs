@@ -20,7 +20,7 @@ pub use stats::Stats;
 use std::{
     fs::{self, OpenOptions},
     io::{self, ErrorKind, Write},
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -36,6 +36,7 @@ use oci_spec::runtime::LinuxResources;
 use runsc_sentry::config::CgroupLayout;
 use serde::{Deserialize, Serialize};
 
+use crate::sandbox::Outcome;
 use layout::{Hierarchy, Place, Version};
 use resources::Setting;
 
@@ -292,6 +293,23 @@ impl Cgroup {
         }
     }
 
+    /// The files that tell how much memory is in use, open: the bytes, and memory.stat.
+    pub fn memory_use(&self) -> Result<Option<[OwnedFd; 2]>> {
+        let Some(group) = self.with("memory") else {
+            return Ok(None);
+        };
+        let used = match group.version {
+            Version::V1 => "memory.usage_in_bytes",
+            Version::V2 => "memory.current",
+        };
+        let open = |file: &str| -> Result<OwnedFd> {
+            let path = group.directory.join(file);
+            let opened = fs::File::open(&path);
+            Ok(opened.with_context(|| path.display().to_string())?.into())
+        };
+        Ok(Some([open(used)?, open("memory.stat")?]))
+    }
+
     /// What the group has used so far, and its limits.
     pub fn stats(&self) -> Result<Stats> {
         Stats::read(|controller| self.with(controller).map(|g| (g.version, &*g.directory)))
@@ -392,6 +410,19 @@ fn version_of(hierarchies: &[Hierarchy]) -> Version {
 /// A group for as long as the value lives.
 #[derive(Debug)]
 pub struct Held(pub Option<Cgroup>);
+
+impl Held {
+    /// Why a sandbox broke, if it was the host that ran out of the group's memory.
+    pub fn explain(&self, outcome: Outcome) -> Outcome {
+        let stats = self.0.as_ref().and_then(|cgroup| cgroup.stats().ok());
+        match (outcome, stats.and_then(|stats| stats.memory.oom_kills)) {
+            (Outcome::Broken(report), Some(1..)) => Outcome::Broken(format!(
+                "{report} (the host has killed processes for linux.resources.memory.limit)"
+            )),
+            (outcome, _) => outcome,
+        }
+    }
+}
 
 impl Drop for Held {
     fn drop(&mut self) {

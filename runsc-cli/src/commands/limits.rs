@@ -68,6 +68,7 @@ impl Limits {
             memory: self.memory.map(|bytes| MemoryLimit {
                 told: bytes,
                 usable: bytes,
+                own: beside(bytes),
             }),
             cpu,
             cpu_shares: None,
@@ -86,7 +87,7 @@ impl Limits {
         }
         if privileged {
             if let Some(bytes) = self.memory {
-                let limit = bytes.saturating_add(own_share(bytes.saturating_mul(2)));
+                let limit = bytes.saturating_add(beside(bytes));
                 asked["memory"] = json!({"limit": i64::try_from(limit)?});
             }
             if let Some(tasks) = self.tasks {
@@ -105,6 +106,11 @@ impl Limits {
             privileged,
         })
     }
+}
+
+/// What the sandbox's own processes may use beside so much of the guest.
+fn beside(bytes: u64) -> u64 {
+    own_share(bytes.saturating_mul(2).max(64 << 20))
 }
 
 /// A number of processors, with a fraction, as time in a period.

@@ -40,6 +40,7 @@ pub fn run(global: &GlobalArgs, args: &RunArgs) -> Result<ExitCode, Failure> {
     let cgroup = Held(Cgroup::create(&asked)?);
     plan.cgroup = cgroup.0.clone();
     let outcome = Sandbox::start(plan, &observation, Mode::Boot)?.supervise(&signals)?;
+    let outcome = cgroup.explain(outcome);
     drop(cgroup);
     drop(container);
     // runc's status for this is the same as for any other failure.

@@ -286,11 +286,16 @@ impl Parts {
         observation: &Observation,
         mode: Mode,
     ) -> Result<Process> {
+        let memory_use = match &self.cgroup {
+            Some(cgroup) if boot.limits.memory.is_some() => cgroup.memory_use()?,
+            _ => None,
+        };
         let payload = SentryPayload {
             boot,
             mode,
             channels: channels.len(),
             stdio: stdio.each_ref().map(Option::is_some),
+            memory_use: memory_use.is_some(),
             changes: changes.is_some(),
             log: observation.log.is_some(),
             strace: observation.strace.is_some(),
@@ -298,6 +303,7 @@ impl Parts {
         let fds = channels
             .iter()
             .chain(stdio.iter().flatten())
+            .chain(memory_use.iter().flatten())
             .chain(changes)
             .chain(&observation.log)
             .chain(&observation.strace)

@@ -39,6 +39,7 @@ pub struct SentryPayload {
     pub mode: Mode,
     pub channels: usize,
     pub stdio: [bool; 3],
+    pub memory_use: bool,
     pub changes: bool,
     pub log: bool,
     pub strace: bool,
@@ -81,7 +82,7 @@ impl SentryPayload {
         let payload: Self = from_memfd()?;
         let stdio = payload.stdio.iter().filter(|open| **open).count();
         let logs = usize::from(payload.log) + usize::from(payload.strace);
-        let changes = usize::from(payload.changes);
+        let changes = usize::from(payload.changes) + 2 * usize::from(payload.memory_use);
         let mut fds = Fds::take(payload.channels + stdio + changes + logs)?;
         let fds = BootFds {
             control: fds.next()?,
@@ -92,6 +93,10 @@ impl SentryPayload {
                 fds.next_if(payload.stdio[2])?,
             ],
             memory: None,
+            memory_use: match payload.memory_use {
+                true => Some([fds.next()?, fds.next()?]),
+                false => None,
+            },
             changes: fds.next_if(payload.changes)?,
             log: fds.next_if(payload.log)?,
             strace: fds.next_if(payload.strace)?,

@@ -21,6 +21,7 @@ use runsc_platform::{Platform, WorkerId};
 use crate::config::{BootConfig, BootFds};
 use crate::control::Server;
 use crate::executor::{Executor, Reactor};
+use crate::kernel::resources::OwnUse;
 use crate::kernel::{Kernel, KernelParts, Uts};
 use crate::mm::MemoryFile;
 use crate::syscalls::strace::Strace;
@@ -154,6 +155,7 @@ pub fn run(config: BootConfig, fds: BootFds) -> Result<Infallible, BootError> {
             None => machine_memory,
         },
         limits: config.limits.clone(),
+        own_use: fds.memory_use.map(OwnUse::new),
         strace,
         supervisor: Box::new(ControlSupervisor::new(control.clone(), last.clone())),
     });

@@ -319,6 +319,7 @@ mod tests {
             memory: Some(MemoryLimit {
                 told: 64 << 20,
                 usable: 60 << 20,
+                own: 4 << 20,
             }),
             cpu: Some(CpuQuota {
                 quota_us: 150_000,

@@ -127,6 +127,8 @@ fn check(task: &Task, args: &CloneArgs) -> Result<()> {
     if has(CloneFlags::INTO_CGROUP) {
         return Err(Errno::EOPNOTSUPP);
     }
+    let kernel = task.kernel();
+    kernel.resources.check_own_memory(&kernel.memory)?;
     let limit = task.group().limits.lock().soft(libc::RLIMIT_NPROC);
     let privileged = task.creds().has_cap(crate::kernel::cred::Cap::SysResource)
         || task.creds().has_cap(crate::kernel::cred::Cap::SysAdmin);

@@ -110,6 +110,7 @@ pub struct KernelParts {
     pub possible_cpus: usize,
     pub memory_total: u64,
     pub limits: GuestLimits,
+    pub own_use: Option<resources::OwnUse>,
     pub strace: Option<crate::syscalls::strace::Strace>,
     pub supervisor: Box<dyn Supervisor>,
 }
@@ -135,7 +136,7 @@ impl Kernel {
             cpus: parts.cpus,
             possible_cpus: parts.possible_cpus,
             memory_total: parts.memory_total,
-            resources: resources::Resources::new(parts.limits),
+            resources: resources::Resources::new(parts.limits, parts.own_use),
             strace: parts.strace,
             supervisor: parts.supervisor,
             first: Mutex::new(None),

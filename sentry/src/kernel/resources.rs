@@ -6,6 +6,9 @@
 //! MemoryFile. A touch that would exceed it is a SIGBUS, for the guest or in one of the Sentry's
 //! copies, and both lead to [`out_of_memory`], which ends the process that uses most.
 
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -19,15 +22,59 @@ use crate::kernel::signal::Signal;
 use crate::kernel::task::Task;
 use crate::kernel::time::MonoTime;
 use crate::kernel::tree::Inner;
-use crate::mm::Mm;
+use crate::mm::{MemoryFile, Mm};
 
 /// No limit of tasks.
 const UNLIMITED: u64 = u64::MAX;
+
+/// What the sandbox's own processes use of a limit, from the host's control group.
+pub struct OwnUse {
+    used: File,
+    stat: File,
+}
+
+impl OwnUse {
+    pub fn new([used, stat]: [OwnedFd; 2]) -> OwnUse {
+        OwnUse {
+            used: used.into(),
+            stat: stat.into(),
+        }
+    }
+
+    /// Bytes that are neither the guest's memory, `guest`, nor the host's to take back.
+    fn bytes(&self, guest: u64) -> Option<u64> {
+        let used: u64 = text(&self.used)?.trim().parse().ok()?;
+        let stat = text(&self.stat)?;
+        // v1 counts for the group with and without those below it, v2 only so.
+        let find = |names: [&str; 2]| {
+            names.iter().find_map(|name| {
+                let line = stat.lines().find_map(|line| line.strip_prefix(name))?;
+                line.strip_prefix(' ')?.parse::<u64>().ok()
+            })
+        };
+        let cache = find(["total_cache", "file"])?;
+        let shmem = find(["total_shmem", "shmem"])?;
+        let slab = find(["slab_reclaimable", ""]).unwrap_or(0);
+        let reclaimable = cache.saturating_sub(shmem).saturating_add(slab);
+        Some(used.saturating_sub(reclaimable).saturating_sub(guest))
+    }
+}
+
+fn text(file: &File) -> Option<String> {
+    let mut buf = vec![0; 8192];
+    let n = file.read_at(&mut buf, 0).ok()?;
+    buf.truncate(n);
+    String::from_utf8(buf).ok()
+}
+
+/// Room that is left to the sandbox for what it needs meanwhile, bytes.
+const MARGIN: u64 = 1 << 20;
 
 /// Limits and counters of a container.
 #[derive(Default)]
 pub struct Resources {
     pub limits: GuestLimits,
+    own_use: Option<OwnUse>,
     tasks: AtomicU64,
     tasks_refused: AtomicU64,
     ooms: AtomicU64,
@@ -50,8 +97,9 @@ struct Dying {
 const PATIENCE_NS: u64 = 2_000_000_000;
 
 impl Resources {
-    pub fn new(limits: GuestLimits) -> Resources {
+    pub fn new(limits: GuestLimits, own_use: Option<OwnUse>) -> Resources {
         Resources {
+            own_use,
             tasks: AtomicU64::new(limits.tasks.map_or(UNLIMITED, u64::from)),
             limits,
             ..Resources::default()
@@ -80,6 +128,24 @@ impl Resources {
             self.ooms.load(Ordering::Relaxed),
             self.oom_kills.load(Ordering::Relaxed),
         )
+    }
+
+    /// Is there memory for the host's side of one more task? It does not lie with the guest's, and the
+    /// host would end the sandbox for it. ENOMEM.
+    pub(in crate::kernel) fn check_own_memory(&self, memory: &MemoryFile) -> Result<()> {
+        let (Some(own), Some(limit)) = (&self.own_use, self.limits.memory) else {
+            return Ok(());
+        };
+        let guest = memory.used();
+        let Some(bytes) = own.bytes(guest) else {
+            return Ok(());
+        };
+        // More than their share is theirs as long as the guest leaves it: what it takes later may
+        // then be the end of the sandbox, but refusing now surely is the end of a program.
+        let all = limit.usable.saturating_add(limit.own);
+        let fits = bytes.saturating_add(MARGIN) <= limit.own
+            || bytes.saturating_add(guest) <= all - all / 8;
+        if fits { Ok(()) } else { Err(Errno::ENOMEM) }
     }
 
     /// Is there room for one more task? EAGAIN.

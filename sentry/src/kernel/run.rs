@@ -26,6 +26,9 @@ use crate::syscalls;
 /// How long a task waits for the memory of another one, which is ending, before it looks again.
 const OOM_RETRY_NS: u64 = 1_000_000;
 
+/// How often it looks before it takes the memory for lost.
+const MAX_HUNGRY: u32 = 10_000;
+
 /// Lets a new task run.
 pub fn start(task: Arc<Task>) {
     let (executor, home) = (task.kernel().executor.clone(), task.home.clone());
@@ -76,6 +79,7 @@ struct Undecided(Restart);
 async fn live(task: &Arc<Task>) -> ExitStatus {
     let mut space: Option<Arc<dyn AddressSpace>> = None;
     let mut undecided: Option<Undecided> = None;
+    let mut hungry = 0;
     // A child may be born with something pending.
     task.interrupt();
     loop {
@@ -120,7 +124,13 @@ async fn live(task: &Arc<Task>) -> ExitStatus {
                 Ok(()) => {}
                 Err(restart) => undecided = Some(Undecided(restart)),
             },
-            Ok(Trap::Fault(fault)) => handle_fault(task, &fault).await,
+            Ok(Trap::Fault(fault)) => {
+                handle_fault(task, &fault, &mut hungry).await;
+                if let Some(status) = task.take_exit() {
+                    return status;
+                }
+                continue;
+            }
             Ok(Trap::Interrupted) => {}
             Err(platform::Error::Gone) => return killed(),
             Err(platform::Error::Refused { op, source }) => {
@@ -133,6 +143,7 @@ async fn live(task: &Arc<Task>) -> ExitStatus {
                 return killed();
             }
         }
+        hungry = 0;
         if let Some(status) = task.take_exit() {
             return status;
         }
@@ -256,13 +267,22 @@ fn allowed(task: &Task, number: u64, args: [u64; 6], ip: u64) -> Result<(), Refu
     }
 }
 
-async fn handle_fault(task: &Task, fault: &platform::Fault) {
+/// `hungry` counts faults in a row that found no memory.
+async fn handle_fault(task: &Task, fault: &platform::Fault, hungry: &mut u32) {
     task.count_fault();
     let is_memory = fault.signal == libc::SIGSEGV || fault.signal == libc::SIGBUS;
     let info = if is_memory {
         match task.mm().handle_fault(fault) {
-            Ok(()) => return,
-            Err(info) if info.signo == libc::SIGBUS && task.kernel().memory.is_full() => {
+            Ok(()) => {
+                *hungry = 0;
+                return;
+            }
+            Err(info)
+                if info.no_memory
+                    && task.kernel().memory.limit().is_some()
+                    && *hungry < MAX_HUNGRY =>
+            {
+                *hungry += 1;
                 out_of_memory(task);
                 // Somebody's memory becomes free soon, if it is not this task's own.
                 let soon = MonoTime::now().after_ns(OOM_RETRY_NS);

@@ -417,6 +417,7 @@ impl Inner {
                 Err(Refusal::NotMapped) => return Err(Errno::ENOMEM),
                 Err(Refusal::Protection) => return Err(Errno::EINVAL),
                 Err(Refusal::Bus) => return Err(Errno::EFAULT),
+                Err(Refusal::NoMemory) => return Err(Errno::ENOMEM),
             };
         }
         self.make_resident(start, end);

@@ -32,13 +32,17 @@ pub enum Refusal {
     NotMapped,
     /// The VMA's protection says no.
     Protection,
-    /// Beyond the end of the file, an I/O error, or no memory.
+    /// Beyond the end of the file, or an I/O error.
     Bus,
+    NoMemory,
 }
 
 impl From<Errno> for Refusal {
-    fn from(_: Errno) -> Self {
-        Refusal::Bus
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::ENOMEM => Refusal::NoMemory,
+            _ => Refusal::Bus,
+        }
     }
 }
 
@@ -61,11 +65,13 @@ impl Mm {
         const SEGV_PKUERR: i32 = 4;
         const BUS_ADRERR: i32 = 2;
         let as_is = SignalInfo {
+            no_memory: false,
             signo: fault.signal,
             code: fault.code,
             addr: fault.addr,
         };
         let refused = |signo, code| SignalInfo {
+            no_memory: false,
             signo,
             code,
             addr: fault.addr,
@@ -82,6 +88,14 @@ impl Mm {
         self.with(|inner| {
             let access = inner.guess_access(fault);
             let before = inner.changes;
+            let no_memory = SignalInfo {
+                no_memory: true,
+                ..refused(libc::SIGBUS, BUS_ADRERR)
+            };
+            // The MemoryFile has no end: its pages are missing only where the host has none left.
+            if bus && inner.is_memory(fault.addr) {
+                return Err(no_memory);
+            }
             if bus && !inner.host_file_moved(fault.addr) {
                 return Err(refused(libc::SIGBUS, BUS_ADRERR));
             }
@@ -98,6 +112,7 @@ impl Mm {
                 Err(Refusal::NotMapped) => Err(refused(libc::SIGSEGV, SEGV_MAPERR)),
                 Err(Refusal::Protection) => Err(refused(libc::SIGSEGV, SEGV_ACCERR)),
                 Err(Refusal::Bus) => Err(refused(libc::SIGBUS, BUS_ADRERR)),
+                Err(Refusal::NoMemory) => Err(no_memory),
             }
         })
     }
@@ -138,6 +153,13 @@ impl Inner {
             None if vma.is_anon() && vma.prot.contains(Prot::WRITE) => Access::Write,
             None => Access::Read,
         }
+    }
+
+    /// Is the page at `addr` one of the MemoryFile?
+    fn is_memory(&self, addr: u64) -> bool {
+        self.pages.find(page_down(addr)).is_some_and(|(_, piece)| {
+            std::sync::Arc::ptr_eq(piece.held.place().0, self.memory.fd())
+        })
     }
 
     /// After SIGBUS from the host: asks the file again where its page is. True if that changed

@@ -112,6 +112,8 @@ impl Default for Limits {
 /// A signal that a fault turns into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SignalInfo {
+    /// There was no memory for the page: it may work later.
+    pub no_memory: bool,
     pub signo: i32,
     /// si_code.
     pub code: i32,

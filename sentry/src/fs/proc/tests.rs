@@ -104,6 +104,7 @@ pub fn kernel_with(limits: GuestLimits) -> Arc<Kernel> {
         possible_cpus: 3,
         memory_total: 1 << 30,
         limits,
+        own_use: None,
         strace: None,
         supervisor: Box::new(Still),
     })

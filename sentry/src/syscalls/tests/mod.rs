@@ -79,6 +79,7 @@ impl Sandbox {
             possible_cpus: 1,
             memory_total: 1 << 30,
             limits: Default::default(),
+            own_use: None,
             strace: None,
             supervisor: Box::new(Silent),
         });
