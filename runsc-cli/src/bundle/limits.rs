@@ -51,7 +51,7 @@ pub fn translate(resources: Option<&LinuxResources>) -> Result<GuestLimits> {
 /// How much of a limit the sandbox's own processes need beside the guest's memory: the Sentry and
 /// the Gofer, and page tables and the like, which grow with the guest.
 pub fn own_share(limit: u64) -> u64 {
-    (limit / 8 + (8 << 20)).min(limit / 2)
+    (limit / 8 + (8 << 20)).min(512 << 20).min(limit / 2)
 }
 
 /// A list as in cpuset(7): `0-3,7`.
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn small_limits_leave_something_for_the_guest() {
         assert_eq!(own_share(6 << 20), 3 << 20);
-        assert!(own_share(1 << 40) < 1 << 37);
+        assert_eq!(own_share(1 << 40), 512 << 20);
     }
 
     #[test]
