@@ -273,3 +273,159 @@ fn ids_of_the_host_are_those_of_the_mapping() {
     );
     assert_eq!(std::fs::metadata(path.join("made")).unwrap().uid(), 100_009);
 }
+
+/// Debian's.
+const RUNC: &str = "/usr/sbin/runc";
+
+const PROBE: &str = "
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+def call(number, *args):
+    ctypes.set_errno(0)
+    libc.syscall(number, *[ctypes.c_ulong(arg) for arg in args])
+    return ctypes.get_errno()
+print([call(135, x) for x in (0, 8, 0xffffffff, 1, 0x100000008)])
+print([call(95, x) for x in (0o22, 0o77, 0o122, 0)])
+print([call(41, x, 77, 0) == 1 for x in (1, 40)])
+print(call(83, 0, 0), call(162), call(600), call(435, 0, 0), call(21, 0, 0))
+";
+
+/// The same profile under runc: the same answers.
+#[test]
+fn a_seccomp_profile_means_what_it_means_to_runc() {
+    let has = |path: &str| std::path::Path::new(path).exists();
+    let python = "/usr/bin/python3";
+    if !has(RUNC) || !has(python) || !nix::unistd::Uid::effective().is_root() {
+        eprintln!("skipped: needs root, {RUNC} and {python}");
+        return;
+    }
+    let dropped = [
+        "mkdir",
+        "mkdirat",
+        "clone3",
+        "personality",
+        "umask",
+        "socket",
+        "sync",
+    ];
+    let mut names = calls();
+    names.retain(|name| !dropped.contains(&name.as_str()));
+    let is = |index: u32, value: u64, op: &str, two: u64| json!({"index": index, "value": value, "valueTwo": two, "op": op});
+    let allow = |names: Value, args: Value| json!({"names": names, "action": "SCMP_ACT_ALLOW", "args": args});
+    let fail = |name: &str, errno: u32| json!({"names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": errno});
+    let personality = |value: u64| {
+        allow(
+            json!(["personality"]),
+            json!([is(0, value, "SCMP_CMP_EQ", 0)]),
+        )
+    };
+    let mut syscalls = vec![
+        allow(json!(names), json!([])),
+        fail("clone3", 38),
+        allow(
+            json!(["socket"]),
+            json!([is(0, 1, "SCMP_CMP_NE", 0), is(0, 40, "SCMP_CMP_NE", 0)]),
+        ),
+        allow(
+            json!(["umask"]),
+            json!([is(0, 0o77, "SCMP_CMP_MASKED_EQ", 0o22)]),
+        ),
+        fail("sync", 7),
+        allow(json!(["sync"]), json!([])),
+    ];
+    syscalls.extend([0, 8, 0xffff_ffff].map(personality));
+    let mut config = config("");
+    config["process"]["args"] = json!([python, "-c", PROBE]);
+    config["process"]["noNewPrivileges"] = json!(true);
+    config["root"] = json!({"path": "rootfs"});
+    let bind = |dir: &str| json!({"destination": dir, "type": "bind", "source": dir, "options": ["rbind", "ro"]});
+    config["mounts"] = json!([
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        bind("/usr"), bind("/lib"), bind("/lib64"), bind("/bin"),
+    ]);
+    let namespaces = ["pid", "mount", "ipc", "uts", "network"].map(|typ| json!({"type": typ}));
+    config["linux"] = json!({
+        "namespaces": namespaces,
+        "seccomp": {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": syscalls},
+    });
+    for architectures in [json!([]), json!(["SCMP_ARCH_X86_64"])] {
+        config["linux"]["seccomp"]["architectures"] = architectures;
+        let (code, ours, stderr) = run(&config);
+        assert_eq!(code, Some(0), "{stderr}");
+        let Some(theirs) = under_runc(&config) else {
+            return;
+        };
+        assert_eq!(ours, theirs);
+    }
+}
+
+/// Stdout of the container under runc; none if it does not run here.
+fn under_runc(config: &Value) -> Option<String> {
+    let bundle = common::Bundle::new(Some(&config.to_string()));
+    let output = std::process::Command::new(RUNC)
+        .arg("--root")
+        .arg(bundle.state())
+        .args(["run", "--bundle"])
+        .arg(&bundle.path)
+        .arg(format!("runsc-rs-test-{}", std::process::id()))
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    if output.status.success() {
+        return Some(String::from_utf8_lossy(&output.stdout).into());
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    eprintln!("skipped: runc does not run here: {stderr}");
+    None
+}
+
+#[test]
+fn trees_and_files_of_the_host() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    std::fs::create_dir(path.join("tree")).unwrap();
+    std::fs::write(path.join("tree/file"), "in the tree\n").unwrap();
+    std::fs::write(path.join("single"), "single\n").unwrap();
+    let mut config = config(
+        "cat /mnt/file /opt/new/place; echo more >>/mnt/file; echo more >>/opt/new/place; \
+         echo x >/media/file || echo refused; echo x >/mnt/made",
+    );
+    config["mounts"].as_array_mut().unwrap().extend([
+        json!({"destination": "/mnt", "type": "bind", "source": path.join("tree"), "options": ["rbind", "rw", "rprivate"]}),
+        json!({"destination": "/media", "type": "none", "source": path.join("tree"), "options": ["bind", "ro", "rshared"]}),
+        json!({"destination": "/opt/new/place", "source": path.join("single"), "options": ["bind"]}),
+    ]);
+    assert_eq!(said(&config), "in the tree\nsingle\nrefused\n");
+    let text = |name: &str| std::fs::read_to_string(path.join(name)).unwrap();
+    assert_eq!(text("tree/file"), "in the tree\nmore\n");
+    assert_eq!(
+        (text("single"), text("tree/made")),
+        ("single\nmore\n".into(), "x\n".into())
+    );
+}
+
+#[test]
+fn devices() {
+    let mut config = config(
+        "stat -c '%n %F %a %u %g %t:%T' /dev/mine /dev/other /dev/pipe; echo gone >/dev/mine && echo ok; \
+         head -c 3 /dev/zero | wc -c; cat /dev/other 2>&1 | grep -o 'No such device or address'",
+    );
+    config["mounts"].as_array_mut().unwrap().push(
+        json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]}),
+    );
+    config["linux"]["devices"] = json!([
+        {"path": "/dev/mine", "type": "c", "major": 1, "minor": 3, "fileMode": 0o640, "uid": 3, "gid": 4},
+        {"path": "/dev/other", "type": "b", "major": 200, "minor": 7},
+        {"path": "/dev/pipe", "type": "p", "fileMode": 0o600},
+    ]);
+    let (code, stdout, stderr) = run(&config);
+    let expected = "/dev/mine character special file 640 3 4 1:3\n\
+                    /dev/other block special file 666 0 0 c8:7\n\
+                    /dev/pipe fifo 600 0 0 0:0\nok\n3\nNo such device or address\n";
+    assert_eq!((code, stdout.as_str()), (Some(0), expected), "{stderr}");
+    assert_eq!(
+        stderr.matches("linux.devices: /dev/other").count(),
+        1,
+        "{stderr}"
+    );
+}

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::runtime::{
-    LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompFilterFlag as Flag,
-    LinuxSeccompOperator as Operator, LinuxSyscall,
+    Arch as ProfileArch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg,
+    LinuxSeccompFilterFlag as Flag, LinuxSeccompOperator as Operator, LinuxSyscall,
 };
 use runsc_sentry::{
     config::{Insn, SeccompConfig},
@@ -58,7 +58,15 @@ pub fn translate(profile: &LinuxSeccomp) -> Result<SeccompConfig> {
         .iter()
         .flatten()
         .flat_map(|call| call.names());
-    let newest = named.filter_map(|name| number(name)).max();
+    // As in runc, only for the architectures that the profile lists.
+    let listed = profile.architectures().iter().flatten();
+    let native = listed
+        .into_iter()
+        .any(|arch| matches!(arch, ProfileArch::ScmpArchX86_64));
+    let newest = named
+        .filter_map(|name| number(name))
+        .max()
+        .filter(|_| native);
     let program = program(&rules, default, newest);
     ensure!(
         program.len() <= MAX_LEN,
@@ -452,7 +460,7 @@ mod tests {
         }
         // Newer than anything named is ENOSYS, if the default refuses.
         let profile = |default: &str| {
-            json!({"defaultAction": default, "syscalls": [
+            json!({"defaultAction": default, "architectures": ["SCMP_ARCH_X86_64"], "syscalls": [
             {"names": ["openat2"], "action": "SCMP_ACT_KILL"}]})
         };
         let newer = libc::SYS_openat2 + 1;
