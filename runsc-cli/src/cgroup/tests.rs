@@ -3,13 +3,16 @@
 use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use super::{resources::host_tasks, *};
 
-/// A name that no other test of this machine uses.
+/// A name of which no other test of this machine uses a part.
 fn unique(test: &str) -> PathBuf {
-    format!("/runsc-rs-test-{}/{test}", std::process::id()).into()
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("/runsc-rs-{test}-{}-{number}/group", std::process::id()).into()
 }
 
 fn request<'a>(path: &'a Path, resources: Option<&'a LinuxResources>) -> Request<'a> {
