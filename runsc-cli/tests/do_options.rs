@@ -304,3 +304,60 @@ fn an_ordinary_user_keeps_changes_too() {
     assert_eq!(fs::read_to_string(kept.join("a/b/c")).unwrap(), "y\n");
     assert_eq!(fs::metadata(kept.join("file")).unwrap().uid(), 12345);
 }
+
+#[test]
+fn a_command_that_was_killed_leaves_no_group_for_long() {
+    use std::io::{BufRead, BufReader};
+    let groups = || -> Vec<PathBuf> {
+        let tops = fs::read_dir("/sys/fs/cgroup")
+            .into_iter()
+            .flatten()
+            .flatten();
+        let mut found = Vec::new();
+        for top in tops.map(|top| top.path()) {
+            found.extend(names(&top).into_iter().map(|name| top.join(name)));
+        }
+        found
+    };
+    let mut child = command(&[
+        "do",
+        "--pids",
+        "50",
+        "--memory",
+        "64M",
+        "--",
+        "sh",
+        "-c",
+        "echo up; sleep 100",
+    ])
+    .spawn()
+    .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert_eq!(line, "up\n");
+    let name = format!("runsc-rs-do-{}", child.id());
+    let mine = |paths: Vec<PathBuf>| paths.iter().filter(|path| path.ends_with(&name)).count();
+    let before = mine(groups());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    if before == 0 {
+        eprintln!("skipped: no control groups can be made here");
+        return;
+    }
+    // The sandbox dies with it, but not before it has returned.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while mine(groups()) > 0 {
+        assert!(Instant::now() < deadline, "{name} is still there");
+        said(
+            &["--pids", "50"],
+            "cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max 2>/dev/null; true",
+        );
+    }
+    let shown = said(
+        &["--pids", "50"],
+        "cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max 2>/dev/null; true",
+    );
+    assert_eq!(shown, "50\n");
+}

@@ -390,6 +390,26 @@ impl Group {
     }
 }
 
+/// Removes groups beside this process's own whose names are `prefix` and the id of a process that
+/// is dead. One that still has processes stays.
+pub fn sweep(prefix: &str) {
+    for hierarchy in layout::hierarchies().unwrap_or_default() {
+        let place = Place::Relative(prefix.into()).within(&hierarchy);
+        let entries = place.parent().and_then(|above| fs::read_dir(above).ok());
+        for entry in entries.into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let pid = name.to_str().and_then(|name| name.strip_prefix(prefix));
+            let Some(pid) = pid.and_then(|pid| pid.parse().ok()).filter(|pid| *pid > 0) else {
+                continue;
+            };
+            if kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH) {
+                let removed = fs::remove_dir(entry.path());
+                log::debug!("{}: {removed:?}", entry.path().display());
+            }
+        }
+    }
+}
+
 /// What the guest is to find in /sys/fs/cgroup: what it would find on this machine.
 pub fn guest_layout() -> CgroupLayout {
     let version = layout::hierarchies().map(|found| version_of(&found));

@@ -139,7 +139,10 @@ fn prepare(
                 Some(_) => OverlayKind::None,
             },
         },
-        mounts: mounts().into_iter().chain(view.mounts).collect(),
+        mounts: mounts(limits.any())
+            .into_iter()
+            .chain(view.mounts)
+            .collect(),
         nodes: Vec::new(),
         masked_paths: view.hidden,
         readonly_paths: Vec::new(),
@@ -170,7 +173,8 @@ fn prepare(
 }
 
 /// The kernel's own file systems over the host's root. /tmp and /run show what the host has there.
-fn mounts() -> Vec<MountConfig> {
+/// `limited`: there is something to read in /sys/fs/cgroup.
+fn mounts(limited: bool) -> Vec<MountConfig> {
     let plain = MountFlags {
         nosuid: true,
         nodev: true,
@@ -201,6 +205,11 @@ fn mounts() -> Vec<MountConfig> {
         mode: Some(0o1777),
         ..Default::default()
     };
+    let group = MountFlags {
+        readonly: true,
+        ..plain
+    };
+    let cgroup = ("/sys/fs/cgroup", "cgroup", MountKind::Cgroup, group);
     [
         ("/proc", "proc", MountKind::Proc, plain),
         ("/sys", "sysfs", MountKind::Sysfs, plain),
@@ -209,6 +218,8 @@ fn mounts() -> Vec<MountConfig> {
         ("/dev/shm", "tmpfs", MountKind::Tmpfs(shm), shared),
         ("/dev/mqueue", "mqueue", MountKind::Mqueue, plain),
     ]
+    .into_iter()
+    .chain(limited.then_some(cgroup))
     .map(|(destination, source, kind, flags)| MountConfig {
         destination: destination.into(),
         kind,
@@ -216,7 +227,7 @@ fn mounts() -> Vec<MountConfig> {
         source: source.into(),
         make_mount_point: true,
     })
-    .into()
+    .collect()
 }
 
 /// Who the program is.

@@ -13,6 +13,8 @@ use crate::{
 
 /// Linux's default, µs.
 const PERIOD_US: u64 = 100_000;
+/// Names of groups: the command's process id follows.
+const GROUP_PREFIX: &str = "runsc-rs-do-";
 /// Less is not enough for any program.
 const MIN_MEMORY: u64 = 1 << 20;
 
@@ -49,6 +51,11 @@ impl Limits {
             tasks: pids,
             timeout_ms: timeout.map(milliseconds).transpose()?,
         })
+    }
+
+    /// Is there one that control groups know?
+    pub fn any(&self) -> bool {
+        self.memory.is_some() || self.quota_us.is_some() || self.tasks.is_some()
     }
 
     /// For the Sentry. Without a control group a part of a processor cannot be had: then as many
@@ -97,10 +104,12 @@ impl Limits {
         if asked.as_object().is_none_or(|asked| asked.is_empty()) {
             return Ok(None);
         }
+        // Commands that were killed could not clean up.
+        cgroup::sweep(GROUP_PREFIX);
         let resources: LinuxResources = serde_json::from_value(asked)?;
         Cgroup::create(&Request {
             path: None,
-            id: &format!("runsc-rs-do-{}", std::process::id()),
+            id: &format!("{GROUP_PREFIX}{}", std::process::id()),
             systemd: false,
             resources: Some(&resources),
             privileged,
