@@ -141,3 +141,20 @@ fn limits_need_no_group_of_the_host() {
     );
     assert!(stderr.contains("cpu.shares"), "{stderr}");
 }
+
+#[test]
+fn a_group_that_cannot_be_made_is_said_so() {
+    if !Uid::effective().is_root() {
+        eprintln!("skipped: only root becomes somebody else");
+        return;
+    }
+    let home = Home::new(12345, "echo runs");
+    let path = home.path.join("config.json");
+    let mut config: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    config["linux"]["cgroupsPath"] = "/runsc-rs-no-such/group".into();
+    fs::write(&path, config.to_string()).unwrap();
+    let (code, stdout, stderr) = home.run();
+    assert_eq!((code, stdout.as_str()), (Some(0), "runs\n"), "{stderr}");
+    assert_eq!(stderr.matches("linux.cgroupsPath").count(), 1, "{stderr}");
+}

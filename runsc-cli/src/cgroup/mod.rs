@@ -115,6 +115,9 @@ impl Cgroup {
                 };
                 let asked = request.path.is_some() || !settings.is_empty();
                 ensure!(!request.privileged || !asked, "cgroup: {why}");
+                if settings.is_empty() && request.path.is_some() {
+                    log::warn!("linux.cgroupsPath: has no effect ({why})");
+                }
                 if !settings.is_empty() {
                     let keys: Vec<_> = settings.iter().map(|s| s.key.as_str()).collect();
                     log::warn!(

@@ -132,7 +132,7 @@ impl Resources {
 
     /// Is there memory for the host's side of one more task? It does not lie with the guest's, and the
     /// host would end the sandbox for it. ENOMEM.
-    pub(in crate::kernel) fn check_own_memory(&self, memory: &MemoryFile) -> Result<()> {
+    pub fn check_own_memory(&self, memory: &MemoryFile) -> Result<()> {
         let (Some(own), Some(limit)) = (&self.own_use, self.limits.memory) else {
             return Ok(());
         };

@@ -60,6 +60,9 @@ fn set_filter(t: &Task, flags: u32, program: u64) -> SysResult {
         Some(Seccomp::Filter(before)) => Some(before),
         Some(Seccomp::Strict) => return Err(Errno::EINVAL.into()),
     };
+    // Programs are the Sentry's memory, not the guest's.
+    let kernel = t.kernel();
+    kernel.resources.check_own_memory(&kernel.memory)?;
     let filter: Arc<Filter> = Filter::new(program, before, flags.contains(Flags::LOG))?;
     if flags.contains(Flags::TSYNC) {
         return match filters::synchronize(t, &filter) {
