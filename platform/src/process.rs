@@ -293,6 +293,23 @@ pub fn received_fds(first: RawFd, count: usize) -> io::Result<Vec<OwnedFd>> {
         .collect())
 }
 
+/// Another fd for what the caller of this program left it as number `fd`. One that this process has
+/// opened itself is none of those, which execve(2) would have closed.
+pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_GETFD takes no pointers.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    if flags == -1 || flags & libc::FD_CLOEXEC != 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: F_DUPFD_CLOEXEC takes no pointers.
+    let new = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+    if new == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this fd, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(new) })
+}
+
 /// What the caller of this program left it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Inherited {
