@@ -1,4 +1,6 @@
-//! What can be typed.
+//! What can be typed. What an OCI runtime has to understand is in [`oci`].
+
+pub mod oci;
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -47,14 +49,68 @@ pub struct GlobalArgs {
     /// Append the log to a file
     #[arg(long, global = true, value_name = "FILE")]
     pub debug_log: Option<PathBuf>,
+    /// Append the logs of a container's command line, monitor, Sentry and Gofer to DIR/ID.log
+    #[arg(long, global = true, value_name = "DIR")]
+    pub log_dir: Option<PathBuf>,
+    /// Append complaints to a file, and with --debug the log
+    #[arg(long, global = true, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// What the lines of --log look like
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    pub log_format: LogFormat,
+    /// Do without what an ordinary user may not do with cgroups: true, false or auto
+    #[arg(long, global = true, value_name = "BOOL", default_value = "auto",
+          value_parser = PossibleValuesParser::new(["true", "false", "auto"]))]
+    pub rootless: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl From<LogFormat> for crate::logging::Format {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Self::Text,
+            LogFormat::Json => Self::Json,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a program from this machine's files, which it cannot change
     Do(Box<DoArgs>),
-    /// Run the container of an OCI bundle in the foreground
-    Run(RunArgs),
+    /// Create and start the container of an OCI bundle
+    Run(oci::RunArgs),
+    /// Create a container, whose program waits for `start`
+    Create(oci::CreateArgs),
+    /// Start the program of a container that was created
+    Start(oci::IdArgs),
+    /// Print what a container is and does, as JSON
+    State(oci::IdArgs),
+    /// Send a signal to a container's first process
+    Kill(oci::KillArgs),
+    /// Remove a container
+    Delete(oci::DeleteArgs),
+    /// Run a program in a container
+    Exec(oci::ExecArgs),
+    /// List containers
+    List(oci::ListArgs),
+    /// List a container's processes
+    Ps(oci::PsArgs),
+    /// Stop all processes of a container until `resume`
+    Pause(oci::IdArgs),
+    /// Let the processes of a paused container go on
+    Resume(oci::IdArgs),
+    /// Print what a container uses
+    Events(oci::EventsArgs),
+    /// Write a config.json to start from
+    Spec(oci::SpecArgs),
+    /// Print what this runtime supports, as JSON
+    Features,
     /// List the system calls and how far they are supported
     Syscalls(SyscallsArgs),
     /// Look inside
@@ -67,6 +123,19 @@ impl Command {
         match self {
             Self::Do(_) => "do",
             Self::Run(_) => "run",
+            Self::Create(_) => "create",
+            Self::Start(_) => "start",
+            Self::State(_) => "state",
+            Self::Kill(_) => "kill",
+            Self::Delete(_) => "delete",
+            Self::Exec(_) => "exec",
+            Self::List(_) => "list",
+            Self::Ps(_) => "ps",
+            Self::Pause(_) => "pause",
+            Self::Resume(_) => "resume",
+            Self::Events(_) => "events",
+            Self::Spec(_) => "spec",
+            Self::Features => "features",
             Self::Syscalls(_) => "syscalls",
             Self::Debug(_) => "debug",
         }
@@ -117,24 +186,6 @@ pub struct DoArgs {
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     pub command: Vec<OsString>,
-}
-
-#[derive(Debug, ClapArgs)]
-pub struct RunArgs {
-    /// Directory with config.json
-    #[arg(long, short, value_name = "DIR", default_value = ".")]
-    pub bundle: PathBuf,
-    /// Where writes to the root go: a layer in memory that dies with the container, or the bundle
-    #[arg(long, value_enum, default_value_t = Overlay::Memory)]
-    pub overlay: Overlay,
-    /// Name of the new container
-    pub id: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Overlay {
-    Memory,
-    None,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -2,9 +2,10 @@
 //!
 //! [`commands`] holds one module a command; [`bundle`] turns an OCI bundle into a boot
 //! configuration, [`sandbox`] starts the Gofer and the Sentry (this same program, executed again)
-//! and waits for them, [`state`] keeps what a container leaves on disk while it lives.
+//! and waits for them, [`container`] creates, starts and removes containers, [`state`] is what they
+//! have on disk, [`link`] how commands speak with the monitor that keeps one.
 //!
-//! The process is single-threaded throughout: its children are killed when the thread that
+//! Every process is single-threaded throughout: its children are killed when the thread that
 //! started them ends, and cloning a process with other threads would be unsound.
 
 #![forbid(unsafe_code)]
@@ -13,8 +14,12 @@ mod args;
 mod bundle;
 #[allow(dead_code, reason = "for the commands that act on a running container")]
 mod cgroup;
+mod clock;
 mod commands;
+mod container;
 mod environment;
+mod failure;
+mod link;
 mod logging;
 mod sandbox;
 mod state;
@@ -34,12 +39,25 @@ fn main() -> ExitCode {
         match first.as_deref().and_then(OsStr::to_str) {
             Some("gofer") => return part("gofer", children::gofer()),
             Some("sentry") => return part("sentry", children::sentry()),
+            Some("monitor") => return keeper("monitor", sandbox::monitor::run()),
+            Some("attendant") => return keeper("attendant", container::join::attendant()),
             _ => {}
         }
     }
     let args = args::Args::parse();
     let command = args.command.name();
+    if let Some(path) = &args.global.log {
+        match sandbox::open_log(path) {
+            Ok(log) => logging::complain_to(log, args.global.log_format.into()),
+            Err(error) => return conclude(command, Err(error.into())),
+        }
+    }
     conclude(command, commands::dispatch(args))
+}
+
+/// A process that ends with the status of another one.
+fn keeper(name: &str, result: anyhow::Result<u8>) -> ExitCode {
+    conclude(name, result.map(ExitCode::from).map_err(Failure::from))
 }
 
 fn part(name: &str, result: anyhow::Result<()>) -> ExitCode {

@@ -98,10 +98,10 @@ fn an_id_in_use() {
     let output = bundle.run("c").output().unwrap();
     let expected = "runsc-rs: run: container id: c: already in use\n";
     assert_eq!(outcome(&output), (Some(1), expected.into()));
-    // What is in use stays, and is removed once its owner is dead.
+    // What is in use stays, and is taken over once its owner is dead.
     assert_eq!(bundle.left_behind(), ["c"]);
     drop(lock);
-    bundle.run("d").output().unwrap();
+    bundle.run("c").output().unwrap();
     assert_eq!(bundle.left_behind(), Vec::<String>::new());
 }
 

@@ -337,12 +337,18 @@ fn an_id_is_used_once() {
     let second = texts(&bundle.run("c").output().unwrap());
     let line = "runsc-rs: run: container id: c: already in use\n";
     assert_eq!(second, (Some(1), String::new(), line.into()));
-    // Killed, it leaves its state, which the next one with any id removes.
+    // Killed, it takes the container with it, and leaves its state for `delete`.
     first.kill().unwrap();
     first.wait().unwrap();
     out.read_to_end(&mut Vec::new()).unwrap();
     assert_eq!(bundle.left_behind(), ["c"]);
-    bundle.run("c").stdin(Stdio::null()).output().unwrap();
+    let again = texts(&bundle.run("c").output().unwrap());
+    assert_eq!(again, (Some(1), String::new(), line.into()));
+    let deleted = bundle
+        .command(&["delete", "--force", "c"])
+        .output()
+        .unwrap();
+    assert_eq!(texts(&deleted), (Some(0), String::new(), String::new()));
     assert_eq!(bundle.left_behind(), Vec::<String>::new());
 }
 

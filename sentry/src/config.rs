@@ -346,6 +346,8 @@ pub struct BootFds {
     pub control: OwnedFd,
     /// The guest's stdin, stdout, stderr; `None` is a closed one.
     pub stdio: [Option<OwnedFd>; 3],
+    /// More files of the guest's, as its fds 3 and up.
+    pub preserved: Vec<OwnedFd>,
     /// An empty file on a tmpfs whose size is [`MemoryLimit::usable`], for the guest's memory.
     /// `None`: the Sentry makes one without a limit.
     pub memory: Option<OwnedFd>,
@@ -364,6 +366,25 @@ pub struct BootFds {
 #[derive(Debug, thiserror::Error)]
 #[error("boot configuration: {0}")]
 pub struct DecodeError(#[from] postcard::Error);
+
+impl ProcessConfig {
+    pub fn to_bytes(&self) -> Result<Vec<u8>, DecodeError> {
+        Ok(postcard::to_stdvec(self)?)
+    }
+
+    /// Decodes a process that is to join. It is not trusted as one that boots is: what the fields
+    /// promise is checked.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let process: Self = postcard::from_bytes(bytes)?;
+        let strings = process.args.iter().chain(&process.env);
+        let clean = strings.chain([&process.cwd]).all(|s| !s.contains(&0));
+        let named = process.args.first().is_some_and(|name| !name.is_empty());
+        if !clean || !named || !process.cwd.starts_with(b"/") {
+            return Err(postcard::Error::DeserializeBadEncoding.into());
+        }
+        Ok(process)
+    }
+}
 
 impl BootConfig {
     pub fn to_bytes(&self) -> Result<Vec<u8>, DecodeError> {

@@ -9,7 +9,7 @@ pub mod limits;
 mod mounts;
 mod namespaces;
 pub mod options;
-mod process;
+pub mod process;
 mod seccomp;
 #[cfg(test)]
 mod tests;
@@ -53,6 +53,21 @@ impl Bundle {
         };
         let spec = read().with_context(|| path.display().to_string())?;
         Ok(Self { directory, spec })
+    }
+
+    /// The configuration as it was kept at `path` when the bundle was at `directory`.
+    pub fn kept(path: &Path, directory: &Path) -> Result<Self> {
+        let what = || path.display().to_string();
+        let spec = fs::read(path).map_err(anyhow::Error::from);
+        let spec = spec.and_then(|text| decode(&text)).with_context(what)?;
+        Ok(Self {
+            directory: directory.to_path_buf(),
+            spec,
+        })
+    }
+
+    pub fn spec(&self) -> &Spec {
+        &self.spec
     }
 
     pub fn directory(&self) -> &Path {
@@ -113,7 +128,6 @@ impl Bundle {
         namespaces::check(&linux)?;
         let profile = linux.seccomp().as_ref().map(seccomp::translate).transpose();
         process.seccomp = profile.context("linux.seccomp")?;
-        self.note_what_is_ignored();
         let boot = BootConfig {
             container_id: id.into(),
             platform: None,
@@ -144,7 +158,7 @@ impl Bundle {
     }
 
     /// The root directory on the host, and whether it is read-only.
-    fn root(&self) -> Result<(PathBuf, bool)> {
+    pub fn root(&self) -> Result<(PathBuf, bool)> {
         let root = self
             .spec
             .root()
@@ -159,17 +173,6 @@ impl Bundle {
         let path = fs::canonicalize(&path).with_context(what)?;
         ensure!(path.is_dir(), "{}: not a directory", what());
         Ok((path, root.readonly().unwrap_or(false)))
-    }
-
-    fn note_what_is_ignored(&self) {
-        if self
-            .spec
-            .hooks()
-            .as_ref()
-            .is_some_and(|hooks| *hooks != Default::default())
-        {
-            log::warn!("config.json: hooks: not run");
-        }
     }
 }
 
@@ -186,6 +189,11 @@ fn sysctls(linux: &Linux) -> Result<Vec<(String, String)>> {
     }
     all.sort();
     Ok(all)
+}
+
+/// Decodes a process by itself, as `config.json` has it.
+pub fn decode_process(text: &[u8]) -> Result<oci_spec::runtime::Process> {
+    serde_json::from_slice(text).map_err(|error| described(&error))
 }
 
 /// Decodes `config.json`. Capabilities we do not know are left out, as runc does.

@@ -161,6 +161,24 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Removes what a creation by process `creator` may have left that was cut short: empty groups.
+    pub fn remove_traces(request: &Request<'_>, creator: i32) {
+        let hierarchies = layout::hierarchies().unwrap_or_default();
+        let mut names = vec![request.id.to_owned()];
+        if request.path.is_none() {
+            names.push(format!("{}.{creator}", request.id));
+        }
+        for name in names {
+            let Ok(place) = Place::new(request.path, &name, request.systemd) else {
+                continue;
+            };
+            for hierarchy in &hierarchies {
+                // One with processes is somebody's, and stays.
+                let _ = fs::remove_dir(place.within(hierarchy));
+            }
+        }
+    }
+
     /// Sets other limits; those not named stay as they are.
     pub fn update(&self, resources: &LinuxResources) -> Result<()> {
         if let Some(memory) = resources.memory()

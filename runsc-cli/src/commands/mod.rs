@@ -1,10 +1,15 @@
 //! One module a command, and what their failures have in common.
 
 mod changes;
+mod create;
 mod debug;
 mod r#do;
+mod events;
+mod exec;
+mod life;
 mod limits;
 mod run;
+mod spec;
 pub mod surroundings;
 mod syscalls;
 mod view;
@@ -42,11 +47,25 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 }
 
 pub fn dispatch(args: Args) -> Result<ExitCode, Failure> {
+    let global = &args.global;
     match args.command {
-        Command::Do(command) => r#do::run(&args.global, *command),
-        Command::Run(command) => run::run(&args.global, &command),
+        Command::Do(command) => r#do::run(global, *command),
+        Command::Run(command) => run::run(global, &command),
+        Command::Create(command) => create::create(global, &command),
+        Command::Start(command) => create::start(global, &command),
+        Command::State(command) => life::state(global, &command),
+        Command::Kill(command) => life::kill(global, &command),
+        Command::Delete(command) => life::delete(global, &command),
+        Command::Exec(command) => exec::run(global, &command),
+        Command::List(command) => life::list(global, &command),
+        Command::Ps(command) => life::ps(global, &command),
+        Command::Pause(command) => life::pause(global, &command),
+        Command::Resume(command) => life::resume(global, &command),
+        Command::Events(command) => events::run(global, &command),
+        Command::Spec(command) => spec::spec(&command),
+        Command::Features => spec::features(),
         Command::Syscalls(command) => syscalls::run(&command),
-        Command::Debug(command) => debug::run(&args.global, &command),
+        Command::Debug(command) => debug::run(global, &command),
     }
 }
 

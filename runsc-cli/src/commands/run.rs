@@ -1,90 +1,68 @@
-//! `runsc-rs run`: an OCI bundle in the foreground.
+//! `runsc-rs run`: an OCI bundle, created, started and, in the foreground, waited for and deleted.
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
-use runsc_platform::process;
-use runsc_sentry::config::OverlayKind;
-
-use super::{Failure, conclude};
+use super::Failure;
 use crate::{
-    args::{GlobalArgs, Overlay, RunArgs},
-    bundle::Bundle,
-    cgroup::{Cgroup, Held},
-    environment,
-    sandbox::{Mappings, Mode, Observation, Owner, Plan, Sandbox, Signals, own_stdio},
-    state::{Description, StateRoot, check_id},
+    args::{GlobalArgs, oci::RunArgs},
+    container::{
+        self, Created, Presence,
+        attend::{End, Settings, attend},
+    },
+    link::Ask,
+    sandbox::{Signals, supervise::in_foreground},
+    state::StateRoot,
 };
 
-/// Exit status if the sandbox itself failed; runc's for everything of the kind.
-const BROKEN: u8 = 1;
-
 pub fn run(global: &GlobalArgs, args: &RunArgs) -> Result<ExitCode, Failure> {
-    check_id(&args.id)?;
+    let preserved = container::preserved_fds(args.create.preserve_fds)?;
+    crate::state::check_id(&args.create.id)?;
+    if args.detach {
+        let root = StateRoot::open(global.root.as_deref())?;
+        let created =
+            container::create(global, &args.create, preserved, &root, Presence::Detached)?;
+        started(created)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     // From here on a signal does not end this process before it has cleaned up.
     let signals = Signals::block()?;
-    let observation = Observation::new(global)?;
-    let bundle = Bundle::load(&args.bundle)?;
-    let (mut plan, oci_version) = plan(global, args, &bundle, &observation)?;
-    let state = StateRoot::open(global.root.as_deref())?;
-    state.sweep()?;
-    let description = Description {
-        oci_version,
-        id: &args.id,
-        bundle: bundle.directory(),
-        owner: std::process::id(),
-    };
-    let container = state.create(&args.id, &description)?;
-    let privileged = environment::is_privileged();
-    let asked = bundle.cgroup(&args.id, global.systemd_cgroup, privileged);
-    let cgroup = Held(Cgroup::create(&asked)?);
-    plan.cgroup = cgroup.0.clone();
-    let outcome = Sandbox::start(plan, &observation, Mode::Boot)?.supervise(&signals)?;
-    let outcome = cgroup.explain(outcome);
-    drop(cgroup);
-    drop(container);
-    // runc's status for this is the same as for any other failure.
-    conclude(outcome, BROKEN).map_err(|failure| Failure {
-        exit_code: BROKEN,
-        ..failure
-    })
+    let root = StateRoot::open(global.root.as_deref())?;
+    let settings = Settings::note();
+    let created = container::create(global, &args.create, preserved, &root, Presence::Attached)?;
+    let id = created.locked.record.id.clone();
+    let (connection, bundle) = started(created)?;
+    if !in_foreground() {
+        let envelope = crate::link::Envelope::new(Ask::Foreground(false));
+        connection.send(&envelope)?;
+    }
+    let end = attend(&connection, &signals);
+    if !matches!(end, Ok(End::Exited(_))) {
+        settings.put_back();
+    }
+    drop(connection);
+    if !args.keep {
+        let locked = root.lock(&id)?;
+        container::destroy(locked, Some(&bundle))?;
+    }
+    match end? {
+        End::Exited(status) => Ok(ExitCode::from(status.shell_code())),
+        End::Broken(report) => Err(report.into()),
+    }
 }
 
-fn plan<'a>(
-    global: &GlobalArgs,
-    args: &RunArgs,
-    bundle: &'a Bundle,
-    observation: &Observation,
-) -> Result<(Plan, &'a str)> {
-    let overlay = match args.overlay {
-        Overlay::Memory => OverlayKind::Memory,
-        Overlay::None => OverlayKind::None,
-    };
-    let (mut boot, gofer) = bundle.translate(&args.id, overlay)?;
-    ensure!(
-        !boot.process.terminal || std::io::stdin().is_terminal(),
-        "config.json: process.terminal: stdin is not a terminal"
-    );
-    boot.platform = global.platform.clone();
-    boot.patch_code = !global.no_patch;
-    boot.strace = observation.strace_config.clone();
-    boot.log_level = observation.log_level;
-    let stdio = own_stdio(&process::inherited()).context("stdio")?;
-    // As in any rootless container, the caller's files are the container's root's.
-    let owner = Owner::ROOT;
-    Ok((
-        Plan {
-            boot,
-            gofer,
-            owner,
-            stdio,
-            mappings: match bundle.mappings()? {
-                None if !environment::is_privileged() => Mappings::subordinate(),
-                given => given,
-            },
-            changes: None,
-            cgroup: None,
-        },
-        bundle.oci_version(),
-    ))
+/// Starts it. If that fails nothing of it is left.
+fn started(created: Created) -> Result<(crate::link::Connection, crate::bundle::Bundle), Failure> {
+    let Created {
+        mut locked,
+        bundle,
+        connection,
+    } = created;
+    match container::start(&mut locked, &bundle, &connection) {
+        Ok(()) => Ok((connection, bundle)),
+        Err(error) => {
+            drop(connection);
+            container::destroy(locked, Some(&bundle))?;
+            Err(error.into())
+        }
+    }
 }

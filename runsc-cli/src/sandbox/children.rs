@@ -13,7 +13,10 @@ use nix::{
     unistd::{Gid, Uid, setgroups, setresgid, setresuid, setsid},
 };
 use runsc_platform::process;
-use runsc_sentry::control::{Event, ExitStatus, Request, Server};
+use runsc_sentry::{
+    boot::{self, Start},
+    control::{Event, ExitStatus, Request, Server},
+};
 
 use super::{
     empty_root,
@@ -24,11 +27,13 @@ use crate::{commands::surroundings, logging};
 /// The Gofer process. Returns when the Sentry is gone.
 pub fn gofer() -> Result<()> {
     process::set_name(c"runsc-gofer");
-    let (payload, control, channels, log) = GoferPayload::receive()?;
-    if let Some(log) = log {
-        logging::init("gofer", payload.log_level.into(), log);
+    let (payload, mut fds) = GoferPayload::receive()?;
+    if let Some(log) = fds.log.take() {
+        let level = payload.log_level.into();
+        logging::init("gofer", level, payload.log_format, log);
     }
-    let control = Server::new(control);
+    let channels = std::mem::take(&mut fds.channels);
+    let control = Server::new(fds.control.try_clone()?);
     if payload.is_mapped {
         become_root()?;
     }
@@ -46,9 +51,10 @@ pub fn gofer() -> Result<()> {
 /// The Sentry process. Does not return unless it could not start.
 pub fn sentry() -> Result<()> {
     process::set_name(c"runsc-sentry");
-    let (payload, mut fds) = SentryPayload::receive()?;
+    let (payload, mut fds, _alive) = SentryPayload::receive()?;
     if let Some(log) = &fds.log {
-        logging::init("sentry", payload.boot.log_level.into(), log.try_clone()?);
+        let level = payload.boot.log_level.into();
+        logging::init("sentry", level, payload.log_format, log.try_clone()?);
     }
     let control = Arc::new(Server::new(fds.control.try_clone()?));
     die_with_parent(&control)?;
@@ -60,7 +66,8 @@ pub fn sentry() -> Result<()> {
         let limit = payload.boot.limits.memory.map(|limit| limit.usable);
         fds.memory = empty_root::enter(limit)?;
         match payload.mode {
-            SentryMode::Boot => match runsc_sentry::boot::run(payload.boot, fds)? {},
+            SentryMode::Boot => match boot::run(payload.boot, fds, Start::AtOnce)? {},
+            SentryMode::Prepare => match boot::run(payload.boot, fds, Start::OnRequest)? {},
             mode => {
                 let stdout = fds.stdio[1].take().context("no stdout")?;
                 surroundings::report(&stdout)?;
@@ -118,7 +125,7 @@ fn report(control: &Server, result: Result<()>) -> Result<()> {
 
 /// Dies when the command line does. PDEATHSIG was set before execve, but its process may have been
 /// gone by then; its end of the control socket tells.
-fn die_with_parent(control: &Server) -> Result<()> {
+pub fn die_with_parent(control: &impl AsFd) -> Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL).context("PDEATHSIG")?;
     let mut fds = [PollFd::new(control.as_fd(), PollFlags::empty())];
     poll(&mut fds, PollTimeout::ZERO).context("poll")?;

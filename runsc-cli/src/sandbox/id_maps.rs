@@ -12,6 +12,7 @@ use std::{
 
 use nix::unistd::{Gid, Uid, User};
 use runsc_gofer::server::ids::{Disguise, OVERFLOW};
+use serde::{Deserialize, Serialize};
 
 use super::empty_root::UNPRIVILEGED_ID;
 
@@ -34,7 +35,7 @@ impl Owner {
 }
 
 /// A range of ids.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdRange {
     pub inside: u32,
     pub outside: u32,
@@ -42,7 +43,7 @@ pub struct IdRange {
 }
 
 /// Which ids of the host the container's are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mappings {
     pub uids: Vec<IdRange>,
     pub gids: Vec<IdRange>,

@@ -13,8 +13,9 @@
 pub mod children;
 mod empty_root;
 mod id_maps;
-mod payload;
-mod supervise;
+pub mod monitor;
+pub mod payload;
+pub mod supervise;
 
 pub use supervise::{Outcome, Signals};
 
@@ -43,7 +44,7 @@ use runsc_sentry::{
     control,
 };
 
-use crate::{args::GlobalArgs, cgroup::Cgroup, environment};
+use crate::{args::GlobalArgs, cgroup::Cgroup, environment, logging::Format};
 use id_maps::Ids;
 pub use id_maps::{IdRange, Mappings, Owner};
 pub use payload::Mode;
@@ -69,11 +70,21 @@ pub struct Plan {
     pub cgroup: Option<Cgroup>,
 }
 
+/// What only a container's sandbox holds.
+#[derive(Debug, Default)]
+pub struct Holdings {
+    /// Files of the guest's, from its fd 3 on.
+    pub preserved: Vec<OwnedFd>,
+    /// Kept open by both children (see `crate::state`).
+    pub alive: Option<OwnedFd>,
+}
+
 /// Files and switches from the global options.
 #[derive(Debug)]
 pub struct Observation {
-    log: Option<OwnedFd>,
-    strace: Option<OwnedFd>,
+    pub log: Option<OwnedFd>,
+    pub log_format: Format,
+    pub strace: Option<OwnedFd>,
     /// Of the children.
     pub log_level: LogLevel,
     pub strace_config: StraceConfig,
@@ -82,31 +93,38 @@ pub struct Observation {
 impl Observation {
     /// Opens the files; also sets up this process's own log.
     pub fn new(global: &GlobalArgs) -> Result<Self> {
-        let open = |path: &Path| -> Result<OwnedFd> {
-            let file = OpenOptions::new()
-                .create(true)
-                .append(true)
-                .mode(0o600)
-                .open(path);
-            Ok(file
-                .with_context(|| format!("log file: {}", path.display()))?
-                .into())
-        };
+        Self::about(global, None)
+    }
+
+    /// The same for a container, which may have a log of its own.
+    pub fn about(global: &GlobalArgs, id: Option<&str>) -> Result<Self> {
         let stderr = || std::io::stderr().as_fd().try_clone_to_owned();
-        let log = match &global.debug_log {
-            Some(path) => open(path)?,
+        let own = match (&global.log_dir, id) {
+            (Some(directory), Some(id)) => Some(directory.join(format!("{id}.log"))),
+            _ => None,
+        };
+        // Where everything goes, and in which form.
+        let (path, log_format) = match (&global.debug_log, &own, &global.log) {
+            (Some(path), _, _) => (Some(path), Format::Plain),
+            (None, Some(path), _) => (Some(path), Format::Plain),
+            (None, None, Some(path)) => (Some(path), global.log_format.into()),
+            (None, None, None) => (None, Format::Plain),
+        };
+        let log = match path {
+            Some(path) => open_log(path)?,
             None => stderr()?,
         };
         let debug = global.debug || global.debug_log.is_some();
         // Without --debug the children's last words are the report that this process prints.
-        let (own, log_level) = match debug {
-            true => (LogLevel::Debug, LogLevel::Debug),
-            false => (LogLevel::Warn, LogLevel::Off),
+        let (level, log_level) = match (debug, &own) {
+            (true, _) => (LogLevel::Debug, LogLevel::Debug),
+            (false, Some(_)) => (LogLevel::Info, LogLevel::Info),
+            (false, None) => (LogLevel::Warn, LogLevel::Off),
         };
-        crate::logging::init("cli", own.into(), log.try_clone()?);
+        crate::logging::init("cli", level.into(), log_format, log.try_clone()?);
         let enabled = global.strace || global.strace_log.is_some();
         let strace = match &global.strace_log {
-            Some(path) => Some(open(path)?),
+            Some(path) => Some(open_log(path)?),
             None if enabled => Some(stderr()?),
             None => None,
         };
@@ -116,11 +134,36 @@ impl Observation {
         };
         Ok(Self {
             log: Some(log),
+            log_format,
             strace,
             log_level,
             strace_config,
         })
     }
+
+    /// For a sandbox that outlives this command: it does not hold on to our stderr.
+    pub fn detach(&mut self, global: &GlobalArgs) {
+        if global.debug_log.is_none() && global.log_dir.is_none() && global.log.is_none() {
+            self.log = None;
+            self.log_level = LogLevel::Off;
+        }
+        if global.strace_log.is_none() {
+            self.strace = None;
+            self.strace_config.enabled = false;
+        }
+    }
+}
+
+/// Opens a log to append to it.
+pub fn open_log(path: &Path) -> Result<OwnedFd> {
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path);
+    Ok(file
+        .with_context(|| format!("log file: {}", path.display()))?
+        .into())
 }
 
 /// This process's stdio as the guest gets it: what was closed stays closed.
@@ -145,7 +188,7 @@ pub fn own_stdio(inherited: &Inherited) -> Result<[Option<OwnedFd>; 3]> {
 /// A pipe or terminal once more, as an open file description of our own that does not block. The
 /// Sentry must not block on them, and those we were given are shared with others, whom
 /// O_NONBLOCK would surprise. `None` for anything else, and where the caller may not open it.
-fn reopen(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
+pub fn reopen(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
     let kind = SFlag::from_bits_truncate(fstat(fd).ok()?.st_mode) & SFlag::S_IFMT;
     let is_terminal = kind == SFlag::S_IFCHR && tcgetattr(fd).is_ok();
     if kind != SFlag::S_IFIFO && !is_terminal {
@@ -179,24 +222,23 @@ struct Process {
 impl Sandbox {
     /// Starts both processes. Signals must be blocked already (see [`Signals`]).
     pub fn start(plan: Plan, observation: &Observation, mode: Mode) -> Result<Self> {
+        Self::start_holding(plan, &Holdings::default(), observation, mode)
+    }
+
+    pub fn start_holding(
+        plan: Plan,
+        holdings: &Holdings,
+        observation: &Observation,
+        mode: Mode,
+    ) -> Result<Self> {
         let terminal = tcgetattr(std::io::stdin()).ok();
         let parts = Parts::new(plan.cgroup)?;
         let (client_ends, server_ends) = runsc_gofer::client::channel_pairs(CHANNELS)?;
-        let gofer = parts.gofer(
-            plan.gofer,
-            plan.owner,
-            plan.mappings,
-            &server_ends,
-            observation,
-        )?;
+        let owners = (plan.owner, plan.mappings);
+        let gofer = parts.gofer(plan.gofer, owners, &server_ends, holdings, observation)?;
         drop(server_ends);
-        let sentry = parts.sentry(
-            plan.boot,
-            &client_ends,
-            (&plan.stdio, plan.changes.as_ref()),
-            observation,
-            mode,
-        )?;
+        let ends = (client_ends.as_slice(), &plan.stdio, plan.changes.as_ref());
+        let sentry = parts.sentry(plan.boot, ends, holdings, observation, mode)?;
         log::debug!(
             "gofer is process {}, sentry {}",
             gofer.child.pid,
@@ -209,6 +251,24 @@ impl Sandbox {
         })
     }
 }
+
+/// Starts this program again with a hidden command, which waits at its gate.
+pub fn spawn_self(command: &str, fds: &[BorrowedFd<'_>]) -> Result<Child> {
+    let parts = Parts::new(None)?;
+    let args = [CString::new("runsc-rs")?, CString::new(command)?];
+    process::spawn(&Spawn {
+        program: parts.program.as_fd(),
+        args: &args,
+        env: &parts.env,
+        namespaces: 0,
+        fds,
+        blocked_signals: 0,
+    })
+    .with_context(|| format!("{command}: cannot be started"))
+}
+
+/// The Gofer's channels, the guest's stdio, where changes are told.
+type SentryEnds<'a> = (&'a [OwnedFd], &'a [Option<OwnedFd>; 3], Option<&'a OwnedFd>);
 
 /// What both children are started with.
 struct Parts {
@@ -248,9 +308,9 @@ impl Parts {
     fn gofer(
         &self,
         mut server: ServerConfig,
-        owner: Owner,
-        mappings: Option<Mappings>,
+        (owner, mappings): (Owner, Option<Mappings>),
         channels: &[OwnedFd],
+        holdings: &Holdings,
         observation: &Observation,
     ) -> Result<Process> {
         let ids = match mappings {
@@ -267,9 +327,15 @@ impl Parts {
             is_mapped: matches!(ids, Some(Ids::Mapped(_))),
             channels: channels.len(),
             log: observation.log.is_some(),
+            log_format: observation.log_format,
+            alive: holdings.alive.is_some(),
             log_level: observation.log_level,
         };
-        let fds = channels.iter().chain(&observation.log).map(AsFd::as_fd);
+        let fds = channels
+            .iter()
+            .chain(&observation.log)
+            .chain(&holdings.alive)
+            .map(AsFd::as_fd);
         self.process(Part {
             name: "gofer",
             payload: payload.to_memfd()?,
@@ -281,8 +347,8 @@ impl Parts {
     fn sentry(
         &self,
         boot: BootConfig,
-        channels: &[OwnedFd],
-        (stdio, changes): (&[Option<OwnedFd>; 3], Option<&OwnedFd>),
+        (channels, stdio, changes): SentryEnds<'_>,
+        holdings: &Holdings,
         observation: &Observation,
         mode: Mode,
     ) -> Result<Process> {
@@ -295,18 +361,23 @@ impl Parts {
             mode,
             channels: channels.len(),
             stdio: stdio.each_ref().map(Option::is_some),
+            preserved: holdings.preserved.len(),
             memory_use: memory_use.is_some(),
             changes: changes.is_some(),
             log: observation.log.is_some(),
+            log_format: observation.log_format,
             strace: observation.strace.is_some(),
+            alive: holdings.alive.is_some(),
         };
         let fds = channels
             .iter()
             .chain(stdio.iter().flatten())
+            .chain(&holdings.preserved)
             .chain(memory_use.iter().flatten())
             .chain(changes)
             .chain(&observation.log)
             .chain(&observation.strace)
+            .chain(&holdings.alive)
             .map(AsFd::as_fd);
         let ids = if self.privileged {
             Ids::CallerAndNobody

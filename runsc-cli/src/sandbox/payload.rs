@@ -21,6 +21,8 @@ use runsc_gofer::server::ServerConfig;
 use runsc_sentry::config::{BootConfig, BootFds, LogLevel};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::logging::Format;
+
 const FIRST_FD: RawFd = 3;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -30,7 +32,18 @@ pub struct GoferPayload {
     pub is_mapped: bool,
     pub channels: usize,
     pub log: bool,
+    pub log_format: Format,
+    pub alive: bool,
     pub log_level: LogLevel,
+}
+
+#[derive(Debug)]
+pub struct GoferFds {
+    pub control: OwnedFd,
+    pub channels: Vec<OwnedFd>,
+    pub log: Option<OwnedFd>,
+    /// Held for the life of the process (see `crate::state`).
+    _alive: Option<OwnedFd>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,10 +52,13 @@ pub struct SentryPayload {
     pub mode: Mode,
     pub channels: usize,
     pub stdio: [bool; 3],
+    pub preserved: usize,
     pub memory_use: bool,
     pub changes: bool,
     pub log: bool,
+    pub log_format: Format,
     pub strace: bool,
+    pub alive: bool,
 }
 
 /// What the Sentry process does.
@@ -50,6 +66,8 @@ pub struct SentryPayload {
 pub enum Mode {
     /// Be the guest's kernel.
     Boot,
+    /// The same, but the first program waits until it is asked for.
+    Prepare,
     /// Write what it finds around itself to the guest's stdout.
     Probe,
     /// Then wait for a signal to be forwarded, and end as if it had killed the guest.
@@ -61,14 +79,18 @@ impl GoferPayload {
         to_memfd(self)
     }
 
-    /// In the child: the payload, its control socket, its channels, its log.
-    pub fn receive() -> Result<(Self, OwnedFd, Vec<OwnedFd>, Option<OwnedFd>)> {
+    /// In the child: the payload and its fds.
+    pub fn receive() -> Result<(Self, GoferFds)> {
         let payload: Self = from_memfd()?;
-        let mut fds = Fds::take(payload.channels + usize::from(payload.log))?;
-        let control = fds.next()?;
-        let channels = fds.several(payload.channels)?;
-        let log = fds.next_if(payload.log)?;
-        Ok((payload, control, channels, log))
+        let more = usize::from(payload.log) + usize::from(payload.alive);
+        let mut fds = Fds::take(payload.channels + more)?;
+        let fds = GoferFds {
+            control: fds.next()?,
+            channels: fds.several(payload.channels)?,
+            log: fds.next_if(payload.log)?,
+            _alive: fds.next_if(payload.alive)?,
+        };
+        Ok((payload, fds))
     }
 }
 
@@ -78,13 +100,15 @@ impl SentryPayload {
     }
 
     /// In the child: the payload and the fds the Sentry boots with.
-    pub fn receive() -> Result<(Self, BootFds)> {
+    /// The last one is to be held for the life of the process (see `crate::state`).
+    pub fn receive() -> Result<(Self, BootFds, Option<OwnedFd>)> {
         let payload: Self = from_memfd()?;
-        let stdio = payload.stdio.iter().filter(|open| **open).count();
-        let logs = usize::from(payload.log) + usize::from(payload.strace);
-        let changes = usize::from(payload.changes) + 2 * usize::from(payload.memory_use);
-        let mut fds = Fds::take(payload.channels + stdio + changes + logs)?;
-        let fds = BootFds {
+        let files = payload.stdio.iter().filter(|open| **open).count() + payload.preserved;
+        let more = [payload.changes, payload.log, payload.strace, payload.alive];
+        let more = more.iter().filter(|there| **there).count();
+        let memory_use = 2 * usize::from(payload.memory_use);
+        let mut fds = Fds::take(payload.channels + files + memory_use + more)?;
+        let boot = BootFds {
             control: fds.next()?,
             gofer: fds.several(payload.channels)?,
             stdio: [
@@ -92,6 +116,7 @@ impl SentryPayload {
                 fds.next_if(payload.stdio[1])?,
                 fds.next_if(payload.stdio[2])?,
             ],
+            preserved: fds.several(payload.preserved)?,
             memory: None,
             memory_use: match payload.memory_use {
                 true => Some([fds.next()?, fds.next()?]),
@@ -101,15 +126,21 @@ impl SentryPayload {
             log: fds.next_if(payload.log)?,
             strace: fds.next_if(payload.strace)?,
         };
-        Ok((payload, fds))
+        let alive = fds.next_if(payload.alive)?;
+        Ok((payload, boot, alive))
     }
 }
 
-fn to_memfd<T: Serialize>(payload: &T) -> Result<File> {
+pub fn to_memfd<T: Serialize>(payload: &T) -> Result<File> {
     let bytes = postcard::to_stdvec(payload).context("configuration")?;
+    sealed(&bytes)
+}
+
+/// These bytes in a memfd that cannot change.
+pub fn sealed(bytes: &[u8]) -> Result<File> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let mut file = File::from(memfd_create(c"runsc-rs-config", flags).context("memfd_create")?);
-    file.write_all(&bytes)?;
+    file.write_all(bytes)?;
     let seals = SealFlag::F_SEAL_SEAL
         | SealFlag::F_SEAL_SHRINK
         | SealFlag::F_SEAL_GROW
@@ -119,7 +150,7 @@ fn to_memfd<T: Serialize>(payload: &T) -> Result<File> {
 }
 
 /// Reads fd 3, which stays open for [`Fds::take`] to take over.
-fn from_memfd<T: DeserializeOwned>() -> Result<T> {
+pub fn from_memfd<T: DeserializeOwned>() -> Result<T> {
     // Through /proc, because owning the fd is `Fds`'s business. The root is still the host's.
     let path = format!("/proc/self/fd/{FIRST_FD}");
     let Ok(file) = File::open(path) else {
@@ -136,26 +167,26 @@ fn from_memfd<T: DeserializeOwned>() -> Result<T> {
 }
 
 /// The received fds in their order.
-struct Fds(std::vec::IntoIter<OwnedFd>);
+pub struct Fds(std::vec::IntoIter<OwnedFd>);
 
 impl Fds {
     /// Takes the payload (and closes it), the control socket and `more` fds.
-    fn take(more: usize) -> Result<Self> {
+    pub fn take(more: usize) -> Result<Self> {
         let fds = runsc_platform::process::received_fds(FIRST_FD, more + 2);
         let mut fds = Self(fds.context("inherited fds")?.into_iter());
         drop(fds.next()?);
         Ok(fds)
     }
 
-    fn next(&mut self) -> Result<OwnedFd> {
+    pub fn next(&mut self) -> Result<OwnedFd> {
         self.0.next().context("too few fds")
     }
 
-    fn several(&mut self, count: usize) -> Result<Vec<OwnedFd>> {
+    pub fn several(&mut self, count: usize) -> Result<Vec<OwnedFd>> {
         (0..count).map(|_| self.next()).collect()
     }
 
-    fn next_if(&mut self, present: bool) -> Result<Option<OwnedFd>> {
+    pub fn next_if(&mut self, present: bool) -> Result<Option<OwnedFd>> {
         present.then(|| self.next()).transpose()
     }
 }

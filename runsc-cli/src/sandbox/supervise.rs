@@ -60,7 +60,7 @@ pub enum Outcome {
 /// The forwarded signals, blocked and readable. To be made before anything that must be cleaned up.
 #[derive(Debug)]
 pub struct Signals {
-    fd: SignalFd,
+    pub(super) fd: SignalFd,
     /// Signals that were blocked before; signal n is bit n - 1.
     pub blocked_before: u64,
 }
@@ -78,12 +78,41 @@ impl Signals {
     }
 }
 
+/// What came for the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrived {
+    pub signo: i32,
+    /// From the terminal, so for its foreground.
+    pub foreground: bool,
+}
+
+impl Signals {
+    /// The next signal that has come.
+    pub fn next(&self) -> Result<Option<Arrived>> {
+        let info = self.fd.read_signal().context("signalfd")?;
+        Ok(info.map(|info| Arrived {
+            signo: info.ssi_signo as i32,
+            foreground: info.ssi_code == SI_KERNEL
+                || matches!(
+                    info.ssi_signo as i32,
+                    libc::SIGCONT | libc::SIGTSTP | libc::SIGWINCH
+                ),
+        }))
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 /// How a child ended.
 pub(super) type Ended = WaitStatus;
 
 impl Process {
     /// Reaps the process if it is dead.
-    fn try_reap(&mut self) -> Result<bool> {
+    pub(super) fn try_reap(&mut self) -> Result<bool> {
         if self.ended.is_none() {
             let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
             match waitid(Id::PIDFd(self.child.pidfd.as_fd()), flags) {
@@ -169,6 +198,16 @@ impl Sandbox {
     }
 
     fn on_event(&mut self, event: Event, signals: &Signals) -> Result<Option<Outcome>> {
+        if let Event::Stopped { signo } = event {
+            log::debug!("the program was stopped by signal {signo}");
+            self.stop(signo, signals)?;
+            return Ok(None);
+        }
+        self.end_of(event)
+    }
+
+    /// Whether an event is the end of the sandbox.
+    pub(super) fn end_of(&mut self, event: Event) -> Result<Option<Outcome>> {
         Ok(match event {
             Event::Started => {
                 log::debug!("the program has started");
@@ -181,11 +220,6 @@ impl Sandbox {
                 exit_code,
                 message: printable(&message),
             }),
-            Event::Stopped { signo } => {
-                log::debug!("the program was stopped by signal {signo}");
-                self.stop(signo, signals)?;
-                None
-            }
             Event::Fatal { report } => {
                 // A Sentry without its Gofer complains as well, but is not to blame. It may have
                 // noticed before the kernel let us.
@@ -196,6 +230,8 @@ impl Sandbox {
                 }
                 Some(Outcome::Broken(format!("sentry: {}", printable(&report))))
             }
+            // About what was not asked for, or no end.
+            _ => None,
         })
     }
 
@@ -223,7 +259,7 @@ impl Sandbox {
     }
 
     /// Somebody died without a word from the Sentry. Finds out who was first.
-    fn post_mortem(&mut self) -> Result<Outcome> {
+    pub(super) fn post_mortem(&mut self) -> Result<Outcome> {
         if self.gofer_died_first()? {
             return Ok(Outcome::Broken(self.gofer.obituary()));
         }
@@ -256,7 +292,7 @@ impl Sandbox {
     }
 
     /// Passes on what has come, and says what that was.
-    fn forward(&mut self, signals: &Signals) -> Result<SigSet> {
+    pub(super) fn forward(&mut self, signals: &Signals) -> Result<SigSet> {
         let mut seen = SigSet::empty();
         while let Some(info) = signals.fd.read_signal().context("signalfd")? {
             if let Ok(signal) = Signal::try_from(info.ssi_signo as i32) {
@@ -274,7 +310,7 @@ impl Sandbox {
         Ok(seen)
     }
 
-    fn tell(&mut self, request: &Request) -> Result<()> {
+    pub(super) fn tell(&mut self, request: &Request) -> Result<()> {
         match self.sentry.control.send(request) {
             // Its end is noticed by the caller.
             Ok(()) | Err(Error::Closed) => Ok(()),
@@ -284,7 +320,7 @@ impl Sandbox {
 }
 
 /// Is ours the foreground job of our terminal? Without a terminal nobody else's is.
-fn in_foreground() -> bool {
+pub fn in_foreground() -> bool {
     let foreground = tcgetpgrp(std::io::stdin())
         .or_else(|_| tcgetpgrp(std::io::stdout()))
         .or_else(|_| tcgetpgrp(std::io::stderr()));
@@ -321,7 +357,7 @@ impl Drop for Process {
 }
 
 /// Which of the fds are ready (or at their end).
-fn wait<const N: usize>(on: [(BorrowedFd<'_>, PollFlags); N]) -> Result<[bool; N]> {
+pub fn wait<const N: usize>(on: [(BorrowedFd<'_>, PollFlags); N]) -> Result<[bool; N]> {
     let mut fds = on.map(|(fd, events)| PollFd::new(fd, events));
     loop {
         match poll(&mut fds, PollTimeout::NONE) {

@@ -50,13 +50,16 @@ impl Bundle {
         self.path.join("state")
     }
 
+    /// A command about this bundle's containers.
+    pub fn command<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
+        let mut command = command(&["--root"]);
+        command.arg(self.state()).args(args);
+        command
+    }
+
     pub fn run(&self, id: &str) -> Command {
-        let mut run = command(&["--root"]);
-        run.arg(self.state())
-            .arg("run")
-            .arg("--bundle")
-            .arg(&self.path)
-            .arg(id);
+        let mut run = self.command(&["run"]);
+        run.arg("--bundle").arg(&self.path).arg(id);
         run
     }
 

@@ -1,4 +1,7 @@
-//! The first process of a container.
+//! The first process of a container, and those that join it later from outside.
+//!
+//! [`prepare`] does everything that can fail for a reason the user should hear of: it opens the
+//! program and enters the process into the tree. [`Prepared::launch`] lets it run.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -7,7 +10,7 @@ use parking_lot::Mutex;
 use runsc_platform::arch::Registers;
 
 use super::BootError;
-use crate::config::{BootConfig, ProcessConfig};
+use crate::config::ProcessConfig;
 use crate::errno::{Errno, Result};
 use crate::executor::Home;
 use crate::fs::context::FsContext;
@@ -34,17 +37,52 @@ use crate::mm::Mm;
 /// As timeout(1) has it.
 const TIMED_OUT: u8 = 124;
 
-/// Makes the first process; it calls execve(2) as soon as the workers run.
-pub fn start(
+/// What a process from outside is to the container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Its end is the container's.
+    First,
+    /// One more, with a session of its own.
+    Joined,
+}
+
+/// Why there is no process.
+#[derive(Debug)]
+pub enum NotPrepared {
+    /// The configuration cannot be carried out.
+    Boot(BootError),
+    /// The program cannot be executed.
+    Program(Refusal),
+}
+
+/// Why a program cannot be executed.
+#[derive(Debug)]
+pub struct Refusal {
+    /// As shells have it.
+    pub exit_code: u8,
+    /// `NAME: why`
+    pub message: String,
+}
+
+/// A process that has not run yet.
+pub struct Prepared {
+    task: Arc<Task>,
+    program: Program,
+}
+
+/// Makes a process with these files, in the tree and with its program open.
+pub fn prepare(
     kernel: &Arc<Kernel>,
     namespace: Arc<MountNamespace>,
-    config: &BootConfig,
-    stdio: [Option<OwnedFd>; 3],
-) -> Result<(), BootError> {
-    let process = &config.process;
-    let failed = |what: &str, errno| BootError::Guest {
-        what: what.to_owned(),
-        errno,
+    process: &ProcessConfig,
+    given: Vec<(i32, OwnedFd)>,
+    role: Role,
+) -> Result<Prepared, NotPrepared> {
+    let failed = |what: &str, errno| {
+        NotPrepared::Boot(BootError::Guest {
+            what: what.to_owned(),
+            errno,
+        })
     };
     let fs = FsContext::new(namespace);
     let creds = credentials(process);
@@ -53,26 +91,22 @@ pub fn start(
     // What was made so far has the permissions it is to have.
     fs.set_umask(process.umask);
     let files = FdTable::new();
-    let console = console(&fs, process);
-    for (number, fd) in stdio.into_iter().enumerate() {
-        if let Some(fd) = fd {
-            let file = crate::fs::hostfd::host_file(kernel, fd, console.as_ref())
-                .map_err(|e| failed("stdio", e))?;
-            let number = i32::try_from(number).unwrap_or(0);
-            files
-                .set(number, file, Exec::Keep, 3)
-                .map_err(|e| failed("stdio", e))?;
-        }
+    let console = match role {
+        Role::First => console(&fs, process),
+        Role::Joined => process.terminal.then(|| console(&fs, process)).flatten(),
+    };
+    for (number, fd) in given {
+        let file = crate::fs::hostfd::host_file(kernel, fd, console.as_ref())
+            .map_err(|e| failed("stdio", e))?;
+        let limit = u64::try_from(number).unwrap_or(0).saturating_add(1);
+        files
+            .set(number, file, Exec::Keep, limit)
+            .map_err(|e| failed("stdio", e))?;
     }
     let ctx = Ctx::new(&fs, Arc::new(creds.clone()));
     let name = &process.args[0];
-    let (file, filename) = match find(&ctx, name, &process.env) {
-        Ok(found) => found,
-        Err(e) => {
-            report(kernel, name, e);
-            return Ok(());
-        }
-    };
+    let (file, filename) =
+        find(&ctx, name, &process.env).map_err(|e| NotPrepared::Program(refusal(name, e)))?;
     let limits = limits(process);
     let seccomp = process.seccomp.as_ref().map(Filter::of_config).transpose();
     let seccomp = seccomp
@@ -83,7 +117,7 @@ pub fn start(
         &kernel.memory,
         crate::mm::Limits::default(),
     );
-    if !process.init {
+    if role == Role::First && !process.init {
         kernel.tree.lock().skip_init_pid();
     }
     let task = kernel
@@ -91,7 +125,7 @@ pub fn start(
         .enter(|pid, tree| {
             let actions = Arc::new(Mutex::new(SigActions::default()));
             let group = ThreadGroup::new(kernel, pid, actions, limits, 0);
-            if process.init {
+            if role == Role::First && process.init {
                 group.set_init();
             }
             group.oom_score_adj.store(
@@ -116,16 +150,19 @@ pub fn start(
                 signals: TaskSignals::default(),
             });
             group.add_task(task.clone());
-            kernel.set_first(&group);
+            if role == Role::First {
+                kernel.set_first(&group);
+            }
             Ok(task)
         })
-        .map_err(|e| failed("first process", e))?;
+        .map_err(|e| failed("process", e))?;
     if let Some(ms) = process.timeout_ms {
         let deadline = MonoTime::now().after_ns(ms.saturating_mul(1_000_000));
         task.group().end_at(deadline, ExitStatus::Exited(TIMED_OUT));
     }
     // A terminal on stdin controls the session, so that job control works in it.
-    if let Ok(stdin) = task.files().get(0)
+    if (role == Role::First || process.terminal)
+        && let Ok(stdin) = task.files().get(0)
         && let Err(e) = crate::fs::hostfd::control(&task, &stdin)
     {
         log::debug!("no controlling terminal: {e}");
@@ -136,12 +173,22 @@ pub fn start(
         argv: process.args.clone(),
         envp: process.env.clone(),
     };
-    let (name, kernel) = (name.clone(), kernel.clone());
-    run::start_with(task, program, move |result| match result {
-        Ok(()) => kernel.supervisor().started(),
-        Err(e) => report(&kernel, &name, e),
-    });
-    Ok(())
+    Ok(Prepared { task, program })
+}
+
+impl Prepared {
+    pub fn group(&self) -> &Arc<ThreadGroup> {
+        self.task.group()
+    }
+
+    /// Lets it run; it calls execve(2) as soon as the workers do, and `told` hears how that went.
+    /// A process whose program cannot be executed is dead afterwards.
+    pub fn launch(self, told: impl FnOnce(Result<(), Refusal>) + Send + 'static) {
+        let name = self.program.argv.first().cloned().unwrap_or_default();
+        run::start_with(self.task, self.program, move |result| {
+            told(result.map_err(|e| refusal(&name, e)));
+        });
+    }
 }
 
 /// The node that stands for a terminal on stdio, given to the process's user as a login does.
@@ -164,9 +211,9 @@ fn console(fs: &FsContext, process: &ProcessConfig) -> Option<PathRef> {
 }
 
 /// Says why the program cannot be started, with the exit code that shells use for it.
-fn report(kernel: &Kernel, name: &[u8], errno: Errno) {
+fn refusal(name: &[u8], errno: Errno) -> Refusal {
     let name = String::from_utf8_lossy(name);
-    let (code, why) = match errno {
+    let (exit_code, why) = match errno {
         Errno::ENOENT => (127, "command not found".to_owned()),
         Errno::EACCES => (126, "permission denied".to_owned()),
         Errno::ENOEXEC => (126, "exec format error".to_owned()),
@@ -178,9 +225,10 @@ fn report(kernel: &Kernel, name: &[u8], errno: Errno) {
                 .to_owned(),
         ),
     };
-    kernel
-        .supervisor()
-        .start_failed(code, &format!("{name}: {why}"));
+    Refusal {
+        exit_code,
+        message: format!("{name}: {why}"),
+    }
 }
 
 fn credentials(p: &ProcessConfig) -> Credentials {

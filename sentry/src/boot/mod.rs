@@ -6,8 +6,10 @@
 
 pub mod filter;
 mod first;
+mod join;
 mod last;
 mod mounts;
+mod query;
 mod supervise;
 
 use std::convert::Infallible;
@@ -25,7 +27,7 @@ use crate::kernel::resources::OwnUse;
 use crate::kernel::{Kernel, KernelParts, Uts};
 use crate::mm::MemoryFile;
 use crate::syscalls::strace::Strace;
-use supervise::ControlSupervisor;
+use supervise::{Container, ControlSupervisor};
 
 /// Why the Sentry could not start: the step and the reason.
 #[derive(Debug, thiserror::Error)]
@@ -99,11 +101,19 @@ const MAX_WORKERS: usize = 4;
 /// Stacks of our threads: the Sentry does not recurse deeply.
 const THREAD_STACK: usize = 512 * 1024;
 
+/// When the first program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    AtOnce,
+    /// When the command line asks for it.
+    OnRequest,
+}
+
 /// Boots the sandbox and runs it to its end, which ends the process.
 ///
 /// # Errors
 /// The sandbox could not start. Later failures go over the control socket.
-pub fn run(config: BootConfig, fds: BootFds) -> Result<Infallible, BootError> {
+pub fn run(config: BootConfig, fds: BootFds, begin: Start) -> Result<Infallible, BootError> {
     runsc_platform::host::single_heap();
     install_fault_handler().map_err(host("fault handler"))?;
     runsc_platform::host::raise_open_files_limit().map_err(host("open files limit"))?;
@@ -134,6 +144,7 @@ pub fn run(config: BootConfig, fds: BootFds) -> Result<Infallible, BootError> {
     let executor = Executor::new(platform.clone(), workers);
     let reactor =
         Reactor::new().map_err(|e| host("reactor")(std::io::Error::from_raw_os_error(e.raw())))?;
+    let joined = Arc::new(join::Joined::default());
     let strace = config
         .strace
         .enabled
@@ -157,7 +168,11 @@ pub fn run(config: BootConfig, fds: BootFds) -> Result<Infallible, BootError> {
         limits: config.limits.clone(),
         own_use: fds.memory_use.map(OwnUse::new),
         strace,
-        supervisor: Box::new(ControlSupervisor::new(control.clone(), last.clone())),
+        supervisor: Box::new(ControlSupervisor::new(
+            control.clone(),
+            joined.clone(),
+            last.clone(),
+        )),
     });
 
     spawn("reactor", move || reactor.run())?;
@@ -167,8 +182,9 @@ pub fn run(config: BootConfig, fds: BootFds) -> Result<Infallible, BootError> {
         watched.wait_disconnected();
         watching.fatal("the Gofer is gone");
     })?;
-    let commanded = kernel.clone();
-    spawn("control", move || supervise::serve(&commanded, &control))?;
+    let container = Arc::new(Container::new(&kernel, &control, joined));
+    let commanded = container.clone();
+    spawn("control", move || commanded.serve())?;
     // Workers make what needs rights (their first stub), then wait for the filter.
     let ready = Arc::new(Barrier::new(executor.worker_count() + 1));
     for i in 0..executor.worker_count() {
@@ -195,10 +211,20 @@ pub fn run(config: BootConfig, fds: BootFds) -> Result<Infallible, BootError> {
             })?;
             let _ = last.set(work);
         }
-        first::start(&kernel, namespace, &config, fds.stdio)
+        container.set_namespace(&namespace);
+        let stdio = fds.stdio.into_iter().enumerate();
+        let more = (3..).zip(fds.preserved);
+        let files = stdio
+            .filter_map(|(number, fd)| Some((number as i32, fd?)))
+            .chain(more)
+            .collect();
+        container.prepare_first(&namespace, &config.process, files)
     });
-    if let Err(e) = start {
-        kernel.fatal(&e.to_string());
+    match start {
+        Err(e) => kernel.fatal(&e.to_string()),
+        Ok(()) if begin == Start::AtOnce => container.start_first(),
+        // The control thread hears the request.
+        Ok(()) => container.announce(),
     }
     ready.wait();
     // The end of the sandbox ends this thread. Until then it gives back what the start needed, that

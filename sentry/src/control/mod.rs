@@ -2,22 +2,30 @@
 //!
 //! One SOCK_SEQPACKET pair, one postcard message a packet, at most [`MAX_MESSAGE`] bytes.
 //! [`Request`]s flow to the Sentry, [`Event`]s to the command line; neither waits for an answer, so
-//! there is no order to get wrong. [`Server`] is the Sentry's end, [`Client`] the other one.
+//! there is no order to get wrong: what is answered carries a number. [`Server`] is the Sentry's end,
+//! [`Client`] the other one, held by the process that started the Sentry. Both are the same
+//! executable; that process speaks with later commands, of other versions perhaps.
 //!
 //! The Sentry is taken to be hostile by the command line: what it sends is decoded, bounded and
 //! printed with control characters escaped, nothing else. When either end closes, the other side
 //! ends the sandbox.
 //!
-//! Deliberately absent: exec, ps, pause and checkpoint. They are further variants.
+//! Deliberately absent: checkpoint. It would be a further variant.
 
 mod socket;
 
-pub use socket::{Client, Error, Server, pair};
+pub use socket::{Client, End, Error, Server, pair};
 
 use serde::{Deserialize, Serialize};
 
 /// Longest message in either direction, in bytes.
 pub const MAX_MESSAGE: usize = 64 * 1024;
+
+/// Most fds with one message.
+pub const MAX_FDS: usize = 64;
+
+/// Longest configuration of a process that joins, in bytes.
+pub const MAX_PROCESS_CONFIG: u64 = 16 << 20;
 
 /// Command line → Sentry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +38,26 @@ pub enum Request {
     /// Whether the command line's job is the one in the foreground of its terminal. True until said
     /// otherwise; told before the SIGCONT that comes with a change.
     Terminal { foreground: bool },
+    /// Lets the first program run, of a container that waits for that.
+    Start,
+    /// Starts another process in the container. The message's fds are a memfd that holds its
+    /// [`crate::config::ProcessConfig`] as postcard, then one for each of `files`: the number that
+    /// the process knows it by. Answered by [`Event::Joined`] or [`Event::JoinFailed`].
+    Join { id: u64, files: Vec<i32> },
+    /// Answered by [`Event::Answer`] with the same number.
+    Query { id: u64, what: Query },
+}
+
+/// What can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Query {
+    /// The processes of the container.
+    Processes,
+    /// What they use.
+    Stats,
+    /// Stops all guest code until further notice. Answered when none runs any more.
+    Pause,
+    Resume,
 }
 
 /// Who gets a signal.
@@ -43,11 +71,17 @@ pub enum SignalTarget {
     Foreground,
     /// Every process.
     All,
+    /// A process that joined.
+    Joined(u64),
+    /// The foreground process group of its controlling terminal; without one, its own group.
+    JoinedForeground(u64),
 }
 
 /// Sentry → command line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
+    /// Everything is ready for [`Request::Start`].
+    Prepared,
     /// The first program's execve has succeeded and guest code is about to run.
     Started,
     /// The first program could not be started. The sandbox is over; nothing follows.
@@ -61,13 +95,74 @@ pub enum Event {
     Exited(ExitStatus),
     /// The first process was stopped (SIGTSTP and the like): the command line stops itself and,
     /// once continued, sends SIGCONT to the foreground group.
-    Stopped { signo: i32 },
+    Stopped {
+        signo: i32,
+    },
     /// The Sentry cannot go on: a broken invariant, the platform or the Gofer lost. Nothing
     /// follows.
     Fatal {
         /// One line or more.
         report: String,
     },
+    /// The program of a process that joined runs.
+    Joined {
+        id: u64,
+        /// Inside.
+        pid: i32,
+    },
+    /// As `StartFailed`, for a process that was to join. Nothing follows about it.
+    JoinFailed {
+        id: u64,
+        exit_code: u8,
+        message: String,
+    },
+    /// A process that joined is dead. Nothing follows about it.
+    JoinedExited {
+        id: u64,
+        status: ExitStatus,
+    },
+    Answer {
+        id: u64,
+        answer: Answer,
+    },
+}
+
+/// What [`Query`] is answered with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    Done,
+    /// Some of the processes. `more` announces another answer to the same question.
+    Processes {
+        list: Vec<ProcessInfo>,
+        more: bool,
+    },
+    Stats(Stats),
+}
+
+/// A guest process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessInfo {
+    pub pid: i32,
+    pub parent: i32,
+    pub uid: u32,
+    /// As in /proc/PID/stat.
+    pub state: char,
+    /// It has a controlling terminal.
+    pub terminal: bool,
+    /// How long ago it was started.
+    pub age_ns: u64,
+    pub cpu_ns: u64,
+    /// Its arguments with spaces between, or its name in brackets; cut off where too long.
+    pub command: Vec<u8>,
+}
+
+/// What the guest uses by the Sentry's own account.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    pub processes: u64,
+    pub threads: u64,
+    pub user_ns: u64,
+    pub system_ns: u64,
 }
 
 /// How the first process ended.

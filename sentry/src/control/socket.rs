@@ -1,15 +1,20 @@
 //! Both ends of the control socket: blocking, whole messages.
 
 use std::{
-    io,
+    io::{self, IoSlice, IoSliceMut},
     marker::PhantomData,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Event, MAX_MESSAGE, Request};
+use super::{Event, MAX_FDS, MAX_MESSAGE, Request};
 
 /// Why the control socket cannot be used any more.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +26,8 @@ pub enum Error {
     Malformed(#[from] postcard::Error),
     #[error("control message of more than {MAX_MESSAGE} bytes")]
     TooLong,
+    #[error("control message with more than {MAX_FDS} fds")]
+    TooManyFds,
     #[error("control socket: {0}")]
     Host(#[from] io::Error),
 }
@@ -60,33 +67,68 @@ impl<S: Serialize, R: DeserializeOwned> End<S, R> {
 
     /// Sends one message; blocks only while the socket's buffer is full.
     pub fn send(&self, message: &S) -> Result<(), Error> {
+        self.send_with(message, &[])
+    }
+
+    /// As [`End::send`], with fds.
+    pub fn send_with(&self, message: &S, fds: &[BorrowedFd<'_>]) -> Result<(), Error> {
         let bytes = postcard::to_stdvec(message)?;
         if bytes.len() > MAX_MESSAGE {
             return Err(Error::TooLong);
         }
-        loop {
-            match send(self.fd.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL) {
-                Ok(_) => return Ok(()),
-                Err(nix::Error::EINTR) => {}
-                Err(nix::Error::EPIPE | nix::Error::ECONNRESET) => return Err(Error::Closed),
-                Err(errno) => return Err(Error::Host(errno.into())),
-            }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+            return Err(Error::TooManyFds);
+        }
+        let slices = [IoSlice::new(&bytes)];
+        let sent = rustix::io::retry_on_intr(|| {
+            rustix::net::sendmsg(&self.fd, &slices, &mut control, SendFlags::NOSIGNAL)
+        });
+        match sent {
+            Ok(_) => Ok(()),
+            Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => Err(Error::Closed),
+            Err(errno) => Err(Error::Host(errno.into())),
         }
     }
 
-    /// Blocks until a message arrives. [`Error::Closed`] once the other end is gone.
+    /// Blocks until a message arrives; fds that come with it are closed. [`Error::Closed`] once
+    /// the other end is gone.
     pub fn recv(&self) -> Result<R, Error> {
-        // One byte more shows a packet that was cut off.
-        let mut buffer = vec![0u8; MAX_MESSAGE + 1];
-        loop {
-            match recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-                Ok(0) | Err(nix::Error::ECONNRESET) => return Err(Error::Closed),
-                Ok(len) if len > MAX_MESSAGE => return Err(Error::TooLong),
-                Ok(len) => return Ok(postcard::from_bytes(&buffer[..len])?),
-                Err(nix::Error::EINTR) => {}
+        Ok(self.recv_with()?.0)
+    }
+
+    /// As [`End::recv`], with the message's fds, all of them close-on-exec.
+    pub fn recv_with(&self) -> Result<(R, Vec<OwnedFd>), Error> {
+        let mut buffer = vec![0u8; MAX_MESSAGE];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let message = loop {
+            let mut slices = [IoSliceMut::new(&mut buffer)];
+            let flags = RecvFlags::CMSG_CLOEXEC;
+            match rustix::net::recvmsg(&self.fd, &mut slices, &mut control, flags) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::CONNRESET) => return Err(Error::Closed),
                 Err(errno) => return Err(Error::Host(errno.into())),
+                Ok(message) => break message,
+            }
+        };
+        let mut fds = Vec::new();
+        for part in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(passed) = part {
+                fds.extend(passed);
             }
         }
+        if message.bytes == 0 {
+            return Err(Error::Closed);
+        }
+        if message.flags.contains(ReturnFlags::TRUNC) {
+            return Err(Error::TooLong);
+        }
+        if message.flags.contains(ReturnFlags::CTRUNC) {
+            return Err(Error::TooManyFds);
+        }
+        Ok((postcard::from_bytes(&buffer[..message.bytes])?, fds))
     }
 }
 
@@ -98,6 +140,10 @@ impl<S, R> AsFd for End<S, R> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
+    use nix::sys::socket::{MsgFlags, send};
+
     use super::*;
     use crate::control::{ExitStatus, SignalTarget};
 
@@ -142,6 +188,35 @@ mod tests {
         )
         .unwrap();
         assert!(matches!(client.recv(), Err(Error::TooLong)));
+    }
+
+    #[test]
+    fn fds_come_along_and_are_bounded() {
+        let (client, server) = pair().unwrap();
+        let server = Server::new(server);
+        let (reader, mut writer) = io::pipe().unwrap();
+        let join = Request::Join {
+            id: 7,
+            files: vec![0],
+        };
+        client.send_with(&join, &[reader.as_fd()]).unwrap();
+        drop(reader);
+        let (request, fds) = server.recv_with().unwrap();
+        assert_eq!((request, fds.len()), (join, 1));
+        io::Write::write_all(&mut writer, b"x").unwrap();
+        let mut byte = [0];
+        assert_eq!(nix::unistd::read(&fds[0], &mut byte), Ok(1));
+        // Whoever does not ask for fds does not keep them.
+        client
+            .send_with(&Request::Resize, &[fds[0].as_fd()])
+            .unwrap();
+        drop(fds);
+        assert_eq!(server.recv().unwrap(), Request::Resize);
+        let error = io::Write::write_all(&mut writer, b"x").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        let many = vec![client.as_fd(); MAX_FDS + 1];
+        let refused = client.send_with(&Request::Resize, &many);
+        assert!(matches!(refused, Err(Error::TooManyFds)));
     }
 
     #[test]

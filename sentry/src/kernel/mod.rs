@@ -22,6 +22,7 @@ pub mod cred;
 pub mod current;
 pub mod exec;
 pub mod exit;
+pub mod freeze;
 pub mod futex;
 pub mod group;
 pub mod limits;
@@ -63,8 +64,8 @@ pub struct Uts {
     pub domainname: Vec<u8>,
 }
 
-/// Told how the container's first process started and ended, or why the sandbox cannot go on. All
-/// but `started` are the end of the sandbox.
+/// Told how the container's first process started and ended, or why the sandbox cannot go on, which
+/// is the end of the sandbox.
 pub trait Supervisor: Send + Sync {
     fn started(&self);
     fn start_failed(&self, exit_code: u8, message: &str);
@@ -72,6 +73,8 @@ pub trait Supervisor: Send + Sync {
     /// The first process, no init, was stopped: who started the sandbox is its parent.
     fn stopped(&self, signal: Signal);
     fn fatal(&self, report: &str);
+    /// Another process of the container has ended.
+    fn another_ended(&self, _group: &Arc<ThreadGroup>, _status: ExitStatus) {}
 }
 
 /// What all tasks of a sandbox share.
@@ -95,6 +98,7 @@ pub struct Kernel {
     pub memory_total: u64,
     pub resources: resources::Resources,
     pub strace: Option<crate::syscalls::strace::Strace>,
+    freezer: freeze::Freezer,
     supervisor: Box<dyn Supervisor>,
     first: Mutex<Option<Arc<ThreadGroup>>>,
 }
@@ -138,6 +142,7 @@ impl Kernel {
             memory_total: parts.memory_total,
             resources: resources::Resources::new(parts.limits, parts.own_use),
             strace: parts.strace,
+            freezer: freeze::Freezer::default(),
             supervisor: parts.supervisor,
             first: Mutex::new(None),
         })
@@ -170,6 +175,8 @@ impl Kernel {
             .is_some_and(|f| Arc::ptr_eq(f, group));
         if is_first {
             self.supervisor.exited(status);
+        } else {
+            self.supervisor.another_ended(group, status);
         }
     }
 

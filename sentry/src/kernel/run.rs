@@ -11,6 +11,7 @@ use crate::executor;
 use crate::kernel::current;
 use crate::kernel::exec::{Program, exec};
 use crate::kernel::exit;
+use crate::kernel::freeze;
 use crate::kernel::group::ExitStatus;
 use crate::kernel::resources::out_of_memory;
 use crate::kernel::seccomp::bpf::Data;
@@ -35,7 +36,8 @@ pub fn start(task: Arc<Task>) {
     executor.spawn(&home, boxed(task));
 }
 
-/// Lets the first task of a container run: it executes `program`, and `told` hears how that went.
+/// Lets the task of a process from outside run: it executes `program`, and `told` hears how that
+/// went. If it did not go the process ends.
 pub fn start_with(
     task: Arc<Task>,
     program: Program,
@@ -52,6 +54,7 @@ pub fn start_with(
                         Error::Errno(errno) => errno,
                         Error::Restart(_) => Errno::EINTR,
                     }));
+                    exit::finish(&task, killed());
                     return;
                 }
             }
@@ -83,6 +86,9 @@ async fn live(task: &Arc<Task>) -> ExitStatus {
     // A child may be born with something pending.
     task.interrupt();
     loop {
+        if task.kernel().is_frozen() {
+            freeze::wait_for_thaw(task).await;
+        }
         while task.take_interrupt() || undecided.is_some() {
             if let Some(status) = task.group().must_exit(task.tid()) {
                 return status;

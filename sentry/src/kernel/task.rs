@@ -531,7 +531,7 @@ impl Task {
     /// Announces that guest code is about to run. False if there is something to look at first.
     pub(in crate::kernel) fn enter_guest(&self) -> bool {
         self.attention.in_guest.store(true, Ordering::SeqCst);
-        if self.attention.pending.load(Ordering::SeqCst) {
+        if self.attention.pending.load(Ordering::SeqCst) || self.kernel.is_frozen() {
             self.attention.in_guest.store(false, Ordering::SeqCst);
             return false;
         }

@@ -290,6 +290,16 @@ fn arguments_end(mm: &Mm, l: &Layout) -> u64 {
     l.arg_start + end.map_or(got, |nul| nul + 1) as u64
 }
 
+/// The first `most` bytes of a process's arguments, each ending in NUL.
+pub fn command_line(mm: &Mm, most: usize) -> Vec<u8> {
+    let layout = mm.layout();
+    let len = arguments_end(mm, &layout).saturating_sub(layout.arg_start);
+    let mut line = vec![0; usize::try_from(len).unwrap_or(most).min(most)];
+    let got = mm.forced_read(layout.arg_start, &mut line);
+    line.truncate(got);
+    line
+}
+
 impl FileOps for Cmdline {
     fn read_at(&self, _file: &File, dst: &mut Sink<'_>, offset: u64) -> Result<usize> {
         let Ok(mm) = self.0.mm() else {

@@ -30,6 +30,7 @@ use crate::fs::mount::FileSystem;
 use crate::kernel::{Kernel, current};
 use subject::Subject;
 
+pub use memory::command_line;
 pub use status::{mask, ranges};
 pub use system::used;
 #[cfg(test)]
