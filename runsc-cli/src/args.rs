@@ -58,10 +58,20 @@ pub struct GlobalArgs {
     /// What the lines of --log look like
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
     pub log_format: LogFormat,
+    /// Where a container's writes to its root go: a layer in memory that dies with it, or the bundle,
+    /// as with runc
+    #[arg(long, global = true, value_enum, default_value_t = Overlay::Memory)]
+    pub overlay: Overlay,
     /// Do without what an ordinary user may not do with cgroups: true, false or auto
     #[arg(long, global = true, value_name = "BOOL", default_value = "auto",
           value_parser = PossibleValuesParser::new(["true", "false", "auto"]))]
     pub rootless: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Overlay {
+    Memory,
+    None,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -25,9 +25,6 @@ pub struct CreateArgs {
     /// Pass N more files to the container, those from 3 on (after $LISTEN_FDS)
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub preserve_fds: usize,
-    /// Where writes to the root go: a layer in memory that dies with the container, or the bundle
-    #[arg(long, value_enum, default_value_t = Overlay::Memory)]
-    pub overlay: Overlay,
     /// Name of the new container
     pub id: String,
 }
@@ -45,12 +42,6 @@ pub struct RunArgs {
     /// Accepted: no process of the guest ever becomes a child of this command
     #[arg(long)]
     pub no_subreaper: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Overlay {
-    Memory,
-    None,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -31,10 +31,7 @@ use runsc_sentry::{config::OverlayKind, control::ExitStatus};
 use serde::Serialize;
 
 use crate::{
-    args::{
-        GlobalArgs,
-        oci::{CreateArgs, Overlay},
-    },
+    args::{GlobalArgs, Overlay, oci::CreateArgs},
     bundle::Bundle,
     cgroup::{Cgroup, Request},
     clock,
@@ -337,7 +334,7 @@ fn plan(
     observation: &Observation,
     presence: Presence,
 ) -> Result<Plan> {
-    let overlay = match args.overlay {
+    let overlay = match global.overlay {
         Overlay::Memory => OverlayKind::Memory,
         Overlay::None => OverlayKind::None,
     };
