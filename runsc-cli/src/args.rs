@@ -63,7 +63,7 @@ pub struct GlobalArgs {
     #[arg(long, global = true, value_enum, default_value_t = Overlay::Memory)]
     pub overlay: Overlay,
     /// Do without what an ordinary user may not do with cgroups: true, false or auto
-    #[arg(long, global = true, value_name = "BOOL", default_value = "auto",
+    #[arg(long, value_name = "BOOL", default_value = "auto",
           value_parser = PossibleValuesParser::new(["true", "false", "auto"]))]
     pub rootless: String,
 }

@@ -191,18 +191,21 @@ fn derived(args: &ExecArgs, container: &Container) -> Result<Process> {
         user.set_additional_gids(Some(gids));
     }
     process.set_user(user).set_env(Some(env));
-    add_capabilities(&mut process, &args.cap)?;
+    add_capabilities(&mut process, &args.cap);
     Ok(process)
 }
 
-fn add_capabilities(process: &mut Process, names: &[String]) -> Result<()> {
+fn add_capabilities(process: &mut Process, names: &[String]) {
     if names.is_empty() {
-        return Ok(());
+        return;
     }
     let mut sets = process.capabilities().clone().unwrap_or_default();
     for name in names {
-        let capability = serde_json::from_value(name.clone().into())
-            .with_context(|| format!("--cap: {name:?}: unknown"))?;
+        let Ok(capability) = serde_json::from_value(name.clone().into()) else {
+            // As runc does.
+            log::warn!("--cap: {name:?}: ignored, it is unknown");
+            continue;
+        };
         let add = |set: &Option<oci_spec::runtime::Capabilities>| {
             let mut set = set.clone().unwrap_or_default();
             set.insert(capability);
@@ -214,5 +217,4 @@ fn add_capabilities(process: &mut Process, names: &[String]) -> Result<()> {
         sets.set_permitted(permitted).set_ambient(ambient);
     }
     process.set_capabilities(Some(sets));
-    Ok(())
 }

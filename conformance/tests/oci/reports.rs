@@ -1,0 +1,200 @@
+//! What commands print for others to read.
+
+use serde_json::{Value, json};
+
+use crate::bundle::Bundle;
+use crate::runtime::on_each;
+
+#[test]
+fn containers_are_listed() {
+    on_each(|runtime| {
+        let empty = runtime.call(&["list"]).ok().out;
+        let head = "ID          PID         STATUS      BUNDLE      CREATED     OWNER\n";
+        assert_eq!(empty, head);
+        assert_eq!(
+            runtime.call(&["list", "--format", "json"]).ok().json(),
+            Value::Null
+        );
+        let bundle = Bundle::new(&["sleep", "1000"]);
+        runtime.running(&bundle, "one");
+        runtime.create(&bundle, "two");
+        assert_eq!(runtime.call(&["list", "--quiet"]).ok().out, "one\ntwo\n");
+        let all = runtime.call(&["list", "-f", "json"]).ok().json();
+        let all = all.as_array().unwrap();
+        for (found, id, status) in [(&all[0], "one", "running"), (&all[1], "two", "created")] {
+            let state = runtime.state(id);
+            for field in ["id", "pid", "status", "bundle", "created", "annotations"] {
+                assert_eq!(found[field], state[field], "{field}");
+            }
+            assert_eq!(found["owner"], "root");
+            assert_eq!(
+                (&found["id"], &found["status"]),
+                (&json!(id), &json!(status))
+            );
+        }
+        let table = runtime.call(&["list"]).ok().out;
+        let lines: Vec<Vec<&str>> = table
+            .lines()
+            .map(|l| l.split_whitespace().collect())
+            .collect();
+        let pid = all[0]["pid"].to_string();
+        assert_eq!(lines[1][..3], ["one", pid.as_str(), "running"]);
+        assert_eq!(lines[2][0], "two");
+        runtime.delete("one");
+        runtime.delete("two");
+    });
+}
+
+#[test]
+fn processes_are_listed() {
+    on_each(|runtime| {
+        let bundle = Bundle::script("sleep 1000 & exec sleep 2000");
+        runtime.running(&bundle, "c");
+        let pid = runtime.state("c")["pid"].as_i64().unwrap();
+        let pids = runtime.call(&["ps", "--format", "json", "c"]).ok().json();
+        let pids: Vec<i64> = pids
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|p| p.as_i64().unwrap())
+            .collect();
+        assert!(pids.contains(&pid) && pids.len() > 1, "{pids:?}");
+        let table = crate::runtime::wait_for("both", || {
+            let table = runtime.call(&["ps", "c"]).ok().out;
+            (table.contains("sleep 1000") && table.contains("sleep 2000")).then_some(table)
+        });
+        let head: Vec<&str> = table.lines().next().unwrap().split_whitespace().collect();
+        assert_eq!(
+            head,
+            ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
+        );
+        assert_eq!(table.lines().count(), 3, "{table}");
+        runtime.delete("c");
+    });
+}
+
+#[test]
+fn complaints_go_to_the_log() {
+    on_each(|runtime| {
+        let bundle = Bundle::new(&["nosuch"]);
+        let log = bundle.at("log").display().to_string();
+        let path = bundle.path.display().to_string();
+        let create = [
+            "--log",
+            &log,
+            "--log-format",
+            "json",
+            "create",
+            "--bundle",
+            &path,
+            "c",
+        ];
+        let done = runtime.call(&create);
+        assert_eq!(done.code, 1);
+        assert!(!done.err.is_empty(), "it is said on stderr as well");
+        let text = bundle.text("log");
+        let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert_eq!(last["level"], "error");
+        assert!(
+            last["msg"]
+                .as_str()
+                .unwrap()
+                .contains("executable file not found in $PATH")
+        );
+        let time = last["time"].as_str().unwrap();
+        assert!(time.len() == 20 && time.ends_with('Z'), "{time}");
+        std::fs::remove_file(bundle.at("log")).unwrap();
+        assert_eq!(runtime.call(&["--log", &log, "state", "c"]).code, 1);
+        let text = bundle.text("log");
+        assert!(text.starts_with("time=\""), "{text}");
+        assert!(text.contains(" level=error msg=\""), "{text}");
+    });
+}
+
+#[test]
+fn a_specification_is_written_once_and_works() {
+    on_each(|runtime| {
+        for more in [&[][..], &["--rootless"]] {
+            let bundle = Bundle::new(&["true"]);
+            std::fs::remove_file(bundle.at("config.json")).unwrap();
+            let path = bundle.path.display().to_string();
+            let words: Vec<&str> = ["spec", "--bundle", &path]
+                .iter()
+                .chain(more)
+                .copied()
+                .collect();
+            runtime.call(&words).ok();
+            let config: Value = serde_json::from_str(&bundle.text("config.json")).unwrap();
+            assert_eq!(config["process"]["args"], json!(["sh"]));
+            assert_eq!(runtime.call(&words).code, 1, "it is not overwritten");
+            if more.is_empty() {
+                let bundle = bundle.with(|old| {
+                    *old = config;
+                    old["process"]["terminal"] = json!(false);
+                    old["process"]["args"] = json!(["echo", "spec"]);
+                    // Not every machine's cgroups can be bound.
+                    old["mounts"]
+                        .as_array_mut()
+                        .unwrap()
+                        .retain(|m| m["type"] != "cgroup");
+                });
+                assert_eq!(runtime.run(&bundle, "c").ok().out, "spec\n");
+            }
+        }
+    });
+}
+
+#[test]
+fn features_are_told() {
+    on_each(|runtime| {
+        let features = runtime.call(&["features"]).ok().json();
+        assert_eq!(features["ociVersionMin"], "1.0.0");
+        let hooks = [
+            "prestart",
+            "createRuntime",
+            "createContainer",
+            "startContainer",
+            "poststart",
+            "poststop",
+        ];
+        assert_eq!(features["hooks"], json!(hooks));
+        let namespaces = features["linux"]["namespaces"].as_array().unwrap();
+        assert!(namespaces.contains(&json!("mount")));
+        let capabilities = features["linux"]["capabilities"].as_array().unwrap();
+        assert_eq!(capabilities[0], "CAP_CHOWN");
+    });
+}
+
+#[test]
+fn statistics_are_told() {
+    on_each(|runtime| {
+        let bundle = Bundle::script("while :; do :; done");
+        runtime.running(&bundle, "c");
+        let event = runtime.call(&["events", "--stats", "c"]).ok().json();
+        assert_eq!(
+            (&event["type"], &event["id"]),
+            (&json!("stats"), &json!("c"))
+        );
+        assert!(event["data"]["cpu"]["usage"]["total"].is_u64());
+        assert!(event["data"]["pids"].is_object());
+        // Without --stats they go on until the container's end.
+        let mut events = runtime.command(&["events", "--interval", "50ms", "c"]);
+        let file = std::fs::File::create(bundle.at("events")).unwrap();
+        let mut events = events.stdout(file).spawn().unwrap();
+        crate::runtime::wait_for("three events", || {
+            (bundle.text("events").lines().count() >= 3).then_some(())
+        });
+        runtime.call(&["kill", "c", "KILL"]).ok();
+        if runtime.name == "runc" {
+            // It notices the end only where the kernel tells of cgroups that are removed.
+            events.kill().unwrap();
+        }
+        let status = crate::runtime::wait_for("the end", || events.try_wait().unwrap());
+        assert!(runtime.name == "runc" || status.code() == Some(0));
+        let first: Value =
+            serde_json::from_str(bundle.text("events").lines().next().unwrap()).unwrap();
+        assert_eq!(first["type"], "stats");
+        runtime.until("c", "stopped");
+        runtime.delete("c");
+    });
+}
