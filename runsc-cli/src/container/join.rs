@@ -146,6 +146,8 @@ pub fn detached(directory: &Path, joining: &Joining) -> Result<Attended> {
     fds.extend(joining.files.iter().map(|(_, fd)| fd.as_fd()));
     let mut attendant = spawn_self("attendant", &fds).at(Stage::Monitor)?;
     attendant.release().at(Stage::Monitor)?;
+    // Or its end would go unnoticed.
+    drop((theirs, config));
     let name = String::from_utf8_lossy(&joining.process.args[0]).into_owned();
     let started = answer(&ours).at(Stage::Monitor)?;
     started.map_err(|message| Report::new(Stage::Program, program_error(&name, &message)))?;
