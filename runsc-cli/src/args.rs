@@ -117,6 +117,8 @@ pub enum Command {
     Resume(oci::IdArgs),
     /// Print what a container uses
     Events(oci::EventsArgs),
+    /// Change a container's limits
+    Update(oci::UpdateArgs),
     /// Write a config.json to start from
     Spec(oci::SpecArgs),
     /// Print what this runtime supports, as JSON
@@ -144,6 +146,7 @@ impl Command {
             Self::Pause(_) => "pause",
             Self::Resume(_) => "resume",
             Self::Events(_) => "events",
+            Self::Update(_) => "update",
             Self::Spec(_) => "spec",
             Self::Features => "features",
             Self::Syscalls(_) => "syscalls",

@@ -131,6 +131,7 @@ impl Report {
         let mut line = match self.stage {
             // They name the file themselves.
             Stage::Configuration | Stage::State => message.clone(),
+            stage if message.starts_with(stage.name()) => message.clone(),
             stage => format!("{}: {message}", stage.name()),
         };
         if let Some(advice) = self.advice() {

@@ -12,7 +12,10 @@
 
 mod args;
 mod bundle;
-#[allow(dead_code, reason = "for the commands that act on a running container")]
+#[allow(
+    dead_code,
+    reason = "freezing is not used: the Sentry pauses the guest itself"
+)]
 mod cgroup;
 mod clock;
 mod commands;

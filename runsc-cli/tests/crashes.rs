@@ -44,6 +44,8 @@ struct Subject {
     bundle: Bundle,
     /// In the environment of all our processes: one of the few variables that are handed on.
     marker: String,
+    /// The name of its control group.
+    group: String,
     /// How long a creation takes, in microseconds: moments are chosen from one and a half of it.
     creation_us: u64,
 }
@@ -55,10 +57,18 @@ impl Subject {
             .replace(
                 "\"/bin/true\"",
                 "\"/bin/sh\", \"-c\", \"while :; do sleep 0.01; done\"",
+            )
+            .replace(
+                "\"process\"",
+                &format!(
+                    "\"linux\": {{\"cgroupsPath\": \"/{}\"}}, \"process\"",
+                    group(name)
+                ),
             );
         let mut subject = Self {
             bundle: Bundle::new(Some(&config)),
             marker: format!("/nowhere/{name}-{}", std::process::id()),
+            group: group(name),
             creation_us: 0,
         };
         let begun = Instant::now();
@@ -168,10 +178,22 @@ impl Subject {
         assert_eq!((code, text.as_str()), (0, ""), "{point}");
         assert_eq!(self.processes(), [], "{point}");
         assert_eq!(self.bundle.left_behind(), Vec::<String>::new(), "{point}");
+        for hierarchy in fs::read_dir("/sys/fs/cgroup")
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let left = hierarchy.path().join(&self.group);
+            assert!(!left.exists(), "{point}: {} is left", left.display());
+        }
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let path = self.bundle.path.display().to_string();
         assert!(!mounts.contains(&path), "{point}: {mounts}");
     }
+}
+
+fn group(name: &str) -> String {
+    format!("runsc-rs-{name}-{}", std::process::id())
 }
 
 fn is_alive(process: &Path) -> bool {

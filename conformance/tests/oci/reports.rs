@@ -17,7 +17,8 @@ fn containers_are_listed() {
         );
         let bundle = Bundle::new(&["sleep", "1000"]);
         runtime.running(&bundle, "one");
-        runtime.create(&bundle, "two");
+        let other = Bundle::new(&["sleep", "1000"]);
+        runtime.create(&other, "two");
         assert_eq!(runtime.call(&["list", "--quiet"]).ok().out, "one\ntwo\n");
         let all = runtime.call(&["list", "-f", "json"]).ok().json();
         let all = all.as_array().unwrap();
@@ -177,6 +178,9 @@ fn statistics_are_told() {
         );
         assert!(event["data"]["cpu"]["usage"]["total"].is_u64());
         assert!(event["data"]["pids"].is_object());
+        if event["data"]["memory"]["usage"]["usage"].is_u64() {
+            assert!(event["data"]["pids"]["current"].as_u64().unwrap() > 0);
+        }
         // Without --stats they go on until the container's end.
         let mut events = runtime.command(&["events", "--interval", "50ms", "c"]);
         let file = std::fs::File::create(bundle.at("events")).unwrap();

@@ -172,6 +172,36 @@ pub struct EventsArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+pub struct UpdateArgs {
+    /// File with linux.resources as in config.json, or - for stdin; other options are ignored then
+    #[arg(long, short, value_name = "FILE")]
+    pub resources: Option<String>,
+    #[arg(long, value_name = "N")]
+    pub blkio_weight: Option<u16>,
+    #[arg(long, value_name = "US")]
+    pub cpu_period: Option<u64>,
+    #[arg(long, value_name = "US", allow_hyphen_values = true)]
+    pub cpu_quota: Option<i64>,
+    #[arg(long, value_name = "N")]
+    pub cpu_share: Option<u64>,
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_cpus: Option<String>,
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_mems: Option<String>,
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub memory: Option<String>,
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub memory_reservation: Option<String>,
+    /// Memory and swap together, -1 for no limit
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub memory_swap: Option<String>,
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub pids_limit: Option<i64>,
+    /// Name of the container
+    pub id: String,
+}
+
+#[derive(Debug, ClapArgs)]
 pub struct SpecArgs {
     /// Directory for config.json
     #[arg(long, short, value_name = "DIR")]

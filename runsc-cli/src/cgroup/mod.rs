@@ -15,7 +15,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
-pub use stats::Stats;
+pub use stats::{BlockIo, Stats};
 
 use std::{
     fs::{self, OpenOptions},

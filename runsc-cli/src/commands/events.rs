@@ -14,6 +14,7 @@ use std::os::fd::AsFd;
 use super::{Failure, life};
 use crate::{
     args::{GlobalArgs, oci::EventsArgs},
+    cgroup::{self, BlockIo, Cgroup},
     container::reach,
     link::{Ask, Connection, Envelope, Tell},
 };
@@ -26,7 +27,10 @@ pub fn run(global: &GlobalArgs, args: &EventsArgs) -> Result<ExitCode, Failure> 
         let Some(stats) = ask(&connection)? else {
             return Ok(ExitCode::SUCCESS);
         };
-        let event = json!({"type": "stats", "id": args.id, "data": data(&stats)});
+        let host = container.record.cgroup.as_ref();
+        let host = host.map(Cgroup::stats).transpose()?.unwrap_or_default();
+        let data = data(&stats, &host);
+        let event = json!({"type": "stats", "id": args.id, "data": data});
         writeln!(out, "{event}")?;
         if args.stats {
             return Ok(ExitCode::SUCCESS);
@@ -53,22 +57,56 @@ fn ask(connection: &Connection) -> Result<Option<Stats>> {
     }
 }
 
-/// What runc's callers look for, by the Sentry's account.
-fn data(stats: &Stats) -> Value {
+/// What runc's callers look for: what the host counts, and the guest's tasks. Where there is no
+/// cgroup, the Sentry's own account.
+fn data(guest: &Stats, host: &cgroup::Stats) -> Value {
+    let (cpu, memory) = (&host.cpu, &host.memory);
+    let cpu_ns = guest.user_ns.saturating_add(guest.system_ns);
+    let limit = memory.limit.unwrap_or(u64::MAX);
+    let per_device = |read: fn(&BlockIo) -> u64, write: fn(&BlockIo) -> u64| -> Vec<Value> {
+        let entry = |device: &BlockIo, op: &str, value: u64| json!({"major": device.major, "minor": device.minor, "op": op, "value": value});
+        let of = |device| {
+            [
+                entry(device, "Read", read(device)),
+                entry(device, "Write", write(device)),
+            ]
+        };
+        host.block_io.iter().flat_map(of).collect()
+    };
+    let details = &memory.details;
     json!({
         "cpu": {
             "usage": {
-                "total": stats.user_ns.saturating_add(stats.system_ns),
-                "user": stats.user_ns,
-                "kernel": stats.system_ns,
+                "total": cpu.usage.unwrap_or(cpu_ns),
+                "percpu": cpu.per_cpu,
+                "user": cpu.user.unwrap_or(guest.user_ns),
+                "kernel": cpu.system.unwrap_or(guest.system_ns),
             },
-            "throttling": {},
+            "throttling": {
+                "periods": cpu.periods,
+                "throttledPeriods": cpu.throttled_periods,
+                "throttledTime": cpu.throttled,
+            },
         },
         "cpuset": {},
-        "memory": {"usage": {"limit": 0}, "swap": {"limit": 0}, "kernel": {"limit": 0},
-                   "kernelTCP": {"limit": 0}},
-        "pids": {"current": stats.threads},
-        "blkio": {},
+        "memory": {
+            "cache": details.get("cache").or(details.get("file")),
+            "usage": {
+                "limit": limit,
+                "usage": memory.usage,
+                "max": memory.max_usage,
+                "failcnt": memory.failures.unwrap_or(0),
+            },
+            "swap": {"limit": 0, "failcnt": 0},
+            "kernel": {"limit": 0, "failcnt": 0},
+            "kernelTCP": {"limit": 0, "failcnt": 0},
+            "raw": details,
+        },
+        "pids": {"current": guest.threads, "limit": host.pids.limit},
+        "blkio": {
+            "ioServiceBytesRecursive": per_device(|d| d.read_bytes, |d| d.write_bytes),
+            "ioServicedRecursive": per_device(|d| d.reads, |d| d.writes),
+        },
         "hugetlb": {},
         "intel_rdt": {},
         "network_interfaces": null,

@@ -266,8 +266,11 @@ fn ps_line(process: &ProcessInfo, now: SystemTime) -> String {
     )
 }
 
-/// The monitor and what descends from it.
+/// What is in the cgroup; without one, the monitor and what descends from it.
 fn host_processes(container: &Container) -> Result<Vec<i32>> {
+    if let Some(cgroup) = &container.record.cgroup {
+        return cgroup.processes();
+    }
     let first = container.pid();
     let mut pids = vec![first];
     let mut index = 0;

@@ -12,6 +12,7 @@ mod run;
 mod spec;
 pub mod surroundings;
 mod syscalls;
+mod update;
 mod view;
 
 use std::process::ExitCode;
@@ -62,6 +63,7 @@ pub fn dispatch(args: Args) -> Result<ExitCode, Failure> {
         Command::Pause(command) => life::pause(global, &command),
         Command::Resume(command) => life::resume(global, &command),
         Command::Events(command) => events::run(global, &command),
+        Command::Update(command) => update::run(global, &command),
         Command::Spec(command) => spec::spec(&command),
         Command::Features => spec::features(),
         Command::Syscalls(command) => syscalls::run(&command),
