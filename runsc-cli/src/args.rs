@@ -123,6 +123,10 @@ pub enum Command {
     Spec(oci::SpecArgs),
     /// Print what this runtime supports, as JSON
     Features,
+    /// Make Docker know this program as a runtime
+    Install(InstallArgs),
+    /// Make Docker forget it
+    Uninstall(UninstallArgs),
     /// List the system calls and how far they are supported
     Syscalls(SyscallsArgs),
     /// Look inside
@@ -149,6 +153,8 @@ impl Command {
             Self::Update(_) => "update",
             Self::Spec(_) => "spec",
             Self::Features => "features",
+            Self::Install(_) => "install",
+            Self::Uninstall(_) => "uninstall",
             Self::Syscalls(_) => "syscalls",
             Self::Debug(_) => "debug",
         }
@@ -199,6 +205,32 @@ pub struct DoArgs {
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     pub command: Vec<OsString>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct InstallArgs {
+    /// Docker's configuration
+    #[arg(long, value_name = "FILE", default_value = "/etc/docker/daemon.json")]
+    pub config: PathBuf,
+    /// What `docker run --runtime=` is to call it
+    #[arg(long, value_name = "NAME", default_value = "runsc-rs")]
+    pub name: String,
+    /// Run all containers with it that ask for no other one
+    #[arg(long)]
+    pub default: bool,
+    /// Options that each of its containers gets
+    #[arg(last = true, value_name = "OPTION")]
+    pub runtime_args: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct UninstallArgs {
+    /// Docker's configuration
+    #[arg(long, value_name = "FILE", default_value = "/etc/docker/daemon.json")]
+    pub config: PathBuf,
+    /// What it was called
+    #[arg(long, value_name = "NAME", default_value = "runsc-rs")]
+    pub name: String,
 }
 
 #[derive(Debug, ClapArgs)]

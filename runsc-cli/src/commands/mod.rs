@@ -6,6 +6,7 @@ mod debug;
 mod r#do;
 mod events;
 mod exec;
+mod install;
 mod life;
 mod limits;
 mod run;
@@ -66,6 +67,8 @@ pub fn dispatch(args: Args) -> Result<ExitCode, Failure> {
         Command::Update(command) => update::run(global, &command),
         Command::Spec(command) => spec::spec(&command),
         Command::Features => spec::features(),
+        Command::Install(command) => install::install(&command),
+        Command::Uninstall(command) => install::uninstall(&command),
         Command::Syscalls(command) => syscalls::run(&command),
         Command::Debug(command) => debug::run(global, &command),
     }
