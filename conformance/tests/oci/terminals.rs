@@ -97,7 +97,7 @@ fn listen(bundle: &Bundle) -> (UnixListener, String) {
 
 /// A shell with job control on its terminal: jobs, signals, sizes.
 fn drive(terminal: &mut Terminal) {
-    terminal.write("PS1='ready> '\n");
+    terminal.write("PS1='rea''dy> '\n");
     terminal.expect("ready> ");
     terminal.write("stty -echo; echo on $((40 + 2))\n");
     terminal.expect("on 42\r\n");
