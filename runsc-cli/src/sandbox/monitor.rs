@@ -240,14 +240,21 @@ pub fn run() -> Result<u8> {
     }
 }
 
+/// Nothing of the guest's passes through it yet, so one that cannot be joined is replaced by an empty
+/// one: whoever configures the container's must not find the host's here.
 fn join_network(network: &Network) -> Result<()> {
+    let own = || nix::sched::unshare(CloneFlags::CLONE_NEWNET).context("network");
     match network {
         Network::Inherited => Ok(()),
-        Network::Own => nix::sched::unshare(CloneFlags::CLONE_NEWNET).context("network"),
+        Network::Own => own(),
         Network::At(path) => {
-            let what = || format!("network: {}", path.display());
-            let file = File::open(path).with_context(what)?;
-            setns(file, CloneFlags::CLONE_NEWNET).with_context(what)
+            let joined = File::open(path)
+                .map_err(anyhow::Error::from)
+                .and_then(|file| Ok(setns(file, CloneFlags::CLONE_NEWNET)?));
+            joined.or_else(|error| {
+                log::warn!("linux.namespaces: network: {}: {error:#}", path.display());
+                own()
+            })
         }
     }
 }
