@@ -254,6 +254,7 @@ impl Building {
             }
         }
         locked.refresh()?;
+        log::debug!("container {} is kept by process {}", args.id, locked.pid());
         let hooks = bundle.spec().hooks().as_ref();
         let state = hook_state(locked, Status::Creating)?;
         for kind in [Kind::Prestart, Kind::CreateRuntime, Kind::CreateContainer] {

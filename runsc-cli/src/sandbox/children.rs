@@ -42,6 +42,7 @@ pub fn gofer() -> Result<()> {
         // Signals from a terminal are the guest's.
         setsid().context("setsid")?;
         umask(Mode::empty());
+        log::debug!("serving {} trees", payload.server.mounts.len());
         runsc_gofer::server::run(&payload.server, channels)?;
         Ok(())
     };

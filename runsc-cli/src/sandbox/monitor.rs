@@ -20,6 +20,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use caps::{CapSet, Capability};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sched::{CloneFlags, setns},
@@ -240,6 +241,26 @@ pub fn run() -> Result<u8> {
     }
 }
 
+/// From here on this process listens to the Sentry, and needs no right for that: it only writes its
+/// own files and kills its own children.
+fn give_up_rights() -> Result<()> {
+    // While there still is CAP_SETPCAP; an ordinary user has none and need not.
+    if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
+        caps::clear(None, CapSet::Bounding).context("dropping the bounding set")?;
+    }
+    for set in [
+        CapSet::Ambient,
+        CapSet::Inheritable,
+        CapSet::Effective,
+        CapSet::Permitted,
+    ] {
+        caps::clear(None, set).with_context(|| format!("dropping capabilities: {set:?}"))?;
+    }
+    prctl::set_no_new_privs().context("no_new_privs")?;
+    // Until it is let go.
+    prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).context("PDEATHSIG")
+}
+
 /// Nothing of the guest's passes through it yet, so one that cannot be joined is replaced by an empty
 /// one: whoever configures the container's must not find the host's here.
 fn join_network(network: &Network) -> Result<()> {
@@ -345,6 +366,7 @@ impl Monitor {
             Some(Outcome::Exited(_)) => bail!(Report::new(Stage::Sandbox, "it ended at once")),
         }
         let listener = link::serve(&directory).at(Stage::State)?;
+        give_up_rights().at(Stage::Monitor)?;
         record.reached = Status::Created;
         record.write(&directory).at(Stage::State)?;
         Ok(Self {
@@ -523,6 +545,8 @@ impl Monitor {
             && visit.visitor.send(tell).is_err()
         {
             log::debug!("visitor {id} does not listen");
+            // It holds us up once; the loop then finds it gone.
+            let _ = rustix::net::shutdown(&visit.visitor, rustix::net::Shutdown::Both);
         }
     }
 
