@@ -76,6 +76,10 @@ impl<S: Serialize, R: DeserializeOwned> End<S, R> {
         if bytes.len() > MAX_MESSAGE {
             return Err(Error::TooLong);
         }
+        // There is room for a few more, because of alignment.
+        if fds.len() > MAX_FDS {
+            return Err(Error::TooManyFds);
+        }
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
@@ -125,7 +129,7 @@ impl<S: Serialize, R: DeserializeOwned> End<S, R> {
         if message.flags.contains(ReturnFlags::TRUNC) {
             return Err(Error::TooLong);
         }
-        if message.flags.contains(ReturnFlags::CTRUNC) {
+        if message.flags.contains(ReturnFlags::CTRUNC) || fds.len() > MAX_FDS {
             return Err(Error::TooManyFds);
         }
         Ok((postcard::from_bytes(&buffer[..message.bytes])?, fds))
