@@ -453,9 +453,19 @@ fn version_of(hierarchies: &[Hierarchy]) -> Version {
 pub struct Held(pub Option<Cgroup>);
 
 impl Held {
+    /// As [`Cgroup::explain`].
+    pub fn explain(&self, outcome: Outcome) -> Outcome {
+        match &self.0 {
+            Some(cgroup) => cgroup.explain(outcome),
+            None => outcome,
+        }
+    }
+}
+
+impl Cgroup {
     /// Why a sandbox broke, if it was the host that ran out of the group's memory.
     pub fn explain(&self, outcome: Outcome) -> Outcome {
-        let stats = self.0.as_ref().and_then(|cgroup| cgroup.stats().ok());
+        let stats = self.stats().ok();
         match (outcome, stats.and_then(|stats| stats.memory.oom_kills)) {
             (Outcome::Broken(report), Some(1..)) => Outcome::Broken(format!(
                 "{report} (the host has killed processes for linux.resources.memory.limit)"

@@ -401,6 +401,10 @@ impl Monitor {
         let Some(outcome) = outcome else {
             return Ok(BROKEN);
         };
+        let outcome = match &self.record.cgroup {
+            Some(cgroup) => cgroup.explain(outcome),
+            None => outcome,
+        };
         Ok(self.conclude(&outcome))
     }
 
