@@ -47,6 +47,9 @@ use crate::{
     state::{ProcessId, Record, Status},
 };
 
+/// Most connections at a time.
+const MAX_VISITORS: usize = 512;
+
 /// Exit status if the sandbox failed.
 const BROKEN: u8 = 255;
 
@@ -449,6 +452,11 @@ impl Monitor {
     fn serve(&mut self) -> Result<Option<Outcome>> {
         loop {
             let ids: Vec<u64> = self.visitors.keys().copied().collect();
+            // More have to wait outside.
+            let welcome = match ids.len() < MAX_VISITORS {
+                true => PollFlags::POLLIN,
+                false => PollFlags::empty(),
+            };
             let (control, signal, gofer, sentry, listener, visitors) = {
                 let sandbox = &self.sandbox;
                 let mut fds = vec![
@@ -456,7 +464,7 @@ impl Monitor {
                     PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
                     PollFd::new(sandbox.gofer.child.pidfd.as_fd(), PollFlags::POLLIN),
                     PollFd::new(sandbox.sentry.child.pidfd.as_fd(), PollFlags::POLLIN),
-                    PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
+                    PollFd::new(self.listener.as_fd(), welcome),
                 ];
                 for visit in self.visitors.values() {
                     fds.push(PollFd::new(visit.visitor.as_fd(), PollFlags::POLLIN));
