@@ -103,6 +103,10 @@ fn drive(terminal: &mut Terminal) {
     terminal.expect("on 42\r\n");
     terminal.write("[ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo all $((1 + 1))\n");
     terminal.expect("all 2\r\n");
+    // It has a name, by which it can be opened.
+    terminal.write("tty && echo by $((2 + 1)) names > $(tty)\n");
+    terminal.expect("/dev/");
+    terminal.expect("by 3 names\r\n");
     terminal.resize(33, 99);
     terminal.write("stty size\n");
     terminal.expect("33 99\r\n");

@@ -20,6 +20,7 @@ use crate::fs::file::File;
 use crate::fs::inode::{FileType, SetAttr};
 use crate::fs::mount::MountNamespace;
 use crate::fs::path::PathRef;
+use crate::fs::tty::HostName;
 use crate::fs::walk::{Base, Ctx, WalkFlags};
 use crate::kernel::Kernel;
 use crate::kernel::cred::{CapSet, Credentials, Gid, Uid};
@@ -68,6 +69,7 @@ pub struct Refusal {
 pub struct Prepared {
     task: Arc<Task>,
     program: Program,
+    terminal: Option<HostName>,
 }
 
 /// Makes a process with these files, in the tree and with its program open.
@@ -91,9 +93,9 @@ pub fn prepare(
     // What was made so far has the permissions it is to have.
     fs.set_umask(process.umask);
     let files = FdTable::new();
-    let console = match role {
-        Role::First => console(&fs, process),
-        Role::Joined => process.terminal.then(|| console(&fs, process)).flatten(),
+    let (console, terminal) = match role {
+        Role::First => (console(&fs, process), None),
+        Role::Joined => named_terminal(kernel, &fs, process).unzip(),
     };
     for (number, fd) in given {
         let file = crate::fs::hostfd::host_file(kernel, fd, console.as_ref())
@@ -173,12 +175,21 @@ pub fn prepare(
         argv: process.args.clone(),
         envp: process.env.clone(),
     };
-    Ok(Prepared { task, program })
+    Ok(Prepared {
+        task,
+        program,
+        terminal,
+    })
 }
 
 impl Prepared {
     pub fn group(&self) -> &Arc<ThreadGroup> {
         self.task.group()
+    }
+
+    /// The name of its terminal, to be kept as long as it lives.
+    pub fn take_terminal(&mut self) -> Option<HostName> {
+        self.terminal.take()
     }
 
     /// Lets it run; it calls execve(2) as soon as the workers do, and `told` hears how that went.
@@ -189,6 +200,24 @@ impl Prepared {
             told(result.map_err(|e| refusal(&name, e)));
         });
     }
+}
+
+/// A name in /dev/pts for the terminal of a process that joins. None where devpts is not mounted there:
+/// the terminal works without.
+fn named_terminal(
+    kernel: &Kernel,
+    fs: &FsContext,
+    process: &ProcessConfig,
+) -> Option<(PathRef, HostName)> {
+    let devpts = kernel.devpts.get().filter(|_| process.terminal)?;
+    let name = devpts.name_host_terminal(Uid(process.uid)).ok()?;
+    let ctx = Ctx::new(fs, Arc::new(Credentials::root()));
+    let path = format!("/dev/pts/{}", name.name());
+    let place = ctx
+        .lookup(&Base::Cwd, path.as_bytes(), WalkFlags::empty())
+        .ok()?;
+    let attr = place.inode().attr().ok()?;
+    (attr.rdev == name.device()).then_some((place, name))
 }
 
 /// The node that stands for a terminal on stdio, given to the process's user as a login does.

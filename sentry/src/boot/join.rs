@@ -12,6 +12,7 @@ use super::first::{self, NotPrepared, Refusal, Role};
 use crate::config::ProcessConfig;
 use crate::control::{self, Event, MAX_PROCESS_CONFIG, Server};
 use crate::fs::mount::MountNamespace;
+use crate::fs::tty::HostName;
 use crate::kernel::Kernel;
 use crate::kernel::group::ThreadGroup;
 
@@ -20,7 +21,13 @@ const MAX_FILE: i32 = 1023;
 
 /// The processes that joined and live, by the command line's numbers for them.
 #[derive(Default)]
-pub struct Joined(Mutex<BTreeMap<u64, Arc<ThreadGroup>>>);
+pub struct Joined(Mutex<BTreeMap<u64, Member>>);
+
+struct Member {
+    group: Arc<ThreadGroup>,
+    /// Its terminal has a name as long as it lives.
+    _terminal: Option<HostName>,
+}
 
 /// What a [`control::Request::Join`] brings.
 pub struct Joining {
@@ -39,14 +46,17 @@ pub fn failed(id: u64, exit_code: u8, message: &str) -> Event {
 
 impl Joined {
     pub fn group(&self, id: u64) -> Option<Arc<ThreadGroup>> {
-        self.0.lock().get(&id).cloned()
+        self.0.lock().get(&id).map(|member| member.group.clone())
     }
 
     /// Forgets a process. Its number, if it is one of these.
     pub fn remove(&self, group: &Arc<ThreadGroup>) -> Option<u64> {
-        let mut groups = self.0.lock();
-        let id = *groups.iter().find(|(_, g)| Arc::ptr_eq(g, group))?.0;
-        groups.remove(&id);
+        let mut members = self.0.lock();
+        let is_it = |(_, member): &(&u64, &Member)| Arc::ptr_eq(&member.group, group);
+        let id = *members.iter().find(is_it)?.0;
+        let gone = members.remove(&id);
+        drop(members);
+        drop(gone);
         Some(id)
     }
 
@@ -66,7 +76,7 @@ impl Joined {
             Ok(read) => read,
             Err(why) => return control.send(&failed(id, 1, &why)),
         };
-        let prepared =
+        let mut prepared =
             match first::prepare(kernel, namespace.clone(), &process, files, Role::Joined) {
                 Ok(prepared) => prepared,
                 Err(NotPrepared::Boot(e)) => return control.send(&failed(id, 1, &e.to_string())),
@@ -75,7 +85,11 @@ impl Joined {
                 }
             };
         let group = prepared.group().clone();
-        self.0.lock().insert(id, group.clone());
+        let member = Member {
+            group: group.clone(),
+            _terminal: prepared.take_terminal(),
+        };
+        self.0.lock().insert(id, member);
         let (joined, control) = (self.clone(), control.clone());
         prepared.launch(move |result| {
             let event = match result {

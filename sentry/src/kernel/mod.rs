@@ -99,6 +99,8 @@ pub struct Kernel {
     pub resources: resources::Resources,
     pub strace: Option<crate::syscalls::strace::Strace>,
     freezer: freeze::Freezer,
+    /// Where terminals have their names.
+    pub devpts: std::sync::OnceLock<Arc<crate::fs::tty::Devpts>>,
     supervisor: Box<dyn Supervisor>,
     first: Mutex<Option<Arc<ThreadGroup>>>,
 }
@@ -143,6 +145,7 @@ impl Kernel {
             resources: resources::Resources::new(parts.limits, parts.own_use),
             strace: parts.strace,
             freezer: freeze::Freezer::default(),
+            devpts: Default::default(),
             supervisor: parts.supervisor,
             first: Mutex::new(None),
         })

@@ -1,7 +1,7 @@
 //! devpts: the directory of pseudo-terminals.
 //!
 //! One instance a sandbox, whatever is mounted how often: a name exists as long as its master is
-//! open.
+//! open, or, for a terminal of the host's, as long as its [`HostName`].
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -121,6 +121,27 @@ impl Devpts {
 
     /// A new pseudo-terminal with the lowest free number. ENOSPC.
     pub fn create(self: &Arc<Self>, uid: Uid, gid: Gid) -> Result<Arc<Pty>> {
+        let make = |index| Pty::new(index, self.kernel.clone(), Arc::downgrade(self));
+        let (_, pty) = self.enter((uid, gid), |index| {
+            let pty = make(index);
+            (Arc::downgrade(&pty), pty)
+        })?;
+        Ok(pty)
+    }
+
+    /// A name for a terminal of the host's, which belongs to `uid`. ENOSPC.
+    pub fn name_host_terminal(self: &Arc<Self>, uid: Uid) -> Result<HostName> {
+        let (index, ()) = self.enter((uid, Gid(0)), |_| (Weak::new(), ()))?;
+        let devpts = self.clone();
+        Ok(HostName { devpts, index })
+    }
+
+    /// Enters what `make` gives for the lowest free number.
+    fn enter<T>(
+        &self,
+        (uid, gid): (Uid, Gid),
+        make: impl FnOnce(u32) -> (Weak<Pty>, T),
+    ) -> Result<(u32, T)> {
         let mut entries = self.entries.lock();
         let settings = self.settings.get().copied().unwrap_or_default();
         if entries.len() >= settings.max {
@@ -129,17 +150,13 @@ impl Devpts {
         let index = (0..)
             .find(|i| !entries.contains_key(i))
             .ok_or(Errno::ENOSPC)?;
-        let pty = Pty::new(index, self.kernel.clone(), Arc::downgrade(self));
+        let (pty, made) = make(index);
         let ino = FIRST_INO + u64::from(index);
         let rdev = Dev::new(PTS_MAJOR, index);
         let owner = (settings.uid.map_or(uid, Uid), settings.gid.map_or(gid, Gid));
         let node = Node::new(&self.sb, ino, rdev, settings.mode, owner);
-        let entry = Entry {
-            pty: Arc::downgrade(&pty),
-            node,
-        };
-        entries.insert(index, entry);
-        Ok(pty)
+        entries.insert(index, Entry { pty, node });
+        Ok((index, made))
     }
 
     pub fn find(&self, index: u32) -> Option<Arc<Pty>> {
@@ -158,6 +175,29 @@ impl Devpts {
         let head = Head::numbered(&self.sb, 1, 0o755);
         let root = Dir::new(head, Names(self.clone()));
         FileSystem::new("devpts", self.sb.dev, root, settings.text())
+    }
+}
+
+/// The name of a terminal of the host's; dropping it removes the name.
+pub struct HostName {
+    devpts: Arc<Devpts>,
+    index: u32,
+}
+
+impl HostName {
+    /// Below the mount.
+    pub fn name(&self) -> String {
+        self.index.to_string()
+    }
+
+    pub fn device(&self) -> Dev {
+        Dev::new(PTS_MAJOR, self.index)
+    }
+}
+
+impl Drop for HostName {
+    fn drop(&mut self) {
+        self.devpts.remove(self.index);
     }
 }
 
@@ -330,5 +370,20 @@ mod tests {
         assert_eq!(root.lookup(b"1").err(), Some(Errno::ENOENT));
         assert_eq!(devpts.create(Uid(0), Gid(0)).unwrap().index(), 1);
         assert_eq!(root.lookup(b"01").err(), Some(Errno::ENOENT));
+    }
+
+    #[test]
+    fn a_terminal_of_the_host_has_a_name_for_a_while() {
+        let devpts = Devpts::with_kernel(Weak::new());
+        let fs = devpts.file_system(Settings::default());
+        let name = devpts.name_host_terminal(Uid(7)).unwrap();
+        let pty = devpts.create(Uid(0), Gid(0)).unwrap();
+        assert_eq!((name.name(), pty.index()), ("0".to_owned(), 1));
+        assert_eq!(names(fs.root.inode()), ["ptmx", "0", "1"]);
+        let attr = fs.root.inode().lookup(b"0").unwrap().attr().unwrap();
+        assert_eq!((attr.rdev, attr.uid), (name.device(), Uid(7)));
+        assert!(devpts.find(0).is_none(), "it is no pseudo-terminal of ours");
+        drop(name);
+        assert_eq!(names(fs.root.inode()), ["ptmx", "1"]);
     }
 }

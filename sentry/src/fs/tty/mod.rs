@@ -9,7 +9,7 @@ mod requests;
 
 use std::sync::Arc;
 
-pub use devpts::{Devpts, DevptsType};
+pub use devpts::{Devpts, DevptsType, HostName};
 
 use crate::errno::{Errno, Result};
 use crate::fs::device::Device;
@@ -28,6 +28,8 @@ pub const PTMX: Dev = Dev::new(5, 2);
 /// Makes terminals known: their device numbers, and devpts to mount(2).
 pub fn register(kernel: &Arc<Kernel>, namespace: &MountNamespace) {
     let devpts = Devpts::new(kernel);
+    // The one that is there first.
+    let _ = kernel.devpts.set(devpts.clone());
     let devices = namespace.devices();
     devices.register(FileType::Char, PTMX, Arc::new(Ptmx(devpts.clone())));
     devices.register_major(FileType::Char, PTS_MAJOR, Arc::new(Slaves(devpts.clone())));
