@@ -366,6 +366,12 @@ impl Container {
         }
     }
 
+    /// Whether the command that creates it is still at it. It holds the lock then.
+    pub fn is_being_created(&self) -> bool {
+        matches!(self.record.reached, Status::Creating | Status::Created)
+            && self.record.creator.is_alive()
+    }
+
     /// The process id on the host; 0 if it has none any more.
     pub fn pid(&self) -> i32 {
         let monitor = self.record.monitor.filter(|monitor| monitor.is_alive());

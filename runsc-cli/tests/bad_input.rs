@@ -155,7 +155,7 @@ fn usage() {
 
 #[test]
 fn hidden_commands_are_not_for_users() {
-    for name in ["gofer", "sentry"] {
+    for name in ["gofer", "sentry", "monitor", "attendant"] {
         let expected =
             format!("runsc-rs: {name}: this command is started by the others, not by hand\n");
         assert_eq!(

@@ -263,6 +263,42 @@ fn a_start_that_fails_says_where_why_and_what_to_do() {
 }
 
 #[test]
+fn a_creation_that_hangs_can_be_removed() {
+    let config = include_str!("data/minimal.json").replace("\"rootfs\"", "\"/\"");
+    let bundle = Bundle::new(Some(&config));
+    let told = bundle.path.join("told");
+    // The hook ends with its pipe, which is this test's.
+    let hook = format!(
+        "\"hooks\": {{\"prestart\": [{{\"path\": \"/bin/sh\", \"args\": [\"sh\", \"-c\", \
+         \"echo > {0}; read x < {0}.end\"]}}]}}, \"process\"",
+        told.display()
+    );
+    let config = config.replace("\"process\"", &hook);
+    fs::write(bundle.path.join("config.json"), config).unwrap();
+    let end = bundle.path.join("told.end");
+    nix::unistd::mkfifo(&end, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let path = bundle.path.display().to_string();
+    let null = || File::create("/dev/null").unwrap();
+    let mut create = bundle
+        .command(&["create", "--bundle", &path, "c"])
+        .stdout(null())
+        .stderr(null())
+        .spawn()
+        .unwrap();
+    wait_for("the hook", || told.exists().then_some(()));
+    assert!(matches!(
+        state(&bundle)["status"].as_str(),
+        Some("created" | "creating")
+    ));
+    ok(&bundle, &["delete", "--force", "c"]);
+    assert!(!create.wait().unwrap().success());
+    assert_eq!(bundle.left_behind(), Vec::<String>::new());
+    // Opened for both, it does not wait for the hook, which is let go.
+    let mut pipe = File::options().read(true).write(true).open(&end).unwrap();
+    std::io::Write::write_all(&mut pipe, b"\n").unwrap();
+}
+
+#[test]
 fn files_that_are_not_there_cannot_be_passed_on() {
     let bundle = bundle("true");
     let mut run = bundle.run("c");

@@ -160,6 +160,13 @@ pub fn kill(global: &GlobalArgs, args: &KillArgs) -> Result<ExitCode, Failure> {
 }
 
 pub fn delete(global: &GlobalArgs, args: &DeleteArgs) -> Result<ExitCode, Failure> {
+    // A creation holds the lock for as long as it takes.
+    if args.force
+        && let Ok(container) = find(global, &args.id)
+        && container.is_being_created()
+    {
+        container::kill_creator(&container);
+    }
     let locked = match lock(global, &args.id) {
         Err(error) if args.force && error.is::<DoesNotExist>() => return Ok(ExitCode::SUCCESS),
         other => other?,

@@ -512,10 +512,18 @@ pub fn start(container: &mut Locked, bundle: &Bundle, connection: &Connection) -
 
 /// Kills the monitor, and everything with it.
 pub fn kill_monitor(container: &Container) {
-    let Some(monitor) = container.record.monitor else {
-        return;
-    };
-    let Some(pid) = rustix::process::Pid::from_raw(monitor.pid) else {
+    if let Some(monitor) = container.record.monitor {
+        kill_process(monitor);
+    }
+}
+
+/// Kills the command that creates a container, for instance one that waits for a hook.
+pub fn kill_creator(container: &Container) {
+    kill_process(container.record.creator);
+}
+
+fn kill_process(process: ProcessId) {
+    let Some(pid) = rustix::process::Pid::from_raw(process.pid) else {
         return;
     };
     // The descriptor first: the process it stands for is then looked at, and stays that one.
@@ -523,7 +531,7 @@ pub fn kill_monitor(container: &Container) {
     let Ok(pidfd) = rustix::process::pidfd_open(pid, flags) else {
         return;
     };
-    if monitor.is_alive() {
+    if process.is_alive() {
         // Fails only if it is dead already.
         let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
     }
