@@ -208,3 +208,36 @@ fn a_created_container_has_room_for_others() {
         runtime.delete("c");
     });
 }
+
+#[test]
+fn whoever_joins_is_as_confined_as_the_others() {
+    on_each(|runtime| {
+        let bundle = Bundle::new(&["sleep", "1000"]).with(|config| {
+            config["linux"]["seccomp"] = json!({
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "architectures": ["SCMP_ARCH_X86_64"],
+                "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO",
+                              "errnoRet": 1}],
+            });
+        });
+        runtime.running(&bundle, "c");
+        let script = "mkdir /tmp/x && echo made; touch /tmp/y && echo touched";
+        let process = json!({
+            "user": {"uid": 0, "gid": 0},
+            "args": ["sh", "-c", script],
+            "env": ["PATH=/bin"],
+            "cwd": "/",
+        });
+        std::fs::write(bundle.at("process.json"), process.to_string()).unwrap();
+        let path = bundle.at("process.json").display().to_string();
+        for exec in [
+            &["exec", "c", "sh", "-c", script][..],
+            &["exec", "--process", &path, "c"],
+        ] {
+            let done = runtime.call(exec).ok();
+            assert_eq!(done.out, "touched\n", "{done:?}");
+            assert!(done.err.contains("not permitted"), "{done:?}");
+        }
+        runtime.delete("c");
+    });
+}

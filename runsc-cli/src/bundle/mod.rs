@@ -24,7 +24,8 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, Spec};
 use runsc_gofer::server::{MountSource, ServerConfig, Writes};
 use runsc_sentry::config::{
-    BootConfig, GuestPath, LogLevel, NodeConfig, NodeKind, OverlayKind, RootConfig, StraceConfig,
+    BootConfig, GuestPath, LogLevel, NodeConfig, NodeKind, OverlayKind, RootConfig, SeccompConfig,
+    StraceConfig,
 };
 use runsc_sentry::fs::proc::sysctl::{self, Setting};
 
@@ -80,6 +81,14 @@ impl Bundle {
         Ok(linux.map(namespaces::mappings).transpose()?.flatten())
     }
 
+    /// What the system calls of all its processes have to pass.
+    pub fn seccomp(&self) -> Result<Option<SeccompConfig>> {
+        let linux = self.spec.linux().as_ref();
+        let profile = linux.and_then(|linux| linux.seccomp().as_ref());
+        let profile = profile.map(seccomp::translate).transpose();
+        profile.context("linux.seccomp")
+    }
+
     /// The control group that the configuration asks for.
     pub fn cgroup<'a>(&'a self, id: &'a str, systemd: bool, privileged: bool) -> Request<'a> {
         let linux = self.spec.linux().as_ref();
@@ -126,8 +135,7 @@ impl Bundle {
         let linux = spec.linux().clone().unwrap_or_default();
         unsupported::check(spec.process().as_ref(), &linux, given)?;
         namespaces::check(&linux)?;
-        let profile = linux.seccomp().as_ref().map(seccomp::translate).transpose();
-        process.seccomp = profile.context("linux.seccomp")?;
+        process.seccomp = self.seccomp()?;
         let boot = BootConfig {
             container_id: id.into(),
             platform: None,

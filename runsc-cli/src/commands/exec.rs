@@ -10,7 +10,7 @@ use runsc_sentry::config::ProcessConfig;
 use super::{Failure, life};
 use crate::{
     args::{GlobalArgs, oci::ExecArgs},
-    bundle,
+    bundle::{self, Bundle},
     container::{
         self, Presence,
         attend::{End, Settings, attend},
@@ -118,9 +118,10 @@ fn detached(
 
 /// The process that is asked for, and its terminal's size.
 fn describe(args: &ExecArgs, container: &Container) -> Result<(ProcessConfig, Option<(u16, u16)>)> {
+    let bundle = container::kept_bundle(container)?;
     let process = match &args.process {
         Some(path) => read(path)?,
-        None => derived(args, container)?,
+        None => derived(args, &bundle)?,
     };
     let size = process.console_size().and_then(|size| {
         let rows = u16::try_from(size.height()).ok()?;
@@ -129,6 +130,8 @@ fn describe(args: &ExecArgs, container: &Container) -> Result<(ProcessConfig, Op
     let mut process = bundle::process::translate(&process, &container.record.rootfs)?;
     process.init = false;
     process.make_cwd = false;
+    // Whoever joins is as confined as the others.
+    process.seccomp = bundle.seccomp()?;
     Ok((process, size))
 }
 
@@ -144,8 +147,7 @@ fn read(path: &Path) -> Result<Process> {
 }
 
 /// The container's own process, with another program and what the options change.
-fn derived(args: &ExecArgs, container: &Container) -> Result<Process> {
-    let bundle = container::kept_bundle(container)?;
+fn derived(args: &ExecArgs, bundle: &Bundle) -> Result<Process> {
     let process = bundle.spec().process().as_ref();
     let mut process = process.context("config.json: process: missing")?.clone();
     process

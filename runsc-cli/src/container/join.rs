@@ -90,6 +90,7 @@ pub fn run_hook(container: &Container, bundle: &Bundle, hook: &Hook, state: &[u8
     process.env = env.into_iter().map(String::into_bytes).collect();
     process.terminal = false;
     process.init = false;
+    process.seccomp = bundle.seccomp()?;
     let output = hooks::scratch(b"")?;
     let files = vec![
         (0, hooks::scratch(state)?.into()),
