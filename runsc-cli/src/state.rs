@@ -6,7 +6,7 @@
 //! | `state.json` | the [`Record`]; replaced as a whole, so that it can be read at any moment |
 //! | `config.json` | a copy of the configuration |
 //! | `control.sock` | where the monitor listens (`crate::link`) |
-//! | `alive` | locked by the creating command, the monitor and the sandbox's processes while they live |
+//! | `alive` | locked, while they live, by all processes that belong to the container |
 //!
 //! What the record says last is true only while the monitor lives, the process that keeps the
 //! sandbox: without it the container is stopped, however it came to that. A process is known by its
@@ -290,6 +290,9 @@ pub struct Record {
     /// `--systemd-cgroup` was given.
     #[serde(default)]
     pub systemd_cgroup: bool,
+    /// The control group is being made: there may be traces of it.
+    #[serde(default)]
+    pub cgroup_begun: bool,
     /// The control group of all its processes on the host.
     #[serde(default)]
     pub cgroup: Option<Cgroup>,
@@ -325,6 +328,15 @@ impl Record {
         text.push(b'\n');
         replace(&directory.join("state.json"), &text, 0o600)
     }
+}
+
+/// What [`Locked::alive`] gives, for a process that comes later.
+pub fn hold_alive(directory: &Path) -> Result<OwnedFd> {
+    let path = directory.join("alive");
+    let file = File::open(&path).with_context(|| path.display().to_string())?;
+    // The lock is the description's, whoever has it: nobody unlocks it.
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared).context("alive")?;
+    Ok(file.into())
 }
 
 /// Replaces a file as a whole.
@@ -416,11 +428,7 @@ impl Locked {
         };
         // Made by one description and held by another, through which nobody can write.
         open().with_context(|| path.display().to_string())?;
-        let file = File::open(&path)?;
-        // The lock is the description's, whoever has it: nobody unlocks it.
-        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared)
-            .context("alive")?;
-        Ok(file.into())
+        hold_alive(&self.directory)
     }
 
     /// Waits until nothing of the container lives. False if it takes longer than `limit`.
@@ -524,6 +532,7 @@ mod tests {
             creator: ProcessId::of(std::process::id() as i32).unwrap(),
             monitor: None,
             systemd_cgroup: false,
+            cgroup_begun: false,
             cgroup: None,
         }
     }

@@ -29,7 +29,7 @@ use crate::{
         payload::{self, Fds},
         spawn_self,
     },
-    state::Container,
+    state::{Container, hold_alive},
 };
 
 /// A process that is to join, and the files it gets.
@@ -174,6 +174,8 @@ pub fn attendant() -> Result<u8> {
     let config = File::from(fds.next()?);
     let files = fds.several(payload.files.len())?;
     die_with_parent(&creator)?;
+    // Until the end of this process: `delete` waits for that.
+    let _alive = hold_alive(&payload.directory);
     let begin = || -> Result<(Connection, Signals, i32)> {
         setsid().context("setsid")?;
         let signals = Signals::block()?;

@@ -176,6 +176,7 @@ pub fn create(
         creator: ProcessId::of(std::process::id() as i32)?,
         monitor: None,
         systemd_cgroup: global.systemd_cgroup,
+        cgroup_begun: false,
         cgroup: None,
     };
     let locked = root.create(record.clone())?;
@@ -222,11 +223,16 @@ impl Building {
             plan.stdio = console::make(socket, console_size(bundle)).at(Stage::Console)?;
         }
         let alive = Some(locked.alive()?);
+        // Written down before, so that a creation that is cut short leaves no group behind.
+        record.cgroup_begun = true;
+        record.write(&locked.directory)?;
         let mut request = cgroup_request(record, bundle);
         request.privileged &= !self.may_fail;
-        let cgroup = Cgroup::create(&request).at(Stage::Cgroup)?;
-        record.cgroup = cgroup.clone();
+        let made = Cgroup::create(&request).at(Stage::Cgroup);
+        record.cgroup_begun = false;
+        record.cgroup = made.as_ref().ok().cloned().flatten();
         record.write(&locked.directory)?;
+        let cgroup = made?;
         let monitor::Started { child, connection } = monitor::spawn(Keep {
             plan,
             holdings: Holdings { preserved, alive },
@@ -559,7 +565,7 @@ pub fn destroy(container: Locked, bundle: Option<&Bundle>) -> Result<()> {
     match (&container.record.cgroup, bundle) {
         (Some(cgroup), _) => cgroup.destroy().at(Stage::Cgroup)?,
         // Its creation may have been cut short before that was written down.
-        (None, Some(bundle)) if container.record.monitor.is_none() => {
+        (None, Some(bundle)) if container.record.cgroup_begun => {
             let creator = container.record.creator.pid;
             Cgroup::remove_traces(&cgroup_request(&container.record, bundle), creator);
         }
