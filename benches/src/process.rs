@@ -152,6 +152,12 @@ fn end_leftovers(busy: &Busy) -> Vec<String> {
     }
 }
 
+/// Waits a moment for all descendants of this process to go, ends those that do not, and returns
+/// their names.
+pub fn left_behind() -> Vec<String> {
+    end_leftovers(&Busy::default())
+}
+
 /// Ends every descendant of this process and takes their exit statuses.
 pub fn end_now() {
     end_all_but(&Busy::default());
