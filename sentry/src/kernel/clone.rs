@@ -195,6 +195,7 @@ fn make(task: &Task, args: &CloneArgs, latch: Option<Arc<VforkLatch>>) -> Result
             new_group(task, args, tid, tree)
         };
         let thread = f.contains(CloneFlags::THREAD);
+        let _filters = thread.then(|| group.filters.lock());
         let child = Task::new(NewTask {
             tid,
             group: group.clone(),

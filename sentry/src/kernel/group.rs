@@ -115,6 +115,9 @@ pub struct ThreadGroup {
     pub start_ns: u64,
     /// Has called execve(2) since its birth (setpgid(2) gives EACCES to the parent then).
     pub did_exec: AtomicBool,
+    /// Held while the filters of system calls of one of its tasks change, or are given to a new one:
+    /// those that another task gives to all are not lost.
+    pub filters: Mutex<()>,
     /// MEMBARRIER_CMD_REGISTER_* bits.
     pub membarrier: AtomicI32,
     init: AtomicBool,
@@ -197,6 +200,7 @@ impl ThreadGroup {
             nice: AtomicI32::new(0),
             start_ns: crate::kernel::time::MonoTime::now().as_ns(),
             did_exec: AtomicBool::new(false),
+            filters: Mutex::default(),
             membarrier: AtomicI32::new(0),
             init: AtomicBool::new(false),
             leader_status: Mutex::new(None),

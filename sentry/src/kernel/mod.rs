@@ -2,7 +2,7 @@
 //!
 //! Lock order, outermost first; a lock is only taken while holding locks above it:
 //! 1. `Tree::inner`
-//! 2. `ThreadGroup::life`, then `ThreadGroup::tasks`
+//! 2. `ThreadGroup::filters`, `ThreadGroup::life`, then `ThreadGroup::tasks`
 //! 3. `ThreadGroup::signals`, `Task::signals`, then the dispositions
 //! 4. memory: `Mm`'s lock, then a file's page lock, then the MemoryFile's
 //! 5. files: a description's position, then its object's lock (of two objects never both: a socket

@@ -45,6 +45,7 @@ pub fn set_mode(t: &Task, mode: u64, program: u64) -> SysResult {
 }
 
 fn set_strict(t: &Task) -> SysResult {
+    let _filters = t.group().filters.lock();
     if t.seccomp().is_some() {
         return Err(Errno::EINVAL.into());
     }
@@ -55,6 +56,7 @@ fn set_strict(t: &Task) -> SysResult {
 fn set_filter(t: &Task, flags: u32, program: u64) -> SysResult {
     let flags = Flags::from_bits(flags).ok_or(Errno::EINVAL)?;
     let program = read_program(t, program)?;
+    let _filters = t.group().filters.lock();
     let before = match t.seccomp() {
         None => None,
         Some(Seccomp::Filter(before)) => Some(before),

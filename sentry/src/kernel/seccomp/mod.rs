@@ -259,7 +259,7 @@ fn kill(task: &Task, signal: Signal, whom: Whom) {
 }
 
 /// SECCOMP_FILTER_FLAG_TSYNC: gives all threads of `task`'s process the filter. The id of one that
-/// has another, if one has.
+/// has another, if one has. The caller holds the group's `filters`.
 pub fn synchronize(task: &Task, filter: &Arc<Filter>) -> Result<(), i32> {
     let others: Vec<_> = task.group().tasks();
     for other in &others {
