@@ -36,6 +36,30 @@ fn run(script: &str, linux: Value) -> String {
 const FIRST: &str = "first() { for f; do if [ -e /sys/fs/cgroup/$f ]; then \
                      cat /sys/fs/cgroup/$f; return; fi; done; echo none; }; ";
 
+/// A file in memory takes half of a limit at most, and says so: nobody has to die for it.
+#[test]
+fn files_in_memory_leave_room() {
+    let script = "head -c 100M /dev/zero > /dev/shm/a; echo $?; echo x > /dev/shm/b; rm /dev/shm/a; \
+                  ls / > /dev/null && echo alive";
+    let output = Command::new(common::PROGRAM)
+        .args(["do", "--memory", "32M", "--", "bash", "-c", script])
+        .output()
+        .unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(stdout, "1\nalive\n", "{stderr}");
+    assert!(stderr.contains("No space left on device"), "{stderr}");
+    // Without a size of its own: no byte of it is at a bad address.
+    let script = "import os\nf = os.memfd_create('x')\ntry:\n  while True: os.write(f, b'x' * (1 << 20))\n\
+                  except OSError as e: print(e.errno)";
+    let output = Command::new(common::PROGRAM)
+        .args(["do", "--memory", "32M", "--", "python3", "-c", script])
+        .output()
+        .unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(["12\n", "28\n", ""].contains(&&*stdout), "{stdout}");
+}
+
 #[test]
 fn who_reaches_the_memory_limit_is_killed_and_nobody_else() {
     let script = format!(

@@ -239,7 +239,7 @@ async fn syscall(task: &Task) -> Result<(), Restart> {
         let regs = task.regs.lock();
         (regs.syscall_number(), regs.syscall_args(), regs.rip)
     };
-    let result = match allowed(task, number, args, ip) {
+    let mut result = match allowed(task, number, args, ip) {
         Ok(()) => syscalls::dispatch(task, number, args).await,
         Err(Refused::Value(value)) => Ok(value),
         Err(Refused::Handled) => return Ok(()),
@@ -248,6 +248,10 @@ async fn syscall(task: &Task) -> Result<(), Restart> {
         && task.kernel().memory.is_full()
     {
         out_of_memory(task);
+        // A copy to a page that the host had no memory for looks like a bad address.
+        if let Err(Error::Errno(errno @ Errno::EFAULT)) = &mut result {
+            *errno = Errno::ENOMEM;
+        }
     }
     let mut regs = task.regs.lock();
     match result {

@@ -29,7 +29,7 @@ pub const MAGIC: u64 = 0x0102_1994;
 /// Mount options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Bytes; None: half of the memory.
+    /// Bytes; None: half of the memory, the sandbox's if that is limited.
     pub size: Option<u64>,
     /// None: one for each page of half of the memory.
     pub nr_inodes: Option<u64>,
@@ -116,7 +116,7 @@ fn host_memory() -> u64 {
 impl Tmpfs {
     /// An empty one, not mounted.
     pub fn new(memory: Arc<MemoryFile>, options: &Options) -> Arc<Tmpfs> {
-        let half = host_memory() / 2;
+        let half = memory.limit().unwrap_or_else(host_memory) / 2;
         // Zero means no limit.
         let limit = |value: u64| if value == 0 { u64::MAX } else { value };
         let pages = limit(options.size.unwrap_or(half).div_ceil(PAGE_SIZE));
