@@ -215,6 +215,9 @@ fn parts_of_the_host() {
     );
     assert_eq!(fs::read_to_string(base.join("untouched")).unwrap(), "same");
     assert!(!base.join("moved/new").exists() && !base.join("replaced/y").exists());
+    // What is to be seen is not hidden without a word.
+    let (code, _, stderr) = run(&["--rw", &file, "--hide", base.to_str().unwrap()], "true");
+    assert!(code != Some(0) && stderr.contains("would hide"), "{stderr}");
     // A smaller part of the other kind within a larger one.
     let inner = path("kept/inner");
     let (_, _, stderr) = run(

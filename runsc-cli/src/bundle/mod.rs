@@ -16,7 +16,9 @@ mod tests;
 mod unsupported;
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::Read,
+    os::unix::fs::OpenOptionsExt,
     path::{Component, Path, PathBuf},
 };
 
@@ -46,21 +48,13 @@ impl Bundle {
         let directory = fs::canonicalize(directory)
             .with_context(|| format!("bundle: {}", directory.display()))?;
         let path = directory.join("config.json");
-        let read = || -> Result<Spec> {
-            let found = fs::metadata(&path)?;
-            ensure!(found.is_file(), "not a file");
-            ensure!(found.len() <= MAX_CONFIG, "larger than {MAX_CONFIG} bytes");
-            decode(&fs::read(&path)?)
-        };
-        let spec = read().with_context(|| path.display().to_string())?;
+        let spec = read(&path).with_context(|| path.display().to_string())?;
         Ok(Self { directory, spec })
     }
 
     /// The configuration as it was kept at `path` when the bundle was at `directory`.
     pub fn kept(path: &Path, directory: &Path) -> Result<Self> {
-        let what = || path.display().to_string();
-        let spec = fs::read(path).map_err(anyhow::Error::from);
-        let spec = spec.and_then(|text| decode(&text)).with_context(what)?;
+        let spec = read(path).with_context(|| path.display().to_string())?;
         Ok(Self {
             directory: directory.to_path_buf(),
             spec,
@@ -202,6 +196,23 @@ fn sysctls(linux: &Linux) -> Result<Vec<(String, String)>> {
 /// Decodes a process by itself, as `config.json` has it.
 pub fn decode_process(text: &[u8]) -> Result<oci_spec::runtime::Process> {
     serde_json::from_slice(text).map_err(|error| described(&error))
+}
+
+/// Reads a configuration: a file, and no more of it than is allowed, whatever becomes of it meanwhile.
+fn read(path: &Path) -> Result<Spec> {
+    let file = File::options()
+        .read(true)
+        // What is not a file may make whoever opens it wait.
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    ensure!(file.metadata()?.is_file(), "not a file");
+    let mut text = Vec::new();
+    file.take(MAX_CONFIG + 1).read_to_end(&mut text)?;
+    ensure!(
+        text.len() as u64 <= MAX_CONFIG,
+        "larger than {MAX_CONFIG} bytes"
+    );
+    decode(&text)
 }
 
 /// Decodes `config.json`. Capabilities we do not know are left out, as runc does.

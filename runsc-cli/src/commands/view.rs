@@ -1,12 +1,13 @@
 //! What a command under `do` sees of the host: `--rw`, `--ro` and `--hide`.
 
 use std::{
+    ffi::OsStr,
     fs,
-    os::unix::ffi::OsStringExt,
+    os::unix::ffi::{OsStrExt, OsStringExt},
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use runsc_gofer::server::{MountSource, Writes};
 use runsc_sentry::config::{GuestPath, MountConfig, MountFlags, MountKind, OverlayKind};
 
@@ -55,6 +56,16 @@ impl View {
         for path in hide {
             let path = real("--hide", path)?;
             ensure!(path != Path::new("/"), "--hide: /: nothing would be left");
+            let shown = |mount: &&MountConfig| {
+                Path::new(OsStr::from_bytes(&mount.destination)).starts_with(&path)
+            };
+            if let Some(inner) = view.mounts.iter().find(shown) {
+                let inner = String::from_utf8_lossy(&inner.destination);
+                bail!(
+                    "--hide: {}: it would hide {inner}, which is to be seen",
+                    path.display()
+                );
+            }
             view.hidden.push(path.into_os_string().into_vec());
         }
         Ok(view)
