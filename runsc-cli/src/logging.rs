@@ -114,6 +114,15 @@ pub fn complain(command: &str, error: &anyhow::Error) {
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
+/// One line on stderr: what whoever waits for a container should know, though nothing failed here.
+pub fn tell(text: &str) {
+    let text = printable(text);
+    log::warn!("{text}");
+    let line = format!("runsc-rs: {text}\n");
+    // As above.
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
 /// A line as runc writes it, with what a report knows besides.
 fn line(format: Format, level: Level, text: &str, report: Option<&Report>) -> String {
     let time = SystemTime::UNIX_EPOCH

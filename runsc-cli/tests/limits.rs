@@ -60,6 +60,21 @@ fn files_in_memory_leave_room() {
     assert!(["12\n", "28\n", ""].contains(&&*stdout), "{stdout}");
 }
 
+/// Whoever waits for a command learns what killed its processes.
+#[test]
+fn lack_of_memory_is_told() {
+    let output = Command::new(common::PROGRAM)
+        .args(["do", "--memory", "32M", "--", "tail", "/dev/zero"])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(137), "{stderr}");
+    assert!(
+        stderr.contains("runsc-rs: out of memory: process 2 was killed"),
+        "{stderr}"
+    );
+}
+
 #[test]
 fn who_reaches_the_memory_limit_is_killed_and_nobody_else() {
     let script = format!(

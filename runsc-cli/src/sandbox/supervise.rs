@@ -22,7 +22,7 @@ use nix::{
 use runsc_sentry::control::{Error, Event, ExitStatus, Request, SignalTarget};
 
 use super::{Process, Sandbox};
-use crate::logging::printable;
+use crate::logging::{self, printable};
 
 /// Signals that are the guest's business rather than ours.
 const FORWARDED: [Signal; 10] = [
@@ -229,6 +229,10 @@ impl Sandbox {
                     return Ok(Some(Outcome::Broken(self.gofer.obituary())));
                 }
                 Some(Outcome::Broken(format!("sentry: {}", printable(&report))))
+            }
+            Event::OutOfMemory { pid } => {
+                logging::tell(&format!("out of memory: process {pid} was killed"));
+                None
             }
             // About what was not asked for, or no end.
             _ => None,

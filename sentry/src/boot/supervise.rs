@@ -71,6 +71,10 @@ impl Supervisor for ControlSupervisor {
         self.end(&Event::Exited(reported(status)));
     }
 
+    fn out_of_memory(&self, pid: i32) {
+        let _ = self.control.send(&Event::OutOfMemory { pid });
+    }
+
     fn another_ended(&self, group: &Arc<ThreadGroup>, status: ExitStatus) {
         if let Some(id) = self.joined.remove(group) {
             let status = reported(status);

@@ -104,6 +104,11 @@ pub enum Event {
         /// One line or more.
         report: String,
     },
+    /// A process was ended because the limit of memory was reached. Told a few times only.
+    OutOfMemory {
+        /// Inside.
+        pid: i32,
+    },
     /// The program of a process that joined runs.
     Joined {
         id: u64,

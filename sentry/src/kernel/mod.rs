@@ -73,6 +73,8 @@ pub trait Supervisor: Send + Sync {
     /// The first process, no init, was stopped: who started the sandbox is its parent.
     fn stopped(&self, signal: Signal);
     fn fatal(&self, report: &str);
+    /// This process was ended for lack of memory.
+    fn out_of_memory(&self, _pid: i32) {}
     /// Another process of the container has ended.
     fn another_ended(&self, _group: &Arc<ThreadGroup>, _status: ExitStatus) {}
 }

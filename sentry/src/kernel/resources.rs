@@ -93,6 +93,9 @@ struct Dying {
     until: MonoTime,
 }
 
+/// How often the outside is told that a process was ended.
+const TOLD: u64 = 8;
+
 /// How long a process that ends may keep its memory before another one has to end as well.
 const PATIENCE_NS: u64 = 2_000_000_000;
 
@@ -202,7 +205,11 @@ pub fn out_of_memory(task: &Task) {
             .is_some_and(|other| Arc::ptr_eq(&other, &mm));
         if shares {
             log::warn!("out of memory: process {} killed", group.pid());
-            kernel.resources.oom_kills.fetch_add(1, Ordering::Relaxed);
+            let before = kernel.resources.oom_kills.fetch_add(1, Ordering::Relaxed);
+            // Who has not seen it by then looks at the counters.
+            if before < TOLD {
+                kernel.supervisor().out_of_memory(group.pid());
+            }
             group.begin_exit(ExitStatus::Signaled {
                 signal: Signal::SIGKILL,
                 core: false,
