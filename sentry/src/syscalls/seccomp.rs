@@ -56,24 +56,50 @@ fn set_strict(t: &Task) -> SysResult {
 fn set_filter(t: &Task, flags: u32, program: u64) -> SysResult {
     let flags = Flags::from_bits(flags).ok_or(Errno::EINVAL)?;
     let program = read_program(t, program)?;
-    let _filters = t.group().filters.lock();
-    let before = match t.seccomp() {
+    loop {
+        // Built without the lock, which others wait for that hold the tree's.
+        let before = t.seccomp();
+        let filter = build(t, &program, before.as_ref(), flags)?;
+        let _filters = t.group().filters.lock();
+        let same = match (&before, &t.seccomp()) {
+            (None, None) => true,
+            (Some(Seccomp::Filter(a)), Some(Seccomp::Filter(b))) => Arc::ptr_eq(a, b),
+            _ => false,
+        };
+        if same {
+            return install(t, &filter, flags);
+        }
+    }
+}
+
+/// The program on top of `before`.
+fn build(
+    t: &Task,
+    program: &Program,
+    before: Option<&Seccomp>,
+    flags: Flags,
+) -> Result<Arc<Filter>> {
+    let before = match before {
         None => None,
-        Some(Seccomp::Filter(before)) => Some(before),
-        Some(Seccomp::Strict) => return Err(Errno::EINVAL.into()),
+        Some(Seccomp::Filter(before)) => Some(before.clone()),
+        Some(Seccomp::Strict) => return Err(Errno::EINVAL),
     };
     // Programs are the Sentry's memory, not the guest's.
     let kernel = t.kernel();
     kernel.resources.check_own_memory(&kernel.memory)?;
-    let filter: Arc<Filter> = Filter::new(program, before, flags.contains(Flags::LOG))?;
+    Filter::new(program.clone(), before, flags.contains(Flags::LOG))
+}
+
+/// With the group's `filters` held.
+fn install(t: &Task, filter: &Arc<Filter>, flags: Flags) -> SysResult {
     if flags.contains(Flags::TSYNC) {
-        return match filters::synchronize(t, &filter) {
+        return match filters::synchronize(t, filter) {
             Ok(()) => Ok(0),
             Err(_) if flags.contains(Flags::TSYNC_ESRCH) => Err(Errno::ESRCH.into()),
             Err(tid) => Ok(tid as u64),
         };
     }
-    t.set_seccomp(Some(Seccomp::Filter(filter)));
+    t.set_seccomp(Some(Seccomp::Filter(filter.clone())));
     Ok(0)
 }
 
