@@ -39,6 +39,7 @@ use super::{
     Holdings, Mappings, Mode, Observation, Outcome, Owner, Plan, Sandbox, Signals,
     children::die_with_parent,
     payload::{self, Fds},
+    supervise::Next,
 };
 use crate::{
     failure::{AtStage, Report, Stage},
@@ -736,28 +737,14 @@ impl Sandbox {
     /// Waits until the Sentry has prepared the first program; `Some`: it ended before.
     fn until_prepared(&mut self, signals: &Signals) -> Result<Option<Outcome>> {
         loop {
-            let [control, arrived, gofer, sentry] = super::supervise::wait([
-                (self.sentry.control.as_fd(), PollFlags::POLLIN),
-                (signals.as_fd(), PollFlags::POLLIN),
-                (self.gofer.child.pidfd.as_fd(), PollFlags::POLLIN),
-                (self.sentry.child.pidfd.as_fd(), PollFlags::POLLIN),
-            ])?;
-            if arrived {
-                self.forward(signals)?;
-            }
-            if control {
-                match self.sentry.control.recv() {
-                    Ok(Event::Prepared) => return Ok(None),
-                    Ok(event) => match self.end_of(event)? {
-                        Some(outcome) => return Ok(Some(outcome)),
-                        None => continue,
-                    },
-                    Err(control::Error::Closed) => {}
-                    Err(error) => return Ok(Some(Outcome::Broken(format!("sentry: {error}")))),
+            match self.next(signals)? {
+                Next::Event(Event::Prepared) => return Ok(None),
+                Next::Event(event) => {
+                    if let Some(outcome) = self.end_of(event)? {
+                        return Ok(Some(outcome));
+                    }
                 }
-            }
-            if control || gofer || sentry {
-                return self.post_mortem().map(Some);
+                Next::End(outcome) => return Ok(Some(outcome)),
             }
         }
     }

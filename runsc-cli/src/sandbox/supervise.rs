@@ -44,6 +44,13 @@ const SI_KERNEL: i32 = 0x80;
 /// How long a process may take to die after the other one has.
 const GRACE: Duration = Duration::from_millis(200);
 
+/// What a wait for the Sentry brings.
+#[derive(Debug)]
+pub(super) enum Next {
+    Event(Event),
+    End(Outcome),
+}
+
 /// How a sandbox ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -172,6 +179,20 @@ impl Sandbox {
             self.tell(&Request::Terminal { foreground: false })?;
         }
         loop {
+            match self.next(signals)? {
+                Next::Event(event) => {
+                    if let Some(outcome) = self.on_event(event, signals)? {
+                        return Ok(outcome);
+                    }
+                }
+                Next::End(outcome) => return Ok(outcome),
+            }
+        }
+    }
+
+    /// Waits for the Sentry's next event or the end of the sandbox, and passes signals on meanwhile.
+    pub(super) fn next(&mut self, signals: &Signals) -> Result<Next> {
+        loop {
             let [control, arrived, gofer, sentry] = wait([
                 (self.sentry.control.as_fd(), PollFlags::POLLIN),
                 (signals.fd.as_fd(), PollFlags::POLLIN),
@@ -183,16 +204,15 @@ impl Sandbox {
             }
             if control {
                 match self.sentry.control.recv() {
-                    Ok(event) => match self.on_event(event, signals)? {
-                        Some(outcome) => return Ok(outcome),
-                        None => continue,
-                    },
+                    Ok(event) => return Ok(Next::Event(event)),
                     Err(Error::Closed) => {}
-                    Err(error) => return Ok(Outcome::Broken(format!("sentry: {error}"))),
+                    Err(error) => {
+                        return Ok(Next::End(Outcome::Broken(format!("sentry: {error}"))));
+                    }
                 }
             }
             if control || gofer || sentry {
-                return self.post_mortem();
+                return self.post_mortem().map(Next::End);
             }
         }
     }
