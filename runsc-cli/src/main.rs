@@ -12,10 +12,6 @@
 
 mod args;
 mod bundle;
-#[allow(
-    dead_code,
-    reason = "freezing is not used: the Sentry pauses the guest itself"
-)]
 mod cgroup;
 mod clock;
 mod commands;

@@ -254,7 +254,8 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Stops every process in the group; returns when all have stopped.
+    /// Stops every process in the group, as somebody else may; returns when all have stopped.
+    #[cfg(test)]
     pub fn freeze(&self) -> Result<()> {
         let frozen = self.set_frozen(true);
         if frozen.is_err() {
@@ -295,6 +296,7 @@ impl Cgroup {
     }
 
     /// Whether [`Cgroup::freeze`] has been called last.
+    #[cfg(test)]
     pub fn is_frozen(&self) -> Result<bool> {
         let read = |group: &Group, file: &str| fs::read_to_string(group.directory.join(file));
         if let Some(group) = self.with("freezer") {

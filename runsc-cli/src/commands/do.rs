@@ -44,6 +44,7 @@ pub fn run(global: &GlobalArgs, args: DoArgs) -> Result<ExitCode, Failure> {
             error,
             exit_code: BROKEN,
         })?;
+    let outcome = cgroup.explain(outcome);
     drop(cgroup);
     let ended = matches!(outcome, Outcome::Exited(_));
     let complete = changes.show()?;
