@@ -40,6 +40,8 @@ pub struct Job {
     pub wants_source: bool,
     /// All cores are kept busy by others meanwhile.
     pub busy: bool,
+    /// What it measures itself: it prints a line `NAME UNIT VALUE` each, and its own time is no row.
+    pub prints: &'static [&'static str],
 }
 
 const NONE: Job = Job {
@@ -48,6 +50,7 @@ const NONE: Job = Job {
     needs: &[],
     wants_source: false,
     busy: false,
+    prints: &[],
 };
 
 const MAKE: Job = Job {
@@ -60,7 +63,7 @@ const MAKE: Job = Job {
         ("/usr/include/zlib.h", "zlib1g-dev"),
     ],
     wants_source: true,
-    busy: false,
+    ..NONE
 };
 
 /// All jobs, in the table's order.
@@ -138,9 +141,56 @@ pub const JOBS: &[Job] = &[
         needs: &[("python3", "python3")],
         ..NONE
     },
+    Job {
+        name: "net_redis",
+        script: Some(include_str!("../programs/net_redis.sh")),
+        needs: &[
+            ("redis-server", "redis-server"),
+            ("redis-benchmark", "redis-tools"),
+        ],
+        prints: &[
+            "redis_set_p1",
+            "redis_get_p1",
+            "redis_set_p16",
+            "redis_get_p16",
+        ],
+        ..NONE
+    },
+    Job {
+        name: "net_nginx",
+        script: Some(include_str!("../programs/net_nginx.sh")),
+        needs: &[("nginx", "nginx-light"), ("wrk", "wrk")],
+        prints: &["nginx_wrk"],
+        ..NONE
+    },
+    Job {
+        name: "net_iperf3",
+        script: Some(include_str!("../programs/net_iperf3.sh")),
+        needs: &[("iperf3", "iperf3")],
+        prints: &["iperf3"],
+        ..NONE
+    },
+    Job {
+        name: "net_pgbench",
+        script: Some(include_str!("../programs/net_pgbench.sh")),
+        needs: &[
+            ("/usr/lib/postgresql", "postgresql"),
+            ("setpriv", "util-linux"),
+        ],
+        prints: &["pgbench_select"],
+        ..NONE
+    },
 ];
 
 impl Job {
+    /// The table's rows that come of it.
+    pub fn rows(&self) -> Vec<&'static str> {
+        match self.prints {
+            [] => vec![self.name],
+            rows => rows.to_vec(),
+        }
+    }
+
     /// The command's words.
     pub fn words(&self, size: Size) -> Vec<String> {
         let size = match size {

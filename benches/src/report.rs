@@ -13,9 +13,19 @@ use crate::process::ProcessMemory;
 pub enum Unit {
     Ns,
     Kib,
+    /// Operations a second: more is better, as for the next.
+    PerSecond,
+    BytesPerSecond,
 }
 
 impl Unit {
+    /// By the name that its JSON form has.
+    pub fn named(name: &str) -> Option<Unit> {
+        [Unit::Ns, Unit::Kib, Unit::PerSecond, Unit::BytesPerSecond]
+            .into_iter()
+            .find(|unit| serde_json::to_value(unit).is_ok_and(|value| value == name))
+    }
+
     /// The figure with three digits that mean something, and its unit.
     pub fn show(self, value: f64) -> String {
         let (scaled, unit) = match self {
@@ -25,6 +35,10 @@ impl Unit {
             Unit::Ns => (value / 1e9, "s"),
             Unit::Kib if value < 1024.0 => (value, "KiB"),
             Unit::Kib => (value / 1024.0, "MiB"),
+            Unit::PerSecond if value < 1e3 => (value, "/s"),
+            Unit::PerSecond => (value / 1e3, "k/s"),
+            Unit::BytesPerSecond if value < 1e9 => (value / 1e6, "MB/s"),
+            Unit::BytesPerSecond => (value / 1e9, "GB/s"),
         };
         format!("{} {unit}", digits(scaled))
     }
@@ -72,7 +86,7 @@ pub struct Row {
     pub unit: Unit,
     /// By the runtime's name.
     pub cells: BTreeMap<String, Cell>,
-    /// Our median divided by `runsc`'s: below 1 we are faster or smaller.
+    /// Our median divided by `runsc`'s: below 1 we are faster or smaller, for rates above.
     pub ours_to_runsc: Option<f64>,
 }
 

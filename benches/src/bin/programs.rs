@@ -195,8 +195,14 @@ impl Run<'_> {
             self.report.remark(remark);
         }
         if !outcome.success() {
-            self.report
-                .failure(job.name, Unit::Ns, &runtime.name, outcome.reason());
+            for row in job.rows() {
+                self.report
+                    .failure(row, Unit::Ns, &runtime.name, outcome.reason());
+            }
+            return Ok(());
+        }
+        if !job.prints.is_empty() {
+            self.printed_rows(job, runtime, &outcome.stdout);
             return Ok(());
         }
         let nanoseconds = outcome.wall.as_nanos() as f64;
@@ -211,6 +217,25 @@ impl Run<'_> {
             texts.push(text);
         }
         Ok(())
+    }
+
+    fn printed_rows(&mut self, job: &Job, runtime: &Runtime, text: &str) {
+        for &name in job.prints {
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            let figure = line.and_then(|line| {
+                let (unit, value) = line.split_once(' ')?;
+                Some((Unit::named(unit)?, value.parse().ok()?))
+            });
+            match figure {
+                Some((unit, value)) => self.report.sample(name, unit, &runtime.name, value),
+                None => {
+                    let why = format!("{} printed no figure for it", job.name);
+                    self.report.failure(name, Unit::Ns, &runtime.name, why);
+                }
+            }
+        }
     }
 
     /// Runs the job in a fresh directory, which is gone afterwards.
@@ -317,6 +342,6 @@ fn mount_memory(directory: &Path) -> nix::Result<()> {
         directory,
         Some("tmpfs"),
         flags,
-        Some("mode=700"),
+        Some("mode=711"),
     )
 }
