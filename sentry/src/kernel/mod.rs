@@ -89,6 +89,8 @@ pub struct Kernel {
     pub reactor: Arc<Reactor>,
     pub tree: tree::Tree,
     pub futexes: futex::FutexTable,
+    /// The network namespace of all tasks.
+    pub net: Arc<crate::net::Stack>,
     pub uts: RwLock<Uts>,
     /// The host's terminal has another job in its foreground than the sandbox.
     pub host_background: std::sync::atomic::AtomicBool,
@@ -139,6 +141,7 @@ impl Kernel {
             reactor: parts.reactor,
             tree: tree::Tree::default(),
             futexes: futex::FutexTable::default(),
+            net: crate::net::Stack::new(),
             uts: RwLock::new(parts.uts),
             host_background: Default::default(),
             cpus: parts.cpus,

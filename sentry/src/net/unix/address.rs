@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Weak;
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use parking_lot::Mutex;
-
-use super::{Kind, Unix};
+use super::Unix;
 use crate::errno::{Errno, Result};
+use crate::net::socket::{Kind, Name};
 
 /// sizeof(sun_path).
 const PATH_MAX: usize = 108;
@@ -43,6 +41,12 @@ impl Address {
         })
     }
 
+    /// As [`encode`](Self::encode).
+    pub fn name(address: Option<&Address>) -> Name {
+        // decode() lets nothing longer in.
+        Name::new(&Self::encode(address)).unwrap_or(Name::EMPTY)
+    }
+
     /// struct sockaddr_un, for `None` the family alone.
     pub fn encode(address: Option<&Address>) -> Vec<u8> {
         let mut raw = (libc::AF_UNIX as u16).to_ne_bytes().to_vec();
@@ -61,45 +65,50 @@ impl Address {
     }
 }
 
-/// Each type of socket has names of its own.
-type Names = BTreeMap<(Kind, Vec<u8>), Weak<Unix>>;
-
-static NAMES: Mutex<Names> = Mutex::new(BTreeMap::new());
-
-/// Binds an abstract name. EADDRINUSE.
-pub(super) fn claim(kind: Kind, name: &[u8], socket: Weak<Unix>) -> Result<()> {
-    let mut names = NAMES.lock();
-    let key = (kind, name.to_vec());
-    if names.get(&key).is_some_and(|s| s.strong_count() > 0) {
-        return Err(Errno::EADDRINUSE);
-    }
-    names.insert(key, socket);
-    Ok(())
+/// Abstract names of a network namespace. Each type of socket has names of its own.
+#[derive(Default)]
+pub struct Names {
+    taken: BTreeMap<(Kind, Vec<u8>), Weak<Unix>>,
+    /// Where the search for a free name goes on.
+    next: u32,
 }
 
-/// Binds a free name of five digits (unix(7), "Autobind feature").
-pub(super) fn claim_any(kind: Kind, socket: &Weak<Unix>) -> Result<Address> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    for _ in 0..1 << 20 {
-        let name = format!("{:05x}", NEXT.fetch_add(1, Ordering::Relaxed) & 0xF_FFFF);
-        if claim(kind, name.as_bytes(), socket.clone()).is_ok() {
-            return Ok(Address::Abstract(name.into_bytes()));
+impl Names {
+    /// Binds an abstract name. EADDRINUSE.
+    pub(super) fn claim(&mut self, kind: Kind, name: &[u8], socket: Weak<Unix>) -> Result<()> {
+        let key = (kind, name.to_vec());
+        if self.taken.get(&key).is_some_and(|s| s.strong_count() > 0) {
+            return Err(Errno::EADDRINUSE);
+        }
+        self.taken.insert(key, socket);
+        Ok(())
+    }
+
+    /// Binds a free name of five digits (unix(7), "Autobind feature").
+    pub(super) fn claim_any(&mut self, kind: Kind, socket: &Weak<Unix>) -> Result<Address> {
+        for _ in 0..1 << 20 {
+            let name = format!("{:05x}", self.next & 0xF_FFFF);
+            self.next = self.next.wrapping_add(1);
+            if self.claim(kind, name.as_bytes(), socket.clone()).is_ok() {
+                return Ok(Address::Abstract(name.into_bytes()));
+            }
+        }
+        Err(Errno::ENOSPC)
+    }
+
+    /// Gives a name back, if it is this socket's.
+    pub(super) fn release(&mut self, kind: Kind, name: &[u8], socket: &Weak<Unix>) {
+        let key = (kind, name.to_vec());
+        if self.taken.get(&key).is_some_and(|s| s.ptr_eq(socket)) {
+            self.taken.remove(&key);
         }
     }
-    Err(Errno::ENOSPC)
-}
 
-pub(super) fn release(kind: Kind, name: &[u8]) {
-    NAMES.lock().remove(&(kind, name.to_vec()));
-}
-
-/// The socket with an abstract name. ECONNREFUSED.
-pub fn find(kind: Kind, name: &[u8]) -> Result<std::sync::Arc<Unix>> {
-    let found = NAMES
-        .lock()
-        .get(&(kind, name.to_vec()))
-        .and_then(Weak::upgrade);
-    found.ok_or(Errno::ECONNREFUSED)
+    /// The socket with an abstract name. ECONNREFUSED.
+    pub fn find(&self, kind: Kind, name: &[u8]) -> Result<std::sync::Arc<Unix>> {
+        let found = self.taken.get(&(kind, name.to_vec()));
+        found.and_then(Weak::upgrade).ok_or(Errno::ECONNREFUSED)
+    }
 }
 
 #[cfg(test)]

@@ -42,6 +42,13 @@ impl Ucred {
         gid: 65534,
     };
 
+    /// What SO_PEERCRED tells where there is no peer.
+    pub const UNKNOWN: Ucred = Ucred {
+        pid: 0,
+        uid: u32::MAX,
+        gid: u32::MAX,
+    };
+
     pub fn encode(self) -> [u8; 12] {
         let mut b = [0u8; 12];
         b[..4].copy_from_slice(&self.pid.to_ne_bytes());

@@ -6,8 +6,8 @@
 //! is copied or somebody is woken. Reading frees room and wakes those who send to this socket.
 
 pub mod address;
-mod file;
 pub mod message;
+mod socket;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -20,77 +20,20 @@ use parking_lot::Mutex;
 
 pub use self::address::Address;
 pub use self::message::{Message, Rights, Ucred};
-pub use self::transfer::{Outgoing, Peek, Received};
+pub use self::socket::{make, make_pair};
+pub use self::transfer::Peek;
 use crate::errno::{Errno, Result};
-use crate::fs::anon::{Anon, anon_file};
-use crate::fs::file::File;
-use crate::fs::inode::{Inode, OpenFlags};
-use crate::kernel::time::MonoTime;
-use crate::kernel::wait::{Ready, WaitQueue};
+use crate::fs::inode::Inode;
+use crate::kernel::wait::Ready;
+use crate::net::socket::{Common, Kind, Socket};
+use crate::net::stack::Stack;
 
-/// Default of SO_SNDBUF and SO_RCVBUF, bytes.
-pub const DEFAULT_BUFFER: usize = 212_992;
 /// /proc/sys/net/core/somaxconn.
 const MAX_BACKLOG: usize = 4096;
 
-/// Type of socket(2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    Stream,
-    Datagram,
-    SeqPacket,
-}
-
-impl Kind {
-    pub fn from_number(n: i32) -> Result<Kind> {
-        Ok(match n {
-            libc::SOCK_STREAM => Kind::Stream,
-            // Linux gives a datagram socket for SOCK_RAW.
-            libc::SOCK_DGRAM | libc::SOCK_RAW => Kind::Datagram,
-            libc::SOCK_SEQPACKET => Kind::SeqPacket,
-            _ => return Err(Errno::ESOCKTNOSUPPORT),
-        })
-    }
-
-    pub fn number(self) -> i32 {
-        match self {
-            Kind::Stream => libc::SOCK_STREAM,
-            Kind::Datagram => libc::SOCK_DGRAM,
-            Kind::SeqPacket => libc::SOCK_SEQPACKET,
-        }
-    }
-
-    fn connects(self) -> bool {
-        self != Kind::Datagram
-    }
-}
-
-/// Options of setsockopt(2) that have an effect. Times in ns, 0: none.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    pub send_buffer: usize,
-    pub receive_buffer: usize,
-    pub pass_creds: bool,
-    pub receive_timeout_ns: u64,
-    pub send_timeout_ns: u64,
-    pub reuse_address: bool,
-    pub keep_alive: bool,
-    pub broadcast: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Options {
-            send_buffer: DEFAULT_BUFFER,
-            receive_buffer: DEFAULT_BUFFER,
-            pass_creds: false,
-            receive_timeout_ns: 0,
-            send_timeout_ns: 0,
-            reuse_address: false,
-            keep_alive: false,
-            broadcast: false,
-        }
-    }
+/// Streams and sequenced packets.
+fn connects(kind: Kind) -> bool {
+    kind != Kind::Datagram
 }
 
 #[derive(Default)]
@@ -129,11 +72,9 @@ struct State {
 /// See the module documentation.
 pub struct Unix {
     this: Weak<Unix>,
-    kind: Kind,
+    common: Common,
     inbox: Mutex<Inbox>,
     state: Mutex<State>,
-    pub options: Mutex<Options>,
-    queue: WaitQueue,
     closed: AtomicBool,
 }
 
@@ -141,34 +82,24 @@ pub struct Unix {
 struct Bound(Weak<Unix>);
 
 impl Unix {
-    pub fn new(kind: Kind) -> Arc<Unix> {
+    pub fn new(stack: &Arc<Stack>, kind: Kind) -> Arc<Unix> {
         Arc::new_cyclic(|this| Unix {
             this: this.clone(),
-            kind,
+            common: Common::new(stack, libc::AF_UNIX, kind, 0),
             inbox: Mutex::default(),
             state: Mutex::default(),
-            options: Mutex::default(),
-            queue: WaitQueue::new(),
             closed: AtomicBool::new(false),
         })
     }
 
-    /// The socket behind an open file. ENOTSOCK.
-    pub fn of(file: &File) -> Result<&Unix> {
-        file.downcast::<file::SocketFile>()
-            .map(|f| &*f.0)
-            .ok_or(Errno::ENOTSOCK)
-    }
-
-    /// An open file for the socket. `flags`: O_NONBLOCK.
-    pub fn into_file(self: Arc<Self>, flags: OpenFlags) -> Arc<File> {
-        let ops = Arc::new(file::SocketFile(self));
-        anon_file(Anon::Socket, ops, flags | OpenFlags::RDWR)
+    /// The unix socket that a socket is. None: of another family.
+    pub fn of(socket: &dyn Socket) -> Option<&Unix> {
+        socket.as_any().downcast_ref()
     }
 
     /// socketpair(2).
-    pub fn pair(kind: Kind, creds: Ucred) -> (Arc<Unix>, Arc<Unix>) {
-        let (a, b) = (Unix::new(kind), Unix::new(kind));
+    pub fn pair(stack: &Arc<Stack>, kind: Kind, creds: Ucred) -> (Arc<Unix>, Arc<Unix>) {
+        let (a, b) = (Unix::new(stack, kind), Unix::new(stack, kind));
         a.link(&b, None, creds);
         b.link(&a, None, creds);
         (a, b)
@@ -183,22 +114,7 @@ impl Unix {
     }
 
     pub fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    pub fn queue(&self) -> &WaitQueue {
-        &self.queue
-    }
-
-    /// When a wait to receive (else to send) that begins now ends, by SO_RCVTIMEO or SO_SNDTIMEO.
-    pub fn deadline(&self, receive: bool) -> Option<MonoTime> {
-        let options = self.options.lock();
-        let ns = if receive {
-            options.receive_timeout_ns
-        } else {
-            options.send_timeout_ns
-        };
-        (ns > 0).then(|| MonoTime::now().after_ns(ns))
+        self.common.kind
     }
 
     /// getsockname(2).
@@ -219,21 +135,7 @@ impl Unix {
     pub fn peer_creds(&self) -> Ucred {
         let state = self.state.lock();
         let listening = state.listening.as_ref().map(|l| l.creds);
-        state.peer_creds.or(listening).unwrap_or(Ucred {
-            pid: 0,
-            uid: u32::MAX,
-            gid: u32::MAX,
-        })
-    }
-
-    /// SO_ACCEPTCONN.
-    pub fn is_listening(&self) -> bool {
-        self.state.lock().listening.is_some()
-    }
-
-    /// SO_ERROR: told once.
-    pub fn take_error(&self) -> Option<Errno> {
-        self.state.lock().error.take()
+        state.peer_creds.or(listening).unwrap_or(Ucred::UNKNOWN)
     }
 
     fn peer(&self) -> Option<Arc<Unix>> {
@@ -253,12 +155,13 @@ impl Unix {
                 Err(Errno::EINVAL)
             };
         }
+        let mut names = self.common.stack.unix_names.lock();
         state.address = Some(match name {
             Some(name) => {
-                address::claim(self.kind, name, self.this.clone())?;
+                names.claim(self.kind(), name, self.this.clone())?;
                 Address::Abstract(name.to_vec())
             }
-            None => address::claim_any(self.kind, &self.this)?,
+            None => names.claim_any(self.kind(), &self.this)?,
         });
         Ok(())
     }
@@ -287,8 +190,8 @@ impl Unix {
     ///
     /// # Errors
     /// EOPNOTSUPP for datagrams, EINVAL without a name or when connected.
-    pub fn listen(&self, backlog: i32, creds: Ucred) -> Result<()> {
-        if !self.kind.connects() {
+    pub fn start_listening(&self, backlog: i32, creds: Ucred) -> Result<()> {
+        if !connects(self.kind()) {
             return Err(Errno::EOPNOTSUPP);
         }
         {
@@ -310,13 +213,13 @@ impl Unix {
                 }
             }
         }
-        self.queue.wake_all();
+        self.common.queue.wake_all();
         Ok(())
     }
 
     /// accept(2): the next connection. EAGAIN, EINVAL if it does not listen.
-    pub fn accept(&self) -> Result<Arc<Unix>> {
-        if !self.kind.connects() {
+    pub fn next_connection(&self) -> Result<Arc<Unix>> {
+        if !connects(self.kind()) {
             return Err(Errno::EOPNOTSUPP);
         }
         let child = {
@@ -324,7 +227,7 @@ impl Unix {
             let listening = state.listening.as_mut().ok_or(Errno::EINVAL)?;
             listening.pending.pop_front().ok_or(Errno::EAGAIN)?
         };
-        self.queue.wake(Ready::OUT | Ready::WRNORM);
+        self.common.queue.wake(Ready::OUT | Ready::WRNORM);
         Ok(child)
     }
 
@@ -332,11 +235,11 @@ impl Unix {
     ///
     /// # Errors
     /// EAGAIN if the backlog is full, ECONNREFUSED, EPROTOTYPE, EISCONN, EINVAL.
-    pub fn connect(&self, target: &Arc<Unix>, creds: Ucred) -> Result<()> {
-        if self.kind != target.kind {
+    pub fn connect_to(&self, target: &Arc<Unix>, creds: Ucred) -> Result<()> {
+        if self.kind() != target.kind() {
             return Err(Errno::EPROTOTYPE);
         }
-        if !self.kind.connects() {
+        if !connects(self.kind()) {
             return self.connect_datagram(target);
         }
         let this = self.this.upgrade().ok_or(Errno::EINVAL)?;
@@ -350,7 +253,7 @@ impl Unix {
             }
             state.address.clone()
         };
-        let child = Unix::new(self.kind);
+        let child = Unix::new(&self.common.stack, self.kind());
         let (address, server) = {
             let mut state = target.state.lock();
             let address = state.address.clone();
@@ -366,10 +269,10 @@ impl Unix {
         };
         child.state.lock().address = address.clone();
         child.link(&this, own_address, creds);
-        child.options.lock().pass_creds = target.options.lock().pass_creds;
+        child.common.options.lock().pass_creds = target.common.options.lock().pass_creds;
         self.link(&child, address, server);
-        target.queue.wake(Ready::IN | Ready::RDNORM);
-        self.queue.wake(Ready::OUT | Ready::WRNORM);
+        target.common.queue.wake(Ready::IN | Ready::RDNORM);
+        self.common.queue.wake(Ready::OUT | Ready::WRNORM);
         Ok(())
     }
 
@@ -400,13 +303,13 @@ impl Unix {
             state.peer_address = address;
             state.connected = true;
         }
-        self.queue.wake_all();
+        self.common.queue.wake_all();
         Ok(())
     }
 
     /// connect(2) with AF_UNSPEC: datagram sockets lose their peer.
     pub fn disconnect(&self) -> Result<()> {
-        if self.kind.connects() {
+        if connects(self.kind()) {
             return Err(Errno::EINVAL);
         }
         let mut state = self.state.lock();
@@ -417,7 +320,7 @@ impl Unix {
     }
 
     /// shutdown(2). As on Linux no peer is needed.
-    pub fn shutdown(&self, read: bool, write: bool) {
+    pub fn shut(&self, read: bool, write: bool) {
         let peer = {
             let mut state = self.state.lock();
             state.shut_write |= write;
@@ -426,20 +329,20 @@ impl Unix {
         if read {
             self.inbox.lock().shut = true;
         }
-        if let Some(peer) = peer.filter(|_| self.kind.connects()) {
+        if let Some(peer) = peer.filter(|_| connects(self.kind())) {
             if write {
                 peer.inbox.lock().shut = true;
             }
             if read {
                 peer.state.lock().shut_write = true;
             }
-            peer.queue.wake_all();
+            peer.common.queue.wake_all();
         }
-        self.queue.wake_all();
+        self.common.queue.wake_all();
     }
 
     /// The open file is gone.
-    fn close(&self) {
+    fn end(&self) {
         self.closed.store(true, Ordering::Release);
         let (address, inode, peer, listening, clients) = {
             let mut state = self.state.lock();
@@ -452,13 +355,9 @@ impl Unix {
             )
         };
         // An accepted socket shows its listener's name and does not own it.
-        let owner = |name: &[u8]| {
-            address::find(self.kind, name).is_ok_and(|s| std::ptr::eq(Arc::as_ptr(&s), self))
-        };
-        if let Some(Address::Abstract(name)) = &address
-            && owner(name)
-        {
-            address::release(self.kind, name);
+        if let Some(Address::Abstract(name)) = &address {
+            let mut names = self.common.stack.unix_names.lock();
+            names.release(self.kind(), name, &self.this);
         }
         if let Some(inode) = inode {
             inode.extra().set_object(None);
@@ -474,24 +373,24 @@ impl Unix {
             child.close_reset();
         }
         if let Some(peer) = peer.and_then(|p| p.upgrade())
-            && self.kind.connects()
+            && connects(self.kind())
         {
             peer.peer_closed(!unread.is_empty());
         }
         for client in clients.iter().filter_map(Weak::upgrade) {
-            client.queue.wake_all();
+            client.common.queue.wake_all();
         }
         // Whoever waits to send here finds it closed.
-        self.queue.wake_all();
+        self.common.queue.wake_all();
     }
 
     /// A connection that nobody accepted.
     fn close_reset(&self) {
         let peer = self.peer();
-        self.close();
+        self.end();
         if let Some(peer) = peer {
             peer.state.lock().error = Some(Errno::ECONNRESET);
-            peer.queue.wake_all();
+            peer.common.queue.wake_all();
         }
     }
 
@@ -504,11 +403,11 @@ impl Unix {
                 state.error = Some(Errno::ECONNRESET);
             }
         }
-        self.queue.wake_all();
+        self.common.queue.wake_all();
     }
 
     /// What poll(2) shows.
-    pub fn ready(&self) -> Ready {
+    fn readiness(&self) -> Ready {
         let readable = Ready::IN | Ready::RDNORM;
         let writable = Ready::OUT | Ready::WRNORM | Ready::WRBAND;
         let mut ready = Ready::empty();
@@ -539,11 +438,11 @@ impl Unix {
                 ready |= Ready::HUP;
             }
         }
-        if self.kind.connects() && !connected {
+        if connects(self.kind()) && !connected {
             return ready | Ready::HUP | writable;
         }
         // Linux: as long as no more than a quarter of the buffer is in use.
-        let limit = self.options.lock().send_buffer / 4;
+        let limit = self.common.options.lock().send_buffer / 4;
         let room = peer.is_none_or(|p| p.inbox.lock().cost <= limit);
         if room {
             ready |= writable;

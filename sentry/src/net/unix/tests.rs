@@ -1,11 +1,14 @@
 //! Unix sockets without tasks: what they do below the system calls.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::*;
 use crate::fs::eventfd::{Take, eventfd};
-use crate::fs::inode::FileType;
+use crate::fs::file::File;
+use crate::fs::inode::{FileType, OpenFlags};
 use crate::mm::io::{Sink, Source};
+use crate::net::into_file;
+use crate::net::socket::{Name, Outgoing, Received};
 
 const ME: Ucred = Ucred {
     pid: 1,
@@ -14,20 +17,35 @@ const ME: Ucred = Ucred {
 };
 
 fn pair(kind: Kind) -> (Arc<File>, Arc<File>) {
-    let (a, b) = Unix::pair(kind, ME);
+    let (a, b) = Unix::pair(stack(), kind, ME);
     (
-        a.into_file(OpenFlags::empty()),
-        b.into_file(OpenFlags::empty()),
+        into_file(a, OpenFlags::empty()),
+        into_file(b, OpenFlags::empty()),
     )
 }
 
 fn file(kind: Kind) -> Arc<File> {
-    Unix::new(kind).into_file(OpenFlags::empty())
+    into_file(Unix::new(stack(), kind), OpenFlags::empty())
 }
 
-/// The socket of an open file, as others refer to it.
+/// Where the names of these tests are.
+fn stack() -> &'static Arc<Stack> {
+    static STACK: OnceLock<Arc<Stack>> = OnceLock::new();
+    STACK.get_or_init(Stack::new)
+}
+
+fn find(kind: Kind, name: &[u8]) -> Result<Arc<Unix>> {
+    stack().unix_names.lock().find(kind, name)
+}
+
+/// The socket of an open file.
+fn unix(file: &File) -> &Unix {
+    Unix::of(&**crate::net::of(file).unwrap()).unwrap()
+}
+
+/// As `unix`, as others refer to it.
 fn socket(file: &File) -> Arc<Unix> {
-    Unix::of(file).unwrap().this.upgrade().unwrap()
+    unix(file).this.upgrade().unwrap()
 }
 
 fn read(file: &File, len: usize) -> Result<Vec<u8>> {
@@ -46,13 +64,14 @@ fn send_files(to: &File, files: Vec<Arc<File>>, limit: u64) -> Result<usize> {
     let mut out = Outgoing {
         creds: ME,
         rights: Rights::new(files, limit as u32 + 70_000, limit)?,
+        ..Outgoing::default()
     };
-    Unix::of(to)?.send_stream(&mut Source::kernel(b"f"), &mut out)
+    unix(to).send_stream(&mut Source::kernel(b"f"), &mut out)
 }
 
 fn receive(from: &File, len: usize, peek: Peek) -> Result<Received> {
     let mut buf = vec![0u8; len];
-    Unix::of(from)?.receive(&mut Sink::kernel(&mut buf), peek)
+    unix(from).take(&mut Sink::kernel(&mut buf), peek)
 }
 
 #[test]
@@ -101,7 +120,7 @@ fn a_full_stream_takes_part_and_goes_on() {
 fn ends_are_seen() {
     let (a, b) = pair(Kind::Stream);
     write(&a, b"last").unwrap();
-    Unix::of(&a).unwrap().shutdown(false, true);
+    unix(&a).shut(false, true);
     assert_eq!(write(&a, b"x"), Err(Errno::EPIPE));
     assert_eq!(read(&b, 9), Ok(b"last".to_vec()));
     assert_eq!(read(&b, 9), Ok(vec![]));
@@ -123,68 +142,71 @@ fn ends_are_seen() {
 #[test]
 fn connections_by_abstract_name() {
     let listener = file(Kind::Stream);
-    let server = Unix::of(&listener).unwrap();
-    assert_eq!(server.listen(1, ME), Err(Errno::EINVAL));
+    let server = unix(&listener);
+    assert_eq!(server.start_listening(1, ME), Err(Errno::EINVAL));
     server.bind_abstract(Some(b"t-conn")).unwrap();
     let other = file(Kind::Stream);
-    let bind = Unix::of(&other).unwrap().bind_abstract(Some(b"t-conn"));
+    let bind = unix(&other).bind_abstract(Some(b"t-conn"));
     assert_eq!(bind, Err(Errno::EADDRINUSE));
-    let target = address::find(Kind::Stream, b"t-conn").unwrap();
+    let target = find(Kind::Stream, b"t-conn").unwrap();
     let client = file(Kind::Stream);
-    let c = Unix::of(&client).unwrap();
-    assert_eq!(c.connect(&target, ME), Err(Errno::ECONNREFUSED));
-    server.listen(1, ME).unwrap();
+    let c = unix(&client);
+    assert_eq!(c.connect_to(&target, ME), Err(Errno::ECONNREFUSED));
+    server.start_listening(1, ME).unwrap();
     assert_eq!(
         client.ready(),
         Ready::HUP | Ready::OUT | Ready::WRNORM | Ready::WRBAND
     );
     let mine = Ucred { pid: 77, ..ME };
-    c.connect(&target, mine).unwrap();
-    assert_eq!(c.connect(&target, ME), Err(Errno::EISCONN));
+    c.connect_to(&target, mine).unwrap();
+    assert_eq!(c.connect_to(&target, ME), Err(Errno::EISCONN));
     // The backlog is 1: Linux lets in one more.
     let second = file(Kind::Stream);
-    Unix::of(&second).unwrap().connect(&target, ME).unwrap();
+    unix(&second).connect_to(&target, ME).unwrap();
     let third = file(Kind::Stream);
-    let full = Unix::of(&third).unwrap().connect(&target, ME);
+    let full = unix(&third).connect_to(&target, ME);
     assert_eq!(full, Err(Errno::EAGAIN));
     // Data may be sent before the connection is accepted.
     write(&client, b"early").unwrap();
     assert!(listener.ready().contains(Ready::IN));
-    let accepted = server.accept().unwrap().into_file(OpenFlags::empty());
+    let accepted = into_file(server.next_connection().unwrap(), OpenFlags::empty());
     assert_eq!(read(&accepted, 9), Ok(b"early".to_vec()));
-    let s = Unix::of(&accepted).unwrap();
+    let s = unix(&accepted);
     assert_eq!((s.peer_creds(), c.peer_creds()), (mine, ME));
     assert_eq!(s.address(), Some(Address::Abstract(b"t-conn".to_vec())));
     assert_eq!(c.peer_address(), Ok(s.address()));
     // Closing an accepted socket leaves the name, closing the listener takes it.
     drop((accepted, target));
-    assert!(address::find(Kind::Stream, b"t-conn").is_ok());
+    assert!(find(Kind::Stream, b"t-conn").is_ok());
     drop(listener);
-    assert!(address::find(Kind::Stream, b"t-conn").is_err());
+    assert!(find(Kind::Stream, b"t-conn").is_err());
     assert_eq!(read(&second, 1), Err(Errno::ECONNRESET));
 }
 
 #[test]
 fn datagrams_from_strangers() {
     let server = file(Kind::Datagram);
-    let s = Unix::of(&server).unwrap();
+    let s = unix(&server);
     s.bind_abstract(None).unwrap();
     let Some(Address::Abstract(name)) = s.address() else {
         panic!("autobind gives an abstract name");
     };
     assert_eq!(name.len(), 5);
     let client = file(Kind::Datagram);
-    let c = Unix::of(&client).unwrap();
+    let c = unix(&client);
     assert_eq!(write(&client, b"x"), Err(Errno::ENOTCONN));
     c.bind_abstract(Some(b"t-stranger")).unwrap();
-    c.connect(&socket(&server), ME).unwrap();
+    c.connect_to(&socket(&server), ME).unwrap();
     let mut sent = 0;
     while write(&client, b"hello").is_ok() {
         sent += 1;
     }
     assert_eq!(sent, 11);
     let got = receive(&server, 9, Peek::No).unwrap();
-    assert_eq!(got.from, Some(Address::Abstract(b"t-stranger".to_vec())));
+    assert_eq!(
+        got.from.as_ref().map(Name::bytes),
+        Some(&b"\x01\0\0t-stranger"[..])
+    );
     assert_eq!(write(&client, b"again"), Ok(5));
     drop(server);
     assert_eq!(write(&client, b"x"), Err(Errno::ECONNREFUSED));
@@ -238,14 +260,14 @@ fn a_bound_name_leads_to_its_socket() {
         Some(Errno::ECONNREFUSED)
     );
     let server = file(Kind::SeqPacket);
-    let s = Unix::of(&server).unwrap();
+    let s = unix(&server);
     s.bind_inode(b"/s".to_vec(), place.inode()).unwrap();
     assert!(Arc::ptr_eq(
         &Unix::at_inode(&**place.inode()).unwrap(),
         &socket(&server)
     ));
     let stream = file(Kind::Stream);
-    let wrong = Unix::of(&stream).unwrap().connect(&socket(&server), ME);
+    let wrong = unix(&stream).connect_to(&socket(&server), ME);
     assert_eq!(wrong, Err(Errno::EPROTOTYPE));
     drop(server);
     assert!(Unix::at_inode(&**place.inode()).is_err());
@@ -262,12 +284,12 @@ fn readiness_and_limits_are_those_of_linux() {
     ] {
         let f = file(kind);
         assert_eq!(bits(&f), fresh);
-        Unix::of(&f).unwrap().shutdown(true, true);
+        unix(&f).shut(true, true);
         assert_eq!(bits(&f), 0x2355, "{kind:?}");
     }
     let (a, b) = pair(Kind::Stream);
     assert_eq!(bits(&a), 0x304);
-    Unix::of(&a).unwrap().shutdown(false, true);
+    unix(&a).shut(false, true);
     assert_eq!((bits(&a), bits(&b)), (0x304, 0x2345));
     write(&b, b"u").unwrap();
     drop(a);
@@ -285,8 +307,8 @@ fn readiness_and_limits_are_those_of_linux() {
     }
     // A name of another type is another name.
     let server = file(Kind::Datagram);
-    let s = Unix::of(&server).unwrap();
+    let s = unix(&server);
     s.bind_abstract(Some(b"t-kinds")).unwrap();
-    let missing = address::find(Kind::Stream, b"t-kinds");
+    let missing = find(Kind::Stream, b"t-kinds");
     assert_eq!(missing.err(), Some(Errno::ECONNREFUSED));
 }

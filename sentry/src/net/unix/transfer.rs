@@ -2,47 +2,22 @@
 
 use std::sync::Arc;
 
-use super::{Address, Kind, Message, Rights, Ucred, Unix};
+use super::{Address, Message, Rights, Unix, connects};
 use crate::errno::{Errno, Result};
-use crate::fs::file::File;
 use crate::kernel::wait::Ready;
 use crate::mm::io::{Sink, Source};
+use crate::net::socket::{Kind, Outgoing, Received};
 
 /// A stream is cut into messages of at most this many bytes.
 const STREAM_CHUNK: usize = 32 * 1024;
 /// /proc/sys/net/unix/max_dgram_qlen: messages from strangers a datagram socket keeps.
 const MAX_QUEUE: usize = 10;
 
-/// What goes with the bytes of a sendmsg(2).
-pub struct Outgoing {
-    pub creds: Ucred,
-    pub rights: Rights,
-}
-
 /// MSG_PEEK or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peek {
     No,
     Yes,
-}
-
-/// What came with the bytes of a recvmsg(2).
-#[derive(Default)]
-pub struct Received {
-    /// Bytes put.
-    pub count: usize,
-    /// Length of the whole message (datagrams).
-    pub full: usize,
-    pub from: Option<Address>,
-    pub creds: Ucred,
-    pub files: Vec<Arc<File>>,
-}
-
-impl Received {
-    /// The rest of a message did not fit.
-    pub fn truncated(&self) -> bool {
-        self.full > self.count
-    }
 }
 
 impl Unix {
@@ -53,7 +28,7 @@ impl Unix {
     /// EAGAIN if there is no room, EPIPE, ENOTCONN.
     pub fn send_stream(&self, src: &mut Source<'_>, out: &mut Outgoing) -> Result<usize> {
         let mut total = 0;
-        let limit = self.options.lock().send_buffer;
+        let limit = self.common.options.lock().send_buffer;
         while src.remaining() > 0 {
             let (peer, from) = match self.stream_peer() {
                 Ok(found) => found,
@@ -115,13 +90,13 @@ impl Unix {
     fn deliver(&self, message: Message) -> Result<()> {
         {
             let mut inbox = self.inbox.lock();
-            if inbox.closed || (inbox.shut && self.kind.connects()) {
+            if inbox.closed || (inbox.shut && connects(self.kind())) {
                 return Err(Errno::EPIPE);
             }
             inbox.cost += message.cost();
             inbox.messages.push_back(message);
         }
-        self.queue.wake(Ready::IN | Ready::RDNORM);
+        self.common.queue.wake(Ready::IN | Ready::RDNORM);
         Ok(())
     }
 
@@ -134,14 +109,14 @@ impl Unix {
         if state.shut_write {
             return Err(Errno::EPIPE);
         }
-        if let Some(to) = to.filter(|_| self.kind == Kind::Datagram) {
-            return if to.kind == Kind::Datagram {
+        if let Some(to) = to.filter(|_| self.kind() == Kind::Datagram) {
+            return if to.kind() == Kind::Datagram {
                 Ok(to)
             } else {
                 Err(Errno::EPROTOTYPE)
             };
         }
-        let gone = if self.kind == Kind::Datagram {
+        let gone = if self.kind() == Kind::Datagram {
             Errno::ECONNREFUSED
         } else {
             Errno::EPIPE
@@ -155,7 +130,7 @@ impl Unix {
 
     /// EMSGSIZE for a packet that can never be sent.
     pub fn check_packet_len(&self, len: usize) -> Result<()> {
-        if len > self.options.lock().send_buffer.saturating_sub(32) {
+        if len > self.common.options.lock().send_buffer.saturating_sub(32) {
             return Err(Errno::EMSGSIZE);
         }
         Ok(())
@@ -166,8 +141,8 @@ impl Unix {
     /// # Errors
     /// EAGAIN if there is no room, ECONNREFUSED or EPIPE.
     pub fn send_packet(&self, target: &Arc<Unix>, message: &mut Option<Message>) -> Result<()> {
-        let limit = self.options.lock().send_buffer;
-        let stranger = self.kind == Kind::Datagram && {
+        let limit = self.common.options.lock().send_buffer;
+        let stranger = self.kind() == Kind::Datagram && {
             let state = target.state.lock();
             let heard = state.peer.as_ref().filter(|p| p.strong_count() > 0);
             match heard {
@@ -178,7 +153,7 @@ impl Unix {
         {
             let mut inbox = target.inbox.lock();
             if inbox.closed {
-                return Err(if self.kind == Kind::Datagram {
+                return Err(if self.kind() == Kind::Datagram {
                     Errno::ECONNREFUSED
                 } else {
                     Errno::EPIPE
@@ -196,7 +171,7 @@ impl Unix {
             inbox.cost += message.cost();
             inbox.messages.push_back(message);
         }
-        target.queue.wake(Ready::IN | Ready::RDNORM);
+        target.common.queue.wake(Ready::IN | Ready::RDNORM);
         Ok(())
     }
 
@@ -210,21 +185,21 @@ impl Unix {
         };
         let ready = Ready::OUT | Ready::WRNORM | Ready::WRBAND;
         if let Some(peer) = peer {
-            peer.queue.wake(ready);
+            peer.common.queue.wake(ready);
         }
         for client in clients.iter().filter_map(std::sync::Weak::upgrade) {
-            client.queue.wake(ready);
+            client.common.queue.wake(ready);
         }
         // Senders without a connection wait here.
-        self.queue.wake(ready);
+        self.common.queue.wake(ready);
     }
 
     /// Takes (or looks at) what is in the inbox.
     ///
     /// # Errors
     /// EAGAIN if there is nothing, EINVAL or ENOTCONN where nothing can come, a pending error.
-    pub fn receive(&self, dst: &mut Sink<'_>, peek: Peek) -> Result<Received> {
-        if self.kind == Kind::Stream {
+    pub fn take(&self, dst: &mut Sink<'_>, peek: Peek) -> Result<Received> {
+        if self.kind() == Kind::Stream {
             self.receive_stream(dst, peek)
         } else {
             self.receive_packet(dst, peek)
@@ -242,7 +217,7 @@ impl Unix {
         if self.inbox.lock().shut {
             return Ok(Received::default());
         }
-        match self.kind {
+        match self.kind() {
             Kind::Stream if !connected => Err(Errno::EINVAL),
             Kind::SeqPacket if !connected => Err(Errno::ENOTCONN),
             _ => Err(Errno::EAGAIN),
@@ -272,7 +247,7 @@ impl Unix {
                 None => return self.nothing(),
                 Some((data, full, from, creds, files)) => {
                     got.full = full;
-                    got.from = from;
+                    got.from = from.map(|f| Address::name(Some(&f)));
                     got.creds = creds;
                     got.files = files;
                     data
@@ -294,7 +269,7 @@ impl Unix {
         if peek == Peek::Yes {
             return self.peek_stream(dst);
         }
-        let pass_creds = self.options.lock().pass_creds;
+        let pass_creds = self.common.options.lock().pass_creds;
         let mut got = Received::default();
         while dst.remaining() > 0 && got.files.is_empty() {
             let part = {
@@ -310,9 +285,6 @@ impl Unix {
                         inbox.cost -= m.cost();
                         got.files = m.rights.take();
                         got.creds = m.creds;
-                        if got.from.is_none() {
-                            got.from = m.from.clone();
-                        }
                         let n = m.left().min(dst.remaining());
                         if n == m.left() {
                             let mut data = std::mem::take(&mut m.data);
@@ -356,7 +328,7 @@ impl Unix {
         let message = Message {
             data,
             start: 0,
-            from: got.from.clone(),
+            from: None,
             creds: got.creds,
             rights: Rights::default(),
         };
@@ -377,7 +349,6 @@ impl Unix {
                 }
                 data.extend_from_slice(&m.data[m.start..m.start + n]);
                 got.creds = m.creds;
-                got.from = m.from.clone();
                 got.files = m.rights.look();
                 if !got.files.is_empty() {
                     break;
@@ -395,7 +366,7 @@ impl Unix {
     /// FIONREAD: bytes in the inbox, for packets of the first one.
     pub fn readable_bytes(&self) -> usize {
         let inbox = self.inbox.lock();
-        match self.kind {
+        match self.kind() {
             Kind::Stream => inbox.messages.iter().map(Message::left).sum(),
             _ => inbox.messages.front().map_or(0, Message::left),
         }

@@ -20,7 +20,7 @@ use crate::kernel::signal::{SigInfo, Signal};
 use crate::kernel::task::Task;
 use crate::kernel::wait::Ready;
 use crate::mm::io::{Segment, Sink, Source};
-use crate::net::unix::Unix;
+use crate::net;
 
 /// Most bytes one call moves (MAX_RW_COUNT).
 pub(super) const MAX_RW: usize = 0x7fff_f000;
@@ -44,9 +44,8 @@ pub(super) async fn when_ready<T>(
         return Err(Errno::EAGAIN.into());
     };
     // SO_RCVTIMEO and SO_SNDTIMEO hold for read(2) and write(2) too.
-    let deadline = Unix::of(file)
-        .ok()
-        .and_then(|s| s.deadline(interest.contains(Ready::IN)));
+    let socket = net::of(file).ok();
+    let deadline = socket.and_then(|s| s.common().deadline(interest));
     t.wait_on(queue, interest, deadline, operation)
         .await
         .map_err(Stop::restart)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{deadline, find, read_address, socket_file, write_address};
+use super::{read_address, socket_file, write_address};
 use crate::errno::{Errno, Error, Result};
 use crate::fs::fdtable::Exec;
 use crate::fs::file::File;
@@ -12,10 +12,12 @@ use crate::kernel::signal::send::send_to_task;
 use crate::kernel::signal::{SigInfo, Signal};
 use crate::kernel::task::Task;
 use crate::kernel::time::MonoTime;
-use crate::kernel::wait::Ready;
+use crate::kernel::wait::{Ready, Waiter};
 use crate::mm::io::{Segment, Sink, Source};
-use crate::net::unix::message::MAX_RIGHTS;
-use crate::net::unix::{Address, Kind, Message, Outgoing, Peek, Received, Rights, Ucred, Unix};
+use crate::net::socket::Extra;
+use crate::net::unix::message::{MAX_RIGHTS, drop_flat};
+use crate::net::unix::{Rights, Ucred};
+use crate::net::{self, Kind, Outgoing, Received};
 use crate::syscalls::signal::read_timespec;
 use crate::syscalls::{Args, SysResult};
 
@@ -76,15 +78,10 @@ fn read_segments(t: &Task, h: &Header) -> Result<Vec<Segment>> {
 }
 
 /// What the guest's control data asks to send along.
-fn read_control(t: &Task, h: &Header) -> Result<Outgoing> {
-    let mut creds = Ucred::of(t);
-    let mut files = Vec::new();
+fn read_control(t: &Task, h: &Header, out: &mut Outgoing) -> Result<()> {
     let len = usize::try_from(h.control_len).map_err(|_| Errno::ENOBUFS)?;
     if h.control == 0 || len == 0 {
-        return Ok(Outgoing {
-            creds,
-            rights: Rights::default(),
-        });
+        return Ok(());
     }
     if len > MAX_CONTROL {
         return Err(Errno::ENOBUFS);
@@ -92,6 +89,7 @@ fn read_control(t: &Task, h: &Header) -> Result<Outgoing> {
     let mut raw = vec![0u8; len];
     t.mm().read_bytes(h.control, &mut raw)?;
     let int = |b: &[u8]| i32::from_ne_bytes([b[0], b[1], b[2], b[3]]);
+    let mut files = Vec::new();
     let mut rest = &raw[..];
     while rest.len() >= CMSGHDR_LEN {
         let size = rest[..8]
@@ -103,29 +101,31 @@ fn read_control(t: &Task, h: &Header) -> Result<Outgoing> {
             .filter(|s| (CMSGHDR_LEN..=rest.len()).contains(s))
             .ok_or(Errno::EINVAL)?;
         let data = &rest[CMSGHDR_LEN..size];
-        if int(&rest[8..]) == libc::SOL_SOCKET {
-            match int(&rest[12..]) {
-                libc::SCM_RIGHTS => {
-                    for fd in data.chunks_exact(4) {
-                        files.push(t.any_file(int(fd))?);
-                    }
-                    if files.len() > MAX_RIGHTS {
-                        return Err(Errno::EINVAL);
-                    }
+        let (level, kind) = (int(&rest[8..]), int(&rest[12..]));
+        match (level, kind) {
+            (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
+                for fd in data.chunks_exact(4) {
+                    files.push(t.any_file(int(fd))?);
                 }
-                libc::SCM_CREDENTIALS if data.len() == 12 => {
-                    creds = check_creds(t, [int(data), int(&data[4..]), int(&data[8..])])?;
+                if files.len() > MAX_RIGHTS {
+                    return Err(Errno::EINVAL);
                 }
-                _ => return Err(Errno::EINVAL),
             }
+            (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if data.len() == 12 => {
+                out.creds = check_creds(t, [int(data), int(&data[4..]), int(&data[8..])])?;
+            }
+            (libc::SOL_SOCKET, _) => return Err(Errno::EINVAL),
+            _ => out.extra.push(Extra {
+                level,
+                kind,
+                data: data.to_vec(),
+            }),
         }
         rest = &rest[size.next_multiple_of(8).min(rest.len())..];
     }
     let limit = t.group().limits.lock().soft(libc::RLIMIT_NOFILE);
-    Ok(Outgoing {
-        creds,
-        rights: Rights::new(files, creds.uid, limit)?,
-    })
+    out.rights = Rights::new(files, out.creds.uid, limit)?;
+    Ok(())
 }
 
 /// A process may name itself, or with privileges anybody (unix(7), SCM_CREDENTIALS). EPERM.
@@ -155,108 +155,42 @@ fn broken(t: &Task, kind: Kind, flags: i32, e: Errno) -> Error {
     e.into()
 }
 
-/// Sends one message; the bytes sent.
-async fn send(
-    t: &Task,
-    file: &Arc<File>,
-    to: Option<Address>,
-    src: &mut Source<'_>,
-    mut out: Outgoing,
-    flags: i32,
-) -> SysResult {
-    let socket = Unix::of(file)?;
-    if flags & libc::MSG_OOB != 0 {
-        return Err(Errno::EOPNOTSUPP.into());
+/// Sends one message; the bytes sent. A stream that waits takes all of it, but for an error.
+async fn send(t: &Task, file: &Arc<File>, src: &mut Source<'_>, mut out: Outgoing) -> SysResult {
+    let socket = net::of(file)?;
+    let common = socket.common();
+    let flags = out.flags;
+    if let Some(to) = &out.to {
+        out.target = socket.find(t, to)?;
     }
     let wait = !file.nonblocking() && flags & libc::MSG_DONTWAIT == 0;
-    let until = deadline(socket.options.lock().send_timeout_ns);
-    if socket.kind() == Kind::Stream {
-        if to.is_some() {
-            let connected = socket.peer_address().is_ok();
-            let e = if connected {
-                Errno::EISCONN
-            } else {
-                Errno::EOPNOTSUPP
-            };
-            return Err(e.into());
-        }
-        return send_stream(t, socket, src, &mut out, flags, wait.then_some(until)).await;
-    }
-    let to = match (socket.kind(), to) {
-        (Kind::Datagram, Some(to)) => Some(find(t, socket.kind(), &to)?),
-        _ => None,
-    };
-    let target = socket
-        .packet_target(to)
-        .map_err(|e| broken(t, socket.kind(), flags, e))?;
-    socket.check_packet_len(src.remaining())?;
-    let mut data = vec![0u8; src.remaining()];
-    if !data.is_empty() && src.take(&mut data)? < data.len() {
-        return Err(Errno::EFAULT.into());
-    }
-    let len = data.len();
-    let mut message = Some(Message {
-        data,
-        start: 0,
-        from: socket.address(),
-        creds: out.creds,
-        rights: std::mem::take(&mut out.rights),
-    });
-    let mut attempt = || socket.send_packet(&target, &mut message);
-    let result = match attempt() {
-        Err(Errno::EAGAIN) if wait => {
-            let interest = Ready::OUT;
-            let register = |waker: Arc<dyn crate::kernel::wait::Waiter>| {
-                vec![
-                    socket.queue().register(interest, waker.clone()),
-                    target.queue().register(interest, waker),
-                ]
-            };
-            t.wait_with(until, register, attempt).await
-        }
-        other => other.map_err(Stop::Failed),
-    };
-    match result {
-        Ok(()) => Ok(len as u64),
-        Err(Stop::Failed(e)) => Err(broken(t, socket.kind(), flags, e)),
-        Err(stop) => Err(stop.restart()),
-    }
-}
-
-/// `wait`: until when to wait for room, if at all.
-async fn send_stream(
-    t: &Task,
-    socket: &Unix,
-    src: &mut Source<'_>,
-    out: &mut Outgoing,
-    flags: i32,
-    wait: Option<Option<MonoTime>>,
-) -> SysResult {
-    if src.remaining() == 0 {
-        // Nothing to send: only whether one could.
-        return match socket.packet_target(None) {
-            Ok(_) => Ok(0),
-            Err(e) => Err(broken(t, Kind::Stream, flags, e)),
-        };
-    }
     let mut total = 0;
     loop {
-        let mut attempt = || socket.send_stream(src, out);
-        let result = match (attempt(), wait) {
-            (Err(Errno::EAGAIN), Some(until)) => {
-                t.wait_on(socket.queue(), Ready::OUT, until, attempt).await
+        let result = match socket.send(src, &mut out) {
+            Err(Errno::EAGAIN) if wait => {
+                let target = out.target.clone();
+                let register = |waker: Arc<dyn Waiter>| {
+                    let queues = [
+                        Some(&common.queue),
+                        target.as_ref().map(|s| &s.common().queue),
+                    ];
+                    let enter =
+                        |q: &crate::kernel::wait::WaitQueue| q.register(Ready::OUT, waker.clone());
+                    queues.into_iter().flatten().map(enter).collect()
+                };
+                let attempt = || socket.send(src, &mut out);
+                t.wait_with(common.deadline(Ready::OUT), register, attempt)
+                    .await
             }
-            (other, _) => other.map_err(Stop::Failed),
+            other => other.map_err(Stop::Failed),
         };
         match result {
             Ok(n) => total += n as u64,
-            Err(Stop::Failed(Errno::EPIPE)) if total == 0 => {
-                return Err(broken(t, Kind::Stream, flags, Errno::EPIPE));
-            }
             Err(_) if total > 0 => return Ok(total),
+            Err(Stop::Failed(e)) => return Err(broken(t, common.kind, flags, e)),
             Err(stop) => return Err(stop.restart()),
         }
-        if src.remaining() == 0 || wait.is_none() {
+        if common.kind != Kind::Stream || src.remaining() == 0 || !wait {
             return Ok(total);
         }
     }
@@ -264,33 +198,28 @@ async fn send_stream(
 
 pub async fn sendto(t: &Task, a: &Args) -> SysResult {
     let file = socket_file(t, a.int(0))?;
-    let to = match a.u64(4) {
-        0 => None,
-        addr => Address::decode(&read_address(t, addr, a.uint(5))?)?,
-    };
+    let mut out = Outgoing::from(Some(t), a.int(3));
+    if a.u64(4) != 0 {
+        out.to = Some(read_address(t, a.u64(4), a.uint(5))?);
+    }
     let segments = [Segment {
         addr: a.u64(1),
         len: a.len(2).min(MAX_RW),
     }];
     let mut src = Source::user(t, &segments);
-    let out = Outgoing {
-        creds: Ucred::of(t),
-        rights: Rights::default(),
-    };
-    send(t, &file, to, &mut src, out, a.int(3)).await
+    send(t, &file, &mut src, out).await
 }
 
 async fn send_header(t: &Task, file: &Arc<File>, addr: u64, flags: i32) -> SysResult {
     let h = read_header(t, addr)?;
-    let to = if h.name != 0 && h.name_len > 0 {
-        Address::decode(&read_address(t, h.name, h.name_len)?)?
-    } else {
-        None
-    };
+    let mut out = Outgoing::from(Some(t), flags);
+    if h.name != 0 && h.name_len > 0 {
+        out.to = Some(read_address(t, h.name, h.name_len)?);
+    }
     let segments = read_segments(t, &h)?;
-    let out = read_control(t, &h)?;
+    read_control(t, &h, &mut out)?;
     let mut src = Source::user(t, &segments);
-    send(t, file, to, &mut src, out, flags).await
+    send(t, file, &mut src, out).await
 }
 
 pub async fn sendmsg(t: &Task, a: &Args) -> SysResult {
@@ -320,25 +249,21 @@ async fn receive(
     segments: &[Segment],
     flags: i32,
 ) -> Result<Received, Error> {
-    let socket = Unix::of(file)?;
-    if flags & libc::MSG_OOB != 0 {
-        return Err(Errno::EOPNOTSUPP.into());
-    }
-    let peek = if flags & libc::MSG_PEEK != 0 {
-        Peek::Yes
-    } else {
-        Peek::No
-    };
-    let wait = !file.nonblocking() && flags & libc::MSG_DONTWAIT == 0;
-    let until = deadline(socket.options.lock().receive_timeout_ns);
+    let socket = net::of(file)?;
+    let common = socket.common();
+    let quick = libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE;
+    let wait = !file.nonblocking() && flags & quick == 0;
     let mut dst = Sink::user(t, segments);
-    let all = flags & libc::MSG_WAITALL != 0 && socket.kind() == Kind::Stream && peek == Peek::No;
+    let all = flags & libc::MSG_WAITALL != 0
+        && common.kind == Kind::Stream
+        && flags & (libc::MSG_PEEK | libc::MSG_OOB) == 0;
     let mut sum = Received::default();
     loop {
-        let mut attempt = || socket.receive(&mut dst, peek);
-        let result = match attempt() {
+        let result = match socket.receive(&mut dst, flags) {
             Err(Errno::EAGAIN) if wait => {
-                t.wait_on(socket.queue(), Ready::IN | Ready::RDHUP, until, attempt)
+                let until = common.deadline(Ready::IN);
+                let attempt = || socket.receive(&mut dst, flags);
+                t.wait_on(&common.queue, Ready::IN | Ready::RDHUP, until, attempt)
                     .await
             }
             other => other.map_err(Stop::Failed),
@@ -377,23 +302,14 @@ pub async fn recvfrom(t: &Task, a: &Args) -> SysResult {
     }];
     let got = receive(t, &file, &segments, a.int(3)).await?;
     let len = result_len(&got, a.int(3));
-    crate::net::unix::message::drop_flat(got.files);
+    drop_flat(got.files);
     if a.u64(4) != 0 {
-        match sender(&file, got.from.as_ref()) {
-            Some(raw) => write_address(t, &raw, a.u64(4), a.u64(5))?,
+        match &got.from {
+            Some(from) => write_address(t, from.bytes(), a.u64(4), a.u64(5))?,
             None => t.with_mm(|mm| mm.write_obj(a.u64(5), &0u32))?,
         }
     }
     Ok(len)
-}
-
-/// The address told with a message: none for streams and nameless senders.
-fn sender(file: &File, from: Option<&Address>) -> Option<Vec<u8>> {
-    let kind = Unix::of(file).ok()?.kind();
-    if kind == Kind::Stream {
-        return None;
-    }
-    from.map(|f| Address::encode(Some(f)))
 }
 
 /// Control data to write, within the room the guest gave.
@@ -409,7 +325,7 @@ impl Control {
     }
 
     /// Adds a message, cut where the room ends.
-    fn put(&mut self, kind: i32, data: &[u8]) {
+    fn put(&mut self, level: i32, kind: i32, data: &[u8]) {
         let left = self.left();
         if left < CMSGHDR_LEN {
             self.truncated = true;
@@ -419,7 +335,7 @@ impl Control {
         self.truncated |= fits < data.len();
         let len = (CMSGHDR_LEN + fits) as u64;
         self.raw.extend_from_slice(&len.to_ne_bytes());
-        self.raw.extend_from_slice(&libc::SOL_SOCKET.to_ne_bytes());
+        self.raw.extend_from_slice(&level.to_ne_bytes());
         self.raw.extend_from_slice(&kind.to_ne_bytes());
         self.raw.extend_from_slice(&data[..fits]);
         let padded = self.raw.len().next_multiple_of(8).min(self.room);
@@ -443,9 +359,9 @@ fn install(t: &Task, control: &mut Control, files: Vec<Arc<File>>, exec: Exec) {
     }
     let lost: Vec<_> = rest.collect();
     control.truncated |= !lost.is_empty();
-    crate::net::unix::message::drop_flat(lost);
+    drop_flat(lost);
     if !numbers.is_empty() {
-        control.put(libc::SCM_RIGHTS, &numbers);
+        control.put(libc::SOL_SOCKET, libc::SCM_RIGHTS, &numbers);
     }
 }
 
@@ -455,9 +371,10 @@ async fn receive_header(t: &Task, file: &Arc<File>, addr: u64, flags: i32) -> Sy
     let mut got = receive(t, file, &segments, flags).await?;
     let mm = t.mm();
     let len = result_len(&got, flags);
-    let socket = Unix::of(file)?;
-    let mut told = flags & MSG_CMSG_CLOEXEC;
-    if got.truncated() && socket.kind() != Kind::Stream {
+    let common = net::of(file)?.common();
+    let packets = common.kind != Kind::Stream;
+    let mut told = flags & MSG_CMSG_CLOEXEC | got.flags;
+    if got.truncated() && packets {
         told |= libc::MSG_TRUNC;
     }
     let room = if h.control == 0 {
@@ -470,8 +387,13 @@ async fn receive_header(t: &Task, file: &Arc<File>, addr: u64, flags: i32) -> Sy
         room,
         truncated: false,
     };
-    if socket.options.lock().pass_creds && (got.count > 0 || socket.kind() != Kind::Stream) {
-        control.put(libc::SCM_CREDENTIALS, &got.creds.encode());
+    let pass_creds = common.family == libc::AF_UNIX && common.options.lock().pass_creds;
+    if pass_creds && (got.count > 0 || packets) {
+        let creds = got.creds.encode();
+        control.put(libc::SOL_SOCKET, libc::SCM_CREDENTIALS, &creds);
+    }
+    for extra in &got.extra {
+        control.put(extra.level, extra.kind, &extra.data);
     }
     let exec = if flags & MSG_CMSG_CLOEXEC != 0 {
         Exec::Close
@@ -486,7 +408,7 @@ async fn receive_header(t: &Task, file: &Arc<File>, addr: u64, flags: i32) -> Sy
         told |= libc::MSG_CTRUNC;
     }
     if h.name != 0 {
-        let raw = sender(file, got.from.as_ref()).unwrap_or_default();
+        let raw = got.from.as_ref().map_or(&[][..], |f| f.bytes());
         let fits = raw.len().min(h.name_len as usize);
         mm.write_bytes(h.name, &raw[..fits])?;
         mm.write_obj(addr.wrapping_add(8), &(raw.len() as u32))?;

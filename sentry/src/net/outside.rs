@@ -1,0 +1,67 @@
+//! The way out of the sandbox.
+//!
+//! A socket that has to reach another address than the sandbox's own asks an [`Outside`] for a
+//! [`HostSocket`]. The network Gofer's client is one; a TCP/IP stack of our own could be another.
+//! What a HostSocket is told goes to whoever made it; data goes through its fd, which the Sentry
+//! reads, writes and polls itself (`executor::Reactor::watch`).
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::errno::Result;
+
+/// Family of a socket to the outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Domain {
+    V4,
+    V6,
+}
+
+/// Protocol of a socket to the outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Tcp,
+    Udp,
+    /// SOCK_DGRAM with IPPROTO_ICMP or IPPROTO_ICMPV6.
+    Ping,
+}
+
+/// Makes sockets that reach the outside. Calls may take a trip to another process; no lock of a
+/// socket is held meanwhile.
+pub trait Outside: Send + Sync {
+    /// A socket that does not block.
+    ///
+    /// # Errors
+    /// ENETDOWN if nobody can make one any more, or what socket(2) said.
+    fn open(&self, domain: Domain, transport: Transport) -> Result<Box<dyn HostSocket>>;
+}
+
+/// A socket of the host. Errors are those of the host's call of the same name.
+pub trait HostSocket: Send + Sync {
+    /// For read, write, poll and shutdown.
+    fn fd(&self) -> &Arc<OwnedFd>;
+
+    fn bind(&self, address: SocketAddr) -> Result<()>;
+
+    /// EINPROGRESS: the fd becomes writable when it is done, and SO_ERROR tells.
+    fn connect(&self, address: SocketAddr) -> Result<()>;
+
+    /// connect(2) with AF_UNSPEC.
+    fn disconnect(&self) -> Result<()>;
+
+    fn listen(&self, backlog: i32) -> Result<()>;
+
+    /// EAGAIN: the fd becomes readable.
+    fn accept(&self) -> Result<(Box<dyn HostSocket>, SocketAddr)>;
+
+    /// Options of a short list. ENOPROTOOPT for another one.
+    fn set_option(&self, level: i32, name: i32, value: &[u8]) -> Result<()>;
+
+    /// `room`: bytes of the longest value wanted.
+    fn option(&self, level: i32, name: i32, room: usize) -> Result<Vec<u8>>;
+
+    fn local(&self) -> Result<SocketAddr>;
+
+    fn peer(&self) -> Result<SocketAddr>;
+}
