@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `lock` | held with flock(2) by a command that changes the container |
 //! | `state.json` | the [`Record`]; replaced as a whole, so that it can be read at any moment |
+//! | `reached` | the monitor's note of what has been [`Reached`] since: one byte |
 //! | `config.json` | a copy of the configuration |
 //! | `control.sock` | where the monitor listens (`crate::link`) |
 //! | `alive` | locked, while they live, by all processes that belong to the container |
@@ -19,7 +20,7 @@ use std::{
     io::{ErrorKind, Read, Write},
     os::{
         fd::OwnedFd,
-        unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+        unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -42,10 +43,11 @@ const MAX_RECORD: u64 = 16 << 20;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What a container's directory holds, in the order of removal: without its record it is no
 /// container, and the lock goes last.
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     crate::link::SOCKET,
     "config.json",
     "alive",
+    "reached",
     "state.json.new",
     "state.json",
     "lock",
@@ -256,6 +258,25 @@ pub enum Status {
 }
 
 impl Status {
+    const ALL: [Self; 5] = [
+        Self::Creating,
+        Self::Created,
+        Self::Running,
+        Self::Paused,
+        Self::Stopped,
+    ];
+
+    /// Its byte in the monitor's note.
+    fn note(self) -> u8 {
+        match self {
+            Self::Creating => b'-',
+            Self::Created => b'c',
+            Self::Running => b'r',
+            Self::Paused => b'p',
+            Self::Stopped => b's',
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Creating => "creating",
@@ -318,7 +339,12 @@ impl Record {
         file.take(MAX_RECORD)
             .read_to_end(&mut text)
             .with_context(what)?;
-        let record = serde_json::from_slice(&text).with_context(what)?;
+        let mut record: Self = serde_json::from_slice(&text).with_context(what)?;
+        if record.monitor.is_some()
+            && let Some(reached) = Reached::read(directory)
+        {
+            record.reached = reached;
+        }
         Ok(Some(record))
     }
 
@@ -327,6 +353,45 @@ impl Record {
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
         replace(&directory.join("state.json"), &text, 0o600)
+    }
+}
+
+/// The monitor's note of the status. A process that opens nothing any more can change it, and since
+/// it is one byte, it is whole at any moment.
+#[derive(Debug)]
+pub struct Reached(File);
+
+impl Reached {
+    /// Begins with [`Status::Creating`].
+    pub fn begin(directory: &Path) -> Result<Self> {
+        let path = directory.join("reached");
+        let opened = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&path);
+        let reached = Self(opened.with_context(|| path.display().to_string())?);
+        reached.set(Status::Creating)?;
+        Ok(reached)
+    }
+
+    pub fn set(&self, status: Status) -> Result<()> {
+        let written = self.0.write_all_at(&[status.note()], 0);
+        written.context("status")
+    }
+
+    fn read(directory: &Path) -> Option<Status> {
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(directory.join("reached"));
+        let mut byte = [0];
+        opened.ok()?.read_exact_at(&mut byte, 0).ok()?;
+        Status::ALL
+            .into_iter()
+            .find(|status| status.note() == byte[0])
     }
 }
 
@@ -627,6 +692,30 @@ mod tests {
         record.write(&locked.directory).unwrap();
         let seen = root.container("c").unwrap().unwrap();
         assert_eq!(seen.status(), Status::Stopped, "whoever created it is gone");
+    }
+
+    #[test]
+    fn the_monitors_note_counts_once_it_is_known() {
+        let (_dir, root) = root();
+        let mut record = record("c");
+        let locked = root.create(record.clone()).unwrap();
+        let note = Reached::begin(&locked.directory).unwrap();
+        let status = || root.container("c").unwrap().unwrap().record.reached;
+        note.set(Status::Running).unwrap();
+        assert_eq!(status(), Status::Creating, "left behind by another one");
+        record.monitor = Some(record.creator);
+        record.write(&locked.directory).unwrap();
+        for reached in Status::ALL {
+            note.set(reached).unwrap();
+            assert_eq!(status(), reached);
+        }
+        let path = locked.directory.join("reached");
+        for text in ["", "?"] {
+            fs::write(&path, text).unwrap();
+            assert_eq!(status(), Status::Creating, "{text:?}: what the record says");
+        }
+        locked.remove().unwrap();
+        assert_eq!(fs::read_dir(&root.0).unwrap().count(), 0);
     }
 
     #[test]

@@ -45,7 +45,7 @@ use crate::{
     failure::{AtStage, Report, Stage},
     link::{self, Ask, Connection, Tell, Visitor},
     logging::{self, printable},
-    state::{ProcessId, Record, Status},
+    state::{ProcessId, Reached, Record, Status},
 };
 
 /// Most connections at a time.
@@ -315,7 +315,7 @@ struct Monitor {
     sandbox: Sandbox,
     signals: Signals,
     record: Record,
-    directory: PathBuf,
+    note: Reached,
     listener: OwnedFd,
     visitors: BTreeMap<u64, Visit>,
     next: u64,
@@ -356,6 +356,7 @@ impl Monitor {
             directory,
         } = start;
         record.monitor = Some(ProcessId::of(std::process::id() as i32)?);
+        let note = Reached::begin(&directory).at(Stage::State)?;
         record.write(&directory).at(Stage::State)?;
         let mut sandbox = Sandbox::start_holding(plan, &holdings, observation, Mode::Prepare)
             .at(Stage::Sandbox)?;
@@ -372,12 +373,12 @@ impl Monitor {
         let listener = link::serve(&directory).at(Stage::State)?;
         give_up_rights().at(Stage::Monitor)?;
         record.reached = Status::Created;
-        record.write(&directory).at(Stage::State)?;
+        note.set(record.reached).at(Stage::State)?;
         Ok(Self {
             sandbox,
             signals,
             record,
-            directory,
+            note,
             listener,
             visitors: BTreeMap::new(),
             next: CREATOR + 1,
@@ -722,7 +723,7 @@ impl Monitor {
     /// Writes down what holds from now on.
     fn reach(&mut self, status: Status) -> Result<()> {
         self.record.reached = status;
-        self.record.write(&self.directory)
+        self.note.set(status)
     }
 }
 
