@@ -6,6 +6,8 @@
 //! capabilities, no inherited fd. Between clone and execve the child makes only direct system
 //! calls on memory prepared by the parent.
 //!
+//! [`devour`] starts a process whose purpose is to be too big.
+//!
 //! [`inherited`] tells what std's start-up code hides: closed stdio fds, and SIGPIPE's disposition.
 //!
 //! Deliberately absent: id maps, mounts, credentials; the program does those itself once it runs.
@@ -116,6 +118,92 @@ pub fn spawn(spawn: &Spawn<'_>) -> io::Result<Child> {
             })
         }
     }
+}
+
+/// A process that takes memory, not yet reaped.
+#[derive(Debug)]
+pub struct Devourer {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+}
+
+/// What a process that takes memory does when it has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    Exit,
+    /// Until it is killed.
+    Stay,
+}
+
+/// Starts a child that takes `bytes` of memory and touches all of it. It executes no program, so that
+/// it can do what the caller can under the caller's own filter of system calls. Killed when the
+/// calling thread ends.
+pub fn devour(bytes: usize, then: Then) -> io::Result<Devourer> {
+    let mut pidfd: RawFd = -1;
+    let pidfd_at = &raw mut pidfd;
+    // SAFETY: without CLONE_VM the child works on a copy of this memory and stack; `pidfd` outlives
+    // the call.
+    let pid = unsafe {
+        system_call(
+            libc::SYS_clone,
+            [DEVOURER_FLAGS as c_long, 0, pidfd_at as c_long, 0, 0],
+        )
+    };
+    match pid.map_err(io::Error::from_raw_os_error)? {
+        0 => {
+            // Whatever fails, the end is the same.
+            let _ = take_memory(bytes);
+            match then {
+                Then::Exit => {}
+                Then::Stay => loop {
+                    // SAFETY: looks at no fds.
+                    unsafe { libc::poll(ptr::null_mut(), 0, -1) };
+                },
+            }
+            // SAFETY: _exit touches no memory.
+            unsafe { libc::_exit(0) }
+        }
+        pid => Ok(Devourer {
+            pid: pid as i32,
+            // SAFETY: the kernel has stored a new fd of this process, owned by nobody else.
+            pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
+        }),
+    }
+}
+
+/// What [`devour`] passes to clone(2).
+pub const DEVOURER_FLAGS: u32 = (libc::CLONE_PIDFD | libc::SIGCHLD) as u32;
+
+/// Runs in the child.
+fn take_memory(bytes: usize) -> Result<(), i32> {
+    const PAGE: usize = 4096;
+    let kill = libc::SIGKILL as c_long;
+    // SAFETY: PR_SET_PDEATHSIG takes no pointers.
+    unsafe {
+        system_call(
+            libc::SYS_prctl,
+            [libc::PR_SET_PDEATHSIG as c_long, kill, 0, 0, 0],
+        )
+    }?;
+    if bytes == 0 {
+        return Ok(());
+    }
+    let (rights, flags) = (
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+    );
+    // SAFETY: a new mapping at an address of the kernel's choice.
+    let start = unsafe { libc::mmap(ptr::null_mut(), bytes, rights, flags, -1, 0) };
+    if start == libc::MAP_FAILED {
+        return Err(libc::ENOMEM);
+    }
+    // SAFETY: the mapping, full of zeroes, is of that length, and nobody else knows of it.
+    let memory = unsafe { std::slice::from_raw_parts_mut(start.cast::<u8>(), bytes) };
+    for page in memory.iter_mut().step_by(PAGE) {
+        *page = 1;
+    }
+    std::hint::black_box(memory);
+    Ok(())
 }
 
 /// Ends a child that could not execute its program, without running any exit handlers.
@@ -516,6 +604,28 @@ mod tests {
             format!("{:.3}", std::hint::black_box(0.5f64).sqrt()),
             "0.707"
         );
+    }
+
+    #[test]
+    fn memory_is_taken_by_a_process_of_its_own() {
+        let devourer = devour(8 << 20, Then::Exit).unwrap();
+        let pid = nix::unistd::Pid::from_raw(devourer.pid);
+        let status = nix::sys::wait::waitpid(pid, None).unwrap();
+        assert_eq!(status, nix::sys::wait::WaitStatus::Exited(pid, 0));
+        // It got that far: its most, in pages at least.
+        // SAFETY: all-zero bytes are a valid rusage.
+        let mut usage: libc::rusage = unsafe { mem::zeroed() };
+        // SAFETY: writes to a live variable.
+        let result = unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) };
+        assert_eq!(result, 0);
+        assert!(usage.ru_maxrss >= 8 << 10, "{}", usage.ru_maxrss);
+        let stays = devour(0, Then::Stay).unwrap();
+        let pid = nix::unistd::Pid::from_raw(stays.pid);
+        let signal = nix::sys::signal::Signal::SIGKILL;
+        nix::sys::signal::kill(pid, signal).unwrap();
+        let status = nix::sys::wait::waitpid(pid, None).unwrap();
+        let killed = nix::sys::wait::WaitStatus::Signaled(pid, signal, false);
+        assert_eq!(status, killed);
     }
 
     #[test]

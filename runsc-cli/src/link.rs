@@ -3,7 +3,7 @@
 //! A SOCK_SEQPACKET connection to `ROOT/ID/control.sock`, one postcard message a packet
 //! ([`runsc_sentry::control::End`]): [`Ask`]s to the monitor, each with the version of this protocol,
 //! [`Tell`]s back. What is asked is answered in order; only [`Tell::Exited`] comes by itself, to whoever
-//! started a process with that connection. The monitor outlives updates of this program, so another
+//! started a process with that connection, and [`Tell::OutOfMemory`] to who has asked for it. The monitor outlives updates of this program, so another
 //! version is refused by name.
 //!
 //! Either side speaks only with processes of its own user, or of root.
@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use crate::failure::Report;
 
 /// Changes whenever a message does.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Name of the socket in a container's directory.
 pub const SOCKET: &str = "control.sock";
@@ -68,6 +68,8 @@ pub enum Ask {
     Processes,
     /// [`Tell::Stats`].
     Stats,
+    /// From now on [`Tell::OutOfMemory`] comes when that happens: [`Tell::Done`].
+    Watch,
     /// Starts a process: [`Tell::Started`] or [`Tell::NotStarted`]. The message's fds are those of
     /// [`runsc_sentry::control::Request::Join`]. The process ends with the connection.
     Exec { files: Vec<i32> },
@@ -97,6 +99,11 @@ pub enum Tell {
     },
     Stats(Stats),
     Exited(ExitStatus),
+    /// A process was ended for lack of memory. Comes by itself, to who watches.
+    OutOfMemory {
+        /// Inside.
+        pid: i32,
+    },
     /// The sandbox could not be started, or failed. Nothing follows.
     Broken(Report),
 }

@@ -4,6 +4,7 @@
 //! network, configured by `runsc-rs install`; it is stopped at the end. All cases share it, so that
 //! this is one test: each is named when it fails, and the others are tried nevertheless.
 //!
+//! - `RUNSC_RS_DOCKER_CASE=TEXT` tries only those with TEXT in their names.
 //! - Skipped where dockerd is missing, or this is not root; `RUNSC_RS_REQUIRE_ALL=1` makes that a
 //!   failure.
 
@@ -351,6 +352,7 @@ const CASES: &[Case] = &[
     ("mounts", mounts),
     ("identity", identity),
     ("limits", limits),
+    ("out of memory", out_of_memory),
     ("seccomp", seccomp),
     ("build", build),
     ("logs", logs),
@@ -377,7 +379,8 @@ fn docker_does_not_notice_a_difference() {
     }
     let docker = Docker::start();
     let mut failed = Vec::new();
-    for (name, case) in CASES {
+    let wanted = std::env::var("RUNSC_RS_DOCKER_CASE").unwrap_or_default();
+    for (name, case) in CASES.iter().filter(|(name, _)| name.contains(&wanted)) {
         let begun = Instant::now();
         if catch_unwind(AssertUnwindSafe(|| case(&docker))).is_err() {
             failed.push(*name);
@@ -779,6 +782,25 @@ fn limits(docker: &Docker) {
     let script = "for i in 1 2 3 4 5 6 7 8 9; do sleep 100 & done";
     let done = run(&["--pids-limit", "5"], script);
     assert!(done.err.contains("fork"), "{done:?}");
+}
+
+/// What ends for lack of memory says so, and only that.
+fn out_of_memory(docker: &Docker) {
+    let options = ["--memory", "64m"];
+    docker.background("om", &options, "tail /dev/zero");
+    assert_eq!(docker.call(&["wait", "om"]).ok(), "137");
+    assert_eq!(docker.inspect("om", ".State.OOMKilled"), "true");
+    docker.remove("om");
+    // Another process than the first one.
+    docker.background("om", &options, "tail /dev/zero; exit 3");
+    assert_eq!(docker.call(&["wait", "om"]).ok(), "3");
+    assert_eq!(docker.inspect("om", ".State.OOMKilled"), "true");
+    docker.remove("om");
+    docker.background("om", &options, "while :; do sleep 1; done");
+    docker.call(&["kill", "om"]).ok();
+    assert_eq!(docker.call(&["wait", "om"]).ok(), "137");
+    assert_eq!(docker.inspect("om", ".State.OOMKilled"), "false");
+    docker.remove("om");
 }
 
 fn seccomp(docker: &Docker) {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 /// Programs that cases use.
 const APPLETS: &[&str] = &[
     "sh", "true", "sleep", "cat", "ls", "echo", "id", "env", "pwd", "kill", "touch", "stty",
-    "grep", "tty", "test", "mkdir", "ps",
+    "grep", "tty", "test", "mkdir", "ps", "tail",
 ];
 
 pub struct Bundle {

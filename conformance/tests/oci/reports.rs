@@ -1,5 +1,8 @@
 //! What commands print for others to read.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use serde_json::{Value, json};
 
 use crate::bundle::Bundle;
@@ -71,6 +74,25 @@ fn processes_are_listed() {
         );
         assert_eq!(table.lines().count(), 3, "{table}");
         runtime.delete("c");
+    });
+}
+
+#[test]
+fn lack_of_memory_is_an_event() {
+    on_each(|runtime| {
+        let bundle = Bundle::script("while :; do tail /dev/zero; done").with(|config| {
+            config["linux"]["resources"] = json!({"memory": {"limit": 64 << 20}});
+        });
+        runtime.running(&bundle, "c");
+        let mut events = runtime.command(&["events", "--interval", "1h", "c"]);
+        let mut events = events.stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(events.stdout.take().unwrap()).lines();
+        let mut told = lines.map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+        let oom = told.find(|event| event["type"] == "oom");
+        assert_eq!(oom, Some(json!({"type": "oom", "id": "c"})));
+        runtime.delete("c");
+        events.kill().unwrap();
+        events.wait().unwrap();
     });
 }
 

@@ -10,11 +10,13 @@
 //! `GuestLimits` of the boot configuration.
 
 mod layout;
+mod oom;
 mod resources;
 mod stats;
 #[cfg(test)]
 mod tests;
 
+pub use oom::Oom;
 pub use stats::{BlockIo, Stats};
 
 use std::{
@@ -466,14 +468,19 @@ impl Held {
 
 impl Cgroup {
     /// Why a sandbox broke, if it was the host that ran out of the group's memory.
-    pub fn explain(&self, outcome: Outcome) -> Outcome {
+    fn explain(&self, outcome: Outcome) -> Outcome {
         let stats = self.stats().ok();
-        match (outcome, stats.and_then(|stats| stats.memory.oom_kills)) {
-            (Outcome::Broken(report), Some(1..)) => Outcome::Broken(format!(
-                "{report} (the host has killed processes for linux.resources.memory.limit)"
-            )),
-            (outcome, _) => outcome,
-        }
+        explain(outcome, stats.and_then(|stats| stats.memory.oom_kills))
+    }
+}
+
+/// Why a sandbox broke, of whose control group the host has killed so many processes.
+pub fn explain(outcome: Outcome, oom_kills: Option<u64>) -> Outcome {
+    match (outcome, oom_kills) {
+        (Outcome::Broken(report), Some(1..)) => Outcome::Broken(format!(
+            "{report} (the host has killed processes for linux.resources.memory.limit)"
+        )),
+        (outcome, _) => outcome,
     }
 }
 

@@ -1,59 +1,103 @@
 //! `runsc-rs events`: what a container uses, as runc prints it.
 
 use std::{
-    io::{Write, stdout},
+    io::{StdoutLock, Write, stdout},
+    os::fd::AsFd,
     process::ExitCode,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use runsc_sentry::control::Stats;
 use serde_json::{Value, json};
-use std::os::fd::AsFd;
 
 use super::{Failure, life};
 use crate::{
     args::{GlobalArgs, oci::EventsArgs},
     cgroup::{self, BlockIo, Cgroup},
-    container::reach,
+    container::{ask, reach},
     link::{Ask, Connection, Envelope, Tell},
 };
 
 pub fn run(global: &GlobalArgs, args: &EventsArgs) -> Result<ExitCode, Failure> {
     let container = life::find(global, &args.id)?;
-    let connection = reach(&container)?;
-    let mut out = stdout().lock();
+    let mut events = Events {
+        connection: reach(&container)?,
+        id: &args.id,
+        out: stdout().lock(),
+    };
+    if !args.stats {
+        ask(&events.connection, Ask::Watch)?;
+    }
     loop {
-        let Some(stats) = ask(&connection)? else {
+        let Some(stats) = events.stats()? else {
             return Ok(ExitCode::SUCCESS);
         };
         let host = container.record.cgroup.as_ref();
         let host = host.map(Cgroup::stats).transpose()?.unwrap_or_default();
         let data = data(&stats, &host);
-        let event = json!({"type": "stats", "id": args.id, "data": data});
-        writeln!(out, "{event}")?;
-        if args.stats {
-            return Ok(ExitCode::SUCCESS);
-        }
-        // The connection closes at the container's end.
-        let mut fds = [PollFd::new(connection.as_fd(), PollFlags::POLLIN)];
-        let interval = args.interval.as_millis();
-        let timeout = PollTimeout::try_from(interval).unwrap_or(PollTimeout::MAX);
-        if poll(&mut fds, timeout)? > 0 {
+        events.print(&json!({"type": "stats", "id": args.id, "data": data}))?;
+        if args.stats || !events.wait(args.interval)? {
             return Ok(ExitCode::SUCCESS);
         }
     }
 }
 
-/// `None` at the container's end.
-fn ask(connection: &Connection) -> Result<Option<Stats>> {
-    if connection.send(&Envelope::new(Ask::Stats)).is_err() {
-        return Ok(None);
+/// What happens to a container.
+struct Events<'a> {
+    connection: Connection,
+    id: &'a str,
+    out: StdoutLock<'static>,
+}
+
+impl Events<'_> {
+    fn print(&mut self, event: &Value) -> Result<()> {
+        writeln!(self.out, "{event}")?;
+        Ok(self.out.flush()?)
     }
-    match connection.recv() {
-        Ok(Tell::Stats(stats)) => Ok(Some(stats)),
-        Ok(Tell::Refused(_)) | Err(_) => Ok(None),
-        Ok(other) => bail!("the monitor answers {other:?}"),
+
+    /// What the monitor says next; `None` at the container's end.
+    fn hear(&mut self) -> Result<Option<Tell>> {
+        match self.connection.recv() {
+            Ok(Tell::OutOfMemory { pid }) => {
+                self.print(&json!({"type": "oom", "id": self.id}))?;
+                Ok(Some(Tell::OutOfMemory { pid }))
+            }
+            Ok(Tell::Refused(_)) | Err(_) => Ok(None),
+            Ok(tell) => Ok(Some(tell)),
+        }
+    }
+
+    /// `None` at the container's end.
+    fn stats(&mut self) -> Result<Option<Stats>> {
+        if self.connection.send(&Envelope::new(Ask::Stats)).is_err() {
+            return Ok(None);
+        }
+        loop {
+            match self.hear()? {
+                Some(Tell::Stats(stats)) => return Ok(Some(stats)),
+                Some(Tell::OutOfMemory { .. }) => {}
+                Some(other) => bail!("the monitor answers {other:?}"),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Waits; false at the container's end.
+    fn wait(&mut self, interval: Duration) -> Result<bool> {
+        let deadline = Instant::now() + interval;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            let mut fds = [PollFd::new(self.connection.as_fd(), PollFlags::POLLIN)];
+            if poll(&mut fds, timeout)? == 0 {
+                return Ok(true);
+            }
+            if self.hear()?.is_none() {
+                return Ok(false);
+            }
+        }
     }
 }
 

@@ -39,9 +39,10 @@ use super::{
     Holdings, Mappings, Mode, Observation, Outcome, Owner, Plan, Sandbox, Signals,
     children::die_with_parent,
     payload::{self, Fds},
-    supervise::Next,
+    supervise::{self, Next},
 };
 use crate::{
+    cgroup::{self, Cgroup, Oom},
     failure::{AtStage, Report, Stage},
     link::{self, Ask, Connection, Tell, Visitor},
     logging::{self, printable},
@@ -316,6 +317,8 @@ struct Monitor {
     signals: Signals,
     record: Record,
     note: Reached,
+    /// Where there is a control group for memory.
+    oom: Option<Oom>,
     listener: OwnedFd,
     visitors: BTreeMap<u64, Visit>,
     next: u64,
@@ -334,6 +337,8 @@ struct Visit {
     visitor: Visitor,
     /// It has started a process, or the container itself.
     runs: Runs,
+    /// It wants to know when memory runs out.
+    watches: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -371,6 +376,8 @@ impl Monitor {
             Some(Outcome::Exited(_)) => bail!(Report::new(Stage::Sandbox, "it ended at once")),
         }
         let listener = link::serve(&directory).at(Stage::State)?;
+        let oom = record.cgroup.as_ref().map(Cgroup::oom).transpose();
+        let oom = oom.at(Stage::Cgroup)?.flatten();
         give_up_rights().at(Stage::Monitor)?;
         record.reached = Status::Created;
         note.set(record.reached).at(Stage::State)?;
@@ -379,6 +386,7 @@ impl Monitor {
             signals,
             record,
             note,
+            oom,
             listener,
             visitors: BTreeMap::new(),
             next: CREATOR + 1,
@@ -395,6 +403,7 @@ impl Monitor {
         let visit = Visit {
             visitor: creator,
             runs: Runs::Container,
+            watches: false,
         };
         self.visitors.insert(CREATOR, visit);
         if told.is_err() {
@@ -406,10 +415,7 @@ impl Monitor {
         let Some(outcome) = outcome else {
             return Ok(BROKEN);
         };
-        let outcome = match &self.record.cgroup {
-            Some(cgroup) => cgroup.explain(outcome),
-            None => outcome,
-        };
+        let outcome = cgroup::explain(outcome, self.oom.as_ref().map(Oom::kills));
         Ok(self.conclude(&outcome))
     }
 
@@ -501,6 +507,7 @@ impl Monitor {
                 let visit = Visit {
                     visitor,
                     runs: Runs::Nothing,
+                    watches: false,
                 };
                 self.visitors.insert(self.next, visit);
                 self.next += 1;
@@ -595,6 +602,12 @@ impl Monitor {
             Ask::Resume => self.query(id, Query::Resume)?,
             Ask::Processes => self.query(id, Query::Processes)?,
             Ask::Stats => self.query(id, Query::Stats)?,
+            Ask::Watch => {
+                if let Some(visit) = self.visitors.get_mut(&id) {
+                    visit.watches = true;
+                }
+                self.tell(id, &Tell::Done);
+            }
             Ask::Exec { files } => self.exec(id, files, &fds)?,
             Ask::Forward { signo, foreground } => self.forward(id, signo, foreground)?,
             Ask::Foreground(foreground) => {
@@ -685,9 +698,27 @@ impl Monitor {
                 }
             }
             Event::Answer { id, answer } => self.answer(id, answer)?,
+            Event::OutOfMemory { pid } => self.out_of_memory(pid)?,
             event => return self.sandbox.end_of(event),
         }
         Ok(None)
+    }
+
+    /// Says so, to the host as well.
+    fn out_of_memory(&mut self, pid: i32) -> Result<()> {
+        supervise::tell_out_of_memory(pid);
+        if let Some(oom) = &mut self.oom
+            && let Err(error) = oom.declare()
+        {
+            log::warn!("out of memory, but the host does not count it: {error:#}");
+        }
+        self.sandbox.tell(&Request::OutOfMemorySeen)?;
+        let watching = self.visitors.iter().filter(|(_, visit)| visit.watches);
+        let watching: Vec<u64> = watching.map(|(id, _)| *id).collect();
+        for id in watching {
+            self.tell(id, &Tell::OutOfMemory { pid });
+        }
+        Ok(())
     }
 
     fn answer(&mut self, id: u64, answer: Answer) -> Result<()> {

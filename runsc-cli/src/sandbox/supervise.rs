@@ -117,6 +117,11 @@ impl AsFd for Signals {
 /// How a child ended.
 pub(super) type Ended = WaitStatus;
 
+/// Whoever waits for the guest learns what killed its process.
+pub(super) fn tell_out_of_memory(pid: i32) {
+    logging::tell(&format!("out of memory: process {pid} was killed"));
+}
+
 impl Process {
     /// Reaps the process if it is dead.
     pub(super) fn try_reap(&mut self) -> Result<bool> {
@@ -251,7 +256,8 @@ impl Sandbox {
                 Some(Outcome::Broken(format!("sentry: {}", printable(&report))))
             }
             Event::OutOfMemory { pid } => {
-                logging::tell(&format!("out of memory: process {pid} was killed"));
+                tell_out_of_memory(pid);
+                self.tell(&Request::OutOfMemorySeen)?;
                 None
             }
             // About what was not asked for, or no end.

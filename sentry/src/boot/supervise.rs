@@ -3,8 +3,9 @@
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::first::{self, NotPrepared, Prepared, Role};
 use super::join::{self, Joined, Joining};
@@ -26,7 +27,13 @@ pub struct ControlSupervisor {
     over: AtomicBool,
     last: Arc<OnceLock<Last>>,
     last_begun: AtomicBool,
+    /// How often the lack of memory was told of and nobody has said that it was seen.
+    unseen: Mutex<u32>,
+    seen: Condvar,
 }
+
+/// How long a process that is to end for lack of memory is kept for others to see.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 impl ControlSupervisor {
     /// `last` is done before the end of the first process is reported.
@@ -37,6 +44,8 @@ impl ControlSupervisor {
             over: AtomicBool::new(false),
             last,
             last_begun: AtomicBool::new(false),
+            unseen: Mutex::new(0),
+            seen: Condvar::new(),
         }
     }
 
@@ -72,7 +81,20 @@ impl Supervisor for ControlSupervisor {
     }
 
     fn out_of_memory(&self, pid: i32) {
-        let _ = self.control.send(&Event::OutOfMemory { pid });
+        let mut unseen = self.unseen.lock();
+        *unseen = unseen.saturating_add(1);
+        if self.control.send(&Event::OutOfMemory { pid }).is_err() {
+            return;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while *unseen > 0 && !self.seen.wait_until(&mut unseen, deadline).timed_out() {}
+        *unseen = 0;
+    }
+
+    fn out_of_memory_seen(&self) {
+        let mut unseen = self.unseen.lock();
+        *unseen = unseen.saturating_sub(1);
+        self.seen.notify_all();
     }
 
     fn another_ended(&self, group: &Arc<ThreadGroup>, status: ExitStatus) {
@@ -199,6 +221,7 @@ impl Container {
             }
             Request::Resize => self.signal(Signal::SIGWINCH, SignalTarget::Foreground),
             Request::Start => self.start_first(),
+            Request::OutOfMemorySeen => self.kernel.supervisor().out_of_memory_seen(),
             Request::Join { id, files } => match self.namespace.get() {
                 Some(namespace) => {
                     let joining = Joining { id, files, fds };

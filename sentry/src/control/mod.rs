@@ -44,6 +44,8 @@ pub enum Request {
     /// [`crate::config::ProcessConfig`] as postcard, then one for each of `files`: the number that
     /// the process knows it by. Answered by [`Event::Joined`] or [`Event::JoinFailed`].
     Join { id: u64, files: Vec<i32> },
+    /// The answer to [`Event::OutOfMemory`]: the process may go.
+    OutOfMemorySeen,
     /// Answered by [`Event::Answer`] with the same number.
     Query { id: u64, what: Query },
 }
@@ -104,7 +106,9 @@ pub enum Event {
         /// One line or more.
         report: String,
     },
-    /// A process was ended because the limit of memory was reached. Told a few times only.
+    /// A process is about to be ended because the limit of memory was reached; it waits a little
+    /// for [`Request::OutOfMemorySeen`], so that whoever looks finds the memory in use. After the first few not more
+    /// than once a second.
     OutOfMemory {
         /// Inside.
         pid: i32,

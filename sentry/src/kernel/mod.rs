@@ -73,8 +73,11 @@ pub trait Supervisor: Send + Sync {
     /// The first process, no init, was stopped: who started the sandbox is its parent.
     fn stopped(&self, signal: Signal);
     fn fatal(&self, report: &str);
-    /// This process was ended for lack of memory.
+    /// This process is about to be ended for lack of memory. Returns when that may be done.
     fn out_of_memory(&self, _pid: i32) {}
+
+    /// Somebody has taken notice.
+    fn out_of_memory_seen(&self) {}
     /// Another process of the container has ended.
     fn another_ended(&self, _group: &Arc<ThreadGroup>, _status: ExitStatus) {}
 }

@@ -79,6 +79,8 @@ pub struct Resources {
     tasks_refused: AtomicU64,
     ooms: AtomicU64,
     oom_kills: AtomicU64,
+    /// When the outside was told of one last, in ns of the monotonic clock.
+    told: AtomicU64,
     /// Who was ended last for lack of memory: nobody else is until that is free.
     dying: Mutex<Option<Dying>>,
 }
@@ -93,8 +95,10 @@ struct Dying {
     until: MonoTime,
 }
 
-/// How often the outside is told that a process was ended.
-const TOLD: u64 = 8;
+/// How often the outside is told at once that a process was ended, and from then on how long it is
+/// not told again.
+const TOLD_AT_ONCE: u64 = 8;
+const SILENCE_NS: u64 = 1_000_000_000;
 
 /// How long a process that ends may keep its memory before another one has to end as well.
 const PATIENCE_NS: u64 = 2_000_000_000;
@@ -131,6 +135,17 @@ impl Resources {
             self.ooms.load(Ordering::Relaxed),
             self.oom_kills.load(Ordering::Relaxed),
         )
+    }
+
+    /// Whether the outside is told of a process that was ended, after so many others.
+    fn is_to_be_told(&self, before: u64) -> bool {
+        let now = MonoTime::now().as_ns();
+        let last = self.told.load(Ordering::Relaxed);
+        let is_due = before < TOLD_AT_ONCE || now.saturating_sub(last) >= SILENCE_NS;
+        if is_due {
+            self.told.store(now, Ordering::Relaxed);
+        }
+        is_due
     }
 
     /// Is there memory for the host's side of one more task? It does not lie with the guest's, and the
@@ -198,16 +213,26 @@ pub fn out_of_memory(task: &Task) {
         released: kernel.memory.released().saturating_add(rss / 2),
         until: MonoTime::now().after_ns(PATIENCE_NS),
     });
+    // Whoever comes meanwhile finds that memory will be free.
+    drop(dying);
+    end(kernel, &mm);
+    if let Some(dying) = kernel.resources.dying.lock().as_mut() {
+        dying.until = MonoTime::now().after_ns(PATIENCE_NS);
+    }
+}
+
+/// Ends the processes that share this memory.
+fn end(kernel: &Kernel, mm: &Arc<Mm>) {
     for group in kernel.tree.groups() {
         let shares = group
             .any_task()
             .and_then(|t| t.try_mm().ok())
-            .is_some_and(|other| Arc::ptr_eq(&other, &mm));
+            .is_some_and(|other| Arc::ptr_eq(&other, mm));
         if shares {
             log::warn!("out of memory: process {} killed", group.pid());
             let before = kernel.resources.oom_kills.fetch_add(1, Ordering::Relaxed);
-            // Who has not seen it by then looks at the counters.
-            if before < TOLD {
+            // While it has its memory still.
+            if kernel.resources.is_to_be_told(before) {
                 kernel.supervisor().out_of_memory(group.pid());
             }
             group.begin_exit(ExitStatus::Signaled {
