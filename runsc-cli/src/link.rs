@@ -25,7 +25,10 @@ use nix::sys::{
     time::{TimeVal, TimeValLike},
 };
 use nix::unistd::Uid;
-use runsc_sentry::control::{End, ExitStatus, ProcessInfo, Stats};
+use runsc_sentry::{
+    config::GuestLimits,
+    control::{End, ExitStatus, ProcessInfo, Stats},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Report;
@@ -68,6 +71,10 @@ pub enum Ask {
     Processes,
     /// [`Tell::Stats`].
     Stats,
+    /// Other limits for the guest: [`Tell::Done`].
+    Limits(Box<GuestLimits>),
+    /// The file system that holds the guest's memory: [`Tell::Done`] with its root (O_PATH).
+    Memory,
     /// From now on [`Tell::OutOfMemory`] comes when that happens: [`Tell::Done`].
     Watch,
     /// Starts a process: [`Tell::Started`] or [`Tell::NotStarted`]. The message's fds are those of

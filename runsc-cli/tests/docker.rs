@@ -603,6 +603,10 @@ fn look(docker: &Docker) {
         docker.inspect("lk", ".HostConfig.Memory"),
         (200 << 20).to_string()
     );
+    let seen = docker
+        .call(&["exec", "lk", "head", "-1", "/proc/meminfo"])
+        .ok();
+    assert_eq!(seen.split_whitespace().nth(1), Some("204800"), "{seen}");
     docker.remove("lk");
 }
 

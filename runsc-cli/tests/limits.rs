@@ -239,3 +239,107 @@ fn many_processes_do_not_take_the_sandbox_with_them() {
     );
     assert!(said.contains("ork") && said.ends_with("and on\n"), "{said}");
 }
+
+/// A container that runs in the background, gone with the value.
+struct Running(Bundle);
+
+impl Running {
+    /// `None` where no cgroups can be made.
+    fn start(linux: Value) -> Option<Self> {
+        let bundle = bundle("while :; do sleep 1000; done", linux);
+        let mut run = bundle.command(&["run", "--detach", "--bundle"]);
+        run.arg(&bundle.path).arg("c");
+        run.stdout(Stdio::null()).stderr(Stdio::null());
+        if !run.status().unwrap().success() {
+            eprintln!("skipped: no cgroups can be made here");
+            return None;
+        }
+        Some(Self(bundle))
+    }
+
+    /// What a command says, and its status.
+    fn call(&self, args: &[&str]) -> (String, Option<i32>) {
+        let output = self.0.command(args).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (String::from_utf8(said).unwrap(), output.status.code())
+    }
+
+    fn inside(&self, script: &str) -> String {
+        self.call(&["exec", "c", "sh", "-c", script]).0
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let deleted = self.0.command(&["delete", "--force", "c"]).output();
+        assert!(std::thread::panicking() || deleted.unwrap().status.success());
+    }
+}
+
+#[test]
+fn an_update_is_what_the_guest_sees_and_is_held_to() {
+    let first = json!({
+        "cpu": {"quota": 50_000, "period": 100_000}, "memory": {"limit": 64 * MIB},
+    });
+    let Some(container) = Running::start(json!({"resources": first})) else {
+        return;
+    };
+    let view = format!(
+        "{FIRST} nproc; getconf _NPROCESSORS_ONLN; grep MemTotal /proc/meminfo; \
+         first memory/memory.limit_in_bytes memory.max; first pids/pids.max pids.max; \
+         head -c $SIZE /dev/zero | tail -c $SIZE | wc -c"
+    );
+    let see = |size: &str| container.inside(&view.replace("$SIZE", size));
+    let kib = |mib: u64| format!("MemTotal:{:>15} kB", mib * 1024);
+    let cores = std::thread::available_parallelism()
+        .unwrap()
+        .min(2.try_into().unwrap());
+    let bytes = 64 * MIB;
+    assert_eq!(
+        see("20M"),
+        format!("1\n1\n{}\n{bytes}\nmax\n20971520\n", kib(64))
+    );
+    assert!(!see("100M").ends_with("104857600\n"));
+
+    let more = [
+        "--memory",
+        "256M",
+        "--cpu-quota",
+        "200000",
+        "--pids-limit",
+        "40",
+    ];
+    let (said, code) = container.call(&[&["update"], &more[..], &["c"]].concat());
+    assert_eq!((said.as_str(), code), ("", Some(0)));
+    let (seen, bytes) = (see("100M"), 256 * MIB);
+    let expected = format!("{cores}\n{cores}\n{}\n{bytes}\n40\n104857600\n", kib(256));
+    assert_eq!(seen, expected);
+
+    // What is not named stays, and what is in use cannot be taken away.
+    let (said, code) = container.call(&["update", "--memory", "96M", "c"]);
+    assert_eq!((said.as_str(), code), ("", Some(0)));
+    let (seen, bytes) = (see("20M"), 96 * MIB);
+    let expected = format!("{cores}\n{cores}\n{}\n{bytes}\n40\n20971520\n", kib(96));
+    assert_eq!(seen, expected);
+    assert!(!see("100M").ends_with("104857600\n"));
+    container.inside("head -c 40M /dev/zero >/dev/shm/kept");
+    let (said, code) = container.call(&["update", "--memory", "32M", "c"]);
+    assert!(code == Some(1) && said.contains("memory.limit"), "{said}");
+    assert_eq!(see("20M"), expected);
+}
+
+/// One that was not limited can be.
+#[test]
+fn a_limit_may_come_later() {
+    let Some(container) = Running::start(json!({"resources": {}})) else {
+        return;
+    };
+    let script = "head -c 100M /dev/zero | tail -c 100M | wc -c";
+    assert_eq!(container.inside(script), "104857600\n");
+    let (said, code) = container.call(&["update", "--memory", "64M", "c"]);
+    assert_eq!((said.as_str(), code), ("", Some(0)));
+    let seen = container.inside(&format!("{script}; echo on"));
+    assert_eq!(seen.replace("Killed\n", ""), "0\non\n");
+    let limit = "head -1 /proc/meminfo | tr -dc 0-9";
+    assert_eq!(container.inside(limit), (64 << 10).to_string());
+}

@@ -74,7 +74,7 @@ pub struct GuestLimits {
 pub struct MemoryLimit {
     /// What the guest is told.
     pub told: u64,
-    /// What the guest's memory may take. [`BootFds::memory`] enforces it.
+    /// What the guest's memory may take. The file system of [`BootFds::memory`] enforces it.
     pub usable: u64,
     /// What the sandbox's own processes may take beside that: the host's control group is held to
     /// both together.

@@ -241,3 +241,29 @@ fn whoever_joins_is_as_confined_as_the_others() {
         runtime.delete("c");
     });
 }
+
+#[test]
+fn who_joins_is_in_the_control_group() {
+    on_each(|runtime| {
+        let bundle = Bundle::new(&["sleep", "1000"]);
+        runtime.running(&bundle, "c");
+        let pid_file = bundle.at("joined").display().to_string();
+        let options = ["--detach", "--cgroup", "/", "--pid-file", &pid_file];
+        let joined = [&["exec"], &options[..], &["c", "sleep", "1000"]].concat();
+        runtime.call(&joined).ok();
+        let groups = |pid: &str| {
+            let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+            let mut lines: Vec<_> = text.lines().map(String::from).collect();
+            lines.sort();
+            lines
+        };
+        let first = runtime.state("c")["pid"].to_string();
+        let mine = groups("self");
+        let (first, joined) = (groups(&first), groups(&bundle.text("joined")));
+        assert_eq!(first, joined);
+        assert!(first != mine, "{first:?}");
+        let refused = runtime.call(&["exec", "--cgroup", "nosuch", "c", "true"]);
+        assert_eq!(refused.code, 255, "{refused:?}");
+        runtime.delete("c");
+    });
+}

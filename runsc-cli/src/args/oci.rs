@@ -106,6 +106,9 @@ pub struct ExecArgs {
     /// Not supported: there are no profiles inside
     #[arg(long, value_name = "PROFILE")]
     pub apparmor: Option<String>,
+    /// Control group below the container's; there are none but / itself
+    #[arg(long, value_name = "[CONTROLLER:]GROUP")]
+    pub cgroup: Vec<String>,
     /// Give it no new privileges
     #[arg(long)]
     pub no_new_privs: bool,

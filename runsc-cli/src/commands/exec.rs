@@ -52,6 +52,15 @@ fn exec(global: &GlobalArgs, args: &ExecArgs) -> Result<ExitCode> {
     ] {
         ensure!(given.is_none(), "{option}: not supported");
     }
+    for group in &args.cgroup {
+        let name = group
+            .rsplit_once(':')
+            .map_or(group.as_str(), |(_, name)| name);
+        ensure!(
+            matches!(name, "/" | "." | "./"),
+            "--cgroup: {name:?}: all guest processes are in the container's own control group"
+        );
+    }
     let (mut process, size) = describe(args, &container)?;
     container::add_listen_fds(&mut process.env);
     let presence = match args.detach {
@@ -100,7 +109,7 @@ fn detached(
     joining: &Joining,
     presence: Presence,
 ) -> Result<ExitCode> {
-    let attended = join::detached(&container.directory, joining)?;
+    let attended = join::detached(container, joining)?;
     let pid = attended.attendant.pid;
     if let Some(path) = &args.pid_file {
         container::write_pid_file(path, pid)?;

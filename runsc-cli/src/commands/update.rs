@@ -1,23 +1,30 @@
 //! `runsc-rs update`: other limits for a container.
 //!
-//! The host's control group gets them at once. What the guest was told at its start (its processors,
-//! its memory) stays.
+//! The host's control group gets them, the file system that holds the guest's memory, and the Sentry,
+//! which shows them to the guest. They are noted in the container's configuration, because what is not
+//! named stays as it is.
 
 use std::{
     fs,
     io::{Read, stdin},
+    os::fd::OwnedFd,
     process::ExitCode,
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use oci_spec::runtime::LinuxResources;
+use runsc_sentry::config::GuestLimits;
 use serde_json::{Map, Value, json};
 
 use super::{Failure, life};
 use crate::{
     args::{GlobalArgs, oci::UpdateArgs},
+    bundle::limits,
+    container::{ask, kept_bundle, reach},
     failure::{AtStage, Stage},
-    state::Status,
+    link::{Ask, Connection, Envelope, Tell},
+    sandbox::empty_root::{NO_LIMIT, memory_size},
+    state::{Container, Status},
 };
 
 /// Longest description of resources that is read, in bytes.
@@ -33,8 +40,88 @@ pub fn run(global: &GlobalArgs, args: &UpdateArgs) -> Result<ExitCode, Failure> 
     let cgroup = cgroup
         .context("the container has no cgroup")
         .at(Stage::Cgroup)?;
-    cgroup.update(&resources).at(Stage::Cgroup)?;
+    let (config, old, new) = merge(&locked, &resources).at(Stage::Configuration)?;
+    let connection = reach(&locked)?;
+    let memory = GuestMemory::of(&connection)?;
+    let (before, after) = (usable(&old), usable(&new));
+    // The guest is to meet its limit before the host's, at any moment.
+    if after < before {
+        memory.resize(after).at(Stage::Cgroup)?;
+    }
+    if let Err(error) = cgroup.update(&resources) {
+        if after < before {
+            memory.resize(before).at(Stage::Cgroup)?;
+        }
+        return Err(error).at(Stage::Cgroup)?;
+    }
+    if after > before {
+        memory.resize(after).at(Stage::Cgroup)?;
+    }
+    ask(&connection, Ask::Limits(Box::new(new)))?;
+    crate::state::replace(&locked.directory.join("config.json"), &config, 0o600)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The container's configuration with these resources; what the guest may use before and after that.
+fn merge(
+    container: &Container,
+    resources: &LinuxResources,
+) -> Result<(Vec<u8>, GuestLimits, GuestLimits)> {
+    let bundle = kept_bundle(container)?;
+    let linux = bundle.spec().linux().as_ref();
+    let known = linux.and_then(|linux| linux.resources().as_ref());
+    let mut all = serde_json::to_value(known)?;
+    add(&mut all, serde_json::to_value(resources)?);
+    let all: LinuxResources = serde_json::from_value(all)?;
+    let (old, new) = (limits::translate(known)?, limits::translate(Some(&all))?);
+    let mut linux = linux.cloned().unwrap_or_default();
+    linux.set_resources(Some(all));
+    let mut spec = bundle.spec().clone();
+    spec.set_linux(Some(linux));
+    Ok((serde_json::to_vec(&spec)?, old, new))
+}
+
+/// Puts the values of `new` that are there into `old`.
+fn add(old: &mut Value, new: Value) {
+    match (old, new) {
+        (_, Value::Null) => {}
+        (Value::Object(old), Value::Object(new)) => {
+            for (key, value) in new {
+                add(old.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (old, new) => *old = new,
+    }
+}
+
+fn usable(limits: &GuestLimits) -> u64 {
+    limits.memory.map_or(NO_LIMIT, |limit| limit.usable)
+}
+
+/// The file system that holds the guest's memory.
+struct GuestMemory(OwnedFd);
+
+impl GuestMemory {
+    fn of(connection: &Connection) -> Result<Self> {
+        connection.send(&Envelope::new(Ask::Memory))?;
+        match connection.recv_with()? {
+            (Tell::Done, mut fds) => Ok(Self(fds.pop().context("guest memory: no file system")?)),
+            (other, _) => bail!("the monitor answers {other:?}"),
+        }
+    }
+
+    fn resize(&self, bytes: u64) -> Result<()> {
+        use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fsconfig_set_string, fspick};
+        let what = || format!("memory.limit: {bytes} bytes for the guest");
+        let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
+        let picked = fspick(&self.0, "", flags).with_context(what)?;
+        let size = memory_size(bytes).to_string();
+        fsconfig_set_string(&picked, "size", size).with_context(what)?;
+        match fsconfig_reconfigure(&picked) {
+            Err(rustix::io::Errno::INVAL) => bail!("{}: it uses more", what()),
+            result => result.with_context(what),
+        }
+    }
 }
 
 fn resources(args: &UpdateArgs) -> Result<LinuxResources> {

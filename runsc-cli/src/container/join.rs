@@ -7,7 +7,7 @@
 use std::{
     fs::{File, OpenOptions},
     os::fd::{AsFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use anyhow::{Context, Result, bail};
@@ -131,9 +131,9 @@ pub struct Attended {
 }
 
 /// Starts a process with an attendant.
-pub fn detached(directory: &Path, joining: &Joining) -> Result<Attended> {
+pub fn detached(container: &Container, joining: &Joining) -> Result<Attended> {
     let payload = Payload {
-        directory: directory.to_path_buf(),
+        directory: container.directory.clone(),
         files: joining.files.iter().map(|(number, _)| *number).collect(),
         console: joining.process.terminal,
     };
@@ -146,6 +146,9 @@ pub fn detached(directory: &Path, joining: &Joining) -> Result<Attended> {
     fds.extend([theirs.as_fd(), config.as_fd()]);
     fds.extend(joining.files.iter().map(|(_, fd)| fd.as_fd()));
     let mut attendant = spawn_self("attendant", &fds).at(Stage::Monitor)?;
+    if let Some(cgroup) = &container.record.cgroup {
+        cgroup.enter(attendant.pid).at(Stage::Cgroup)?;
+    }
     attendant.release().at(Stage::Monitor)?;
     // Or its end would go unnoticed.
     drop((theirs, config));

@@ -19,7 +19,7 @@ use runsc_sentry::{
 };
 
 use super::{
-    empty_root,
+    empty_root::{self, Memory, NO_LIMIT},
     payload::{GoferPayload, Mode as SentryMode, SentryPayload},
 };
 use crate::{commands::surroundings, logging};
@@ -65,7 +65,14 @@ pub fn sentry() -> Result<()> {
         runsc_platform::host::vdso_range();
         process::release_start_up_memory();
         let limit = payload.boot.limits.memory.map(|limit| limit.usable);
-        fds.memory = empty_root::enter(limit)?;
+        // A container may get one later.
+        let limit = limit.or((payload.mode == SentryMode::Prepare).then_some(NO_LIMIT));
+        if let Some(Memory { file, root }) = empty_root::enter(limit)? {
+            if payload.mode == SentryMode::Prepare {
+                control.send_with(&Event::Memory, &[root.as_fd()])?;
+            }
+            fds.memory = Some(file);
+        }
         match payload.mode {
             SentryMode::Boot => match boot::run(payload.boot, fds, Start::AtOnce)? {},
             SentryMode::Prepare => match boot::run(payload.boot, fds, Start::OnRequest)? {},

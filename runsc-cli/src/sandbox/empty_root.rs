@@ -23,9 +23,22 @@ pub const UNPRIVILEGED_ID: u32 = 65534;
 /// namespace only.
 const PLACE: &str = "/proc";
 
+/// A file for guest memory on a file system of its own, which nothing else leads to.
+#[derive(Debug)]
+pub struct Memory {
+    /// Empty, without a name.
+    pub file: OwnedFd,
+    /// The root of the file system (O_PATH).
+    pub root: OwnedFd,
+}
+
+/// What the file system holds where no limit is set, in bytes. It could not be given one later if it
+/// had none.
+pub const NO_LIMIT: u64 = 1 << 60;
+
 /// Gives up the host's files, all capabilities and root's id. What remains are the fds. With
-/// `memory`, one for guest memory is made: an empty file of which the host holds that many bytes.
-pub fn enter(memory: Option<u64>) -> Result<Option<OwnedFd>> {
+/// `memory`, guest memory is made of which the host holds that many bytes.
+pub fn enter(memory: Option<u64>) -> Result<Option<Memory>> {
     setsid().context("setsid")?;
     umask(Mode::empty());
     let none: Option<&str> = None;
@@ -40,20 +53,29 @@ pub fn enter(memory: Option<u64>) -> Result<Option<OwnedFd>> {
     Ok(memory)
 }
 
-/// A file without a name on a tmpfs of that size, which nothing but its fd leads to. Guest code is
-/// mapped from it, so it is not MS_NOEXEC.
-fn limited_memory(bytes: u64) -> Result<OwnedFd> {
+/// The size of a file system for so many bytes.
+pub fn memory_size(bytes: u64) -> u64 {
     const PAGE: u64 = 4096;
-    let what = || "making the guest's memory";
     // 0 would be no limit.
-    let size = (bytes / PAGE * PAGE).max(PAGE);
+    (bytes / PAGE * PAGE).max(PAGE)
+}
+
+/// On a tmpfs of that size. Guest code is mapped from it, so it is not MS_NOEXEC.
+fn limited_memory(bytes: u64) -> Result<Memory> {
+    let what = || "making the guest's memory";
+    let size = memory_size(bytes);
     let options = format!("mode=0700,size={size},nr_inodes=2");
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("none"), PLACE, Some("tmpfs"), flags, Some(&*options)).with_context(what)?;
     let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
     let file = open(PLACE, flags, Mode::S_IRUSR | Mode::S_IWUSR);
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root = open(PLACE, flags, Mode::empty());
     umount2(PLACE, MntFlags::MNT_DETACH).with_context(what)?;
-    file.with_context(what)
+    Ok(Memory {
+        file: file.with_context(what)?,
+        root: root.with_context(what)?,
+    })
 }
 
 /// Makes an empty read-only file system the root and the only mount there is.

@@ -11,7 +11,7 @@
 //! Both children die with this process: PDEATHSIG, and closed sockets should that come too late.
 
 pub mod children;
-mod empty_root;
+pub mod empty_root;
 mod id_maps;
 pub mod monitor;
 pub mod payload;
@@ -207,6 +207,8 @@ pub struct Sandbox {
     gofer: Process,
     /// The terminal's settings from before, should the guest leave it in a strange state.
     terminal: Option<Termios>,
+    /// The root of the file system with the guest's memory.
+    memory: Option<OwnedFd>,
 }
 
 /// A child and the connection to it.
@@ -248,6 +250,7 @@ impl Sandbox {
             sentry,
             gofer,
             terminal,
+            memory: None,
         })
     }
 }
@@ -353,8 +356,8 @@ impl Parts {
         mode: Mode,
     ) -> Result<Process> {
         let memory_use = match &self.cgroup {
-            Some(cgroup) if boot.limits.memory.is_some() => cgroup.memory_use()?,
-            _ => None,
+            Some(cgroup) => cgroup.memory_use()?,
+            None => None,
         };
         let payload = SentryPayload {
             boot,

@@ -602,6 +602,8 @@ impl Monitor {
             Ask::Resume => self.query(id, Query::Resume)?,
             Ask::Processes => self.query(id, Query::Processes)?,
             Ask::Stats => self.query(id, Query::Stats)?,
+            Ask::Limits(limits) => self.query(id, Query::Limits(limits))?,
+            Ask::Memory => self.show_memory(id),
             Ask::Watch => {
                 if let Some(visit) = self.visitors.get_mut(&id) {
                     visit.watches = true;
@@ -633,8 +635,22 @@ impl Monitor {
         }
         let id = self.next;
         self.next += 1;
-        self.asked.insert(id, (asker, what));
+        self.asked.insert(id, (asker, what.clone()));
         self.sandbox.tell(&Request::Query { id, what })
+    }
+
+    /// Hands out the file system that holds the guest's memory.
+    fn show_memory(&mut self, id: u64) {
+        let (Some(visit), Some(memory)) = (self.visitors.get(&id), &self.sandbox.memory) else {
+            return;
+        };
+        if visit
+            .visitor
+            .send_with(&Tell::Done, &[memory.as_fd()])
+            .is_err()
+        {
+            log::debug!("visitor {id} does not listen");
+        }
     }
 
     fn exec(&mut self, id: u64, files: Vec<i32>, fds: &[OwnedFd]) -> Result<()> {
@@ -722,12 +738,11 @@ impl Monitor {
     }
 
     fn answer(&mut self, id: u64, answer: Answer) -> Result<()> {
-        let Some(&(asker, what)) = self.asked.get(&id) else {
+        let Some((asker, what)) = self.asked.remove(&id) else {
             return Ok(());
         };
-        let more = matches!(answer, Answer::Processes { more: true, .. });
-        if !more {
-            self.asked.remove(&id);
+        if matches!(answer, Answer::Processes { more: true, .. }) {
+            self.asked.insert(id, (asker, what.clone()));
         }
         let tell = match answer {
             Answer::Processes { list, more } => Tell::Processes { list, more },

@@ -208,8 +208,12 @@ impl Sandbox {
                 self.forward(signals)?;
             }
             if control {
-                match self.sentry.control.recv() {
-                    Ok(event) => return Ok(Next::Event(event)),
+                match self.sentry.control.recv_with() {
+                    Ok((Event::Memory, mut fds)) => {
+                        self.memory = fds.pop();
+                        continue;
+                    }
+                    Ok((event, _)) => return Ok(Next::Event(event)),
                     Err(Error::Closed) => {}
                     Err(error) => {
                         return Ok(Next::End(Outcome::Broken(format!("sentry: {error}"))));

@@ -20,10 +20,10 @@ use runsc_platform::memory::install_fault_handler;
 use runsc_platform::systrap::{self, InPlace, Patching};
 use runsc_platform::{Platform, WorkerId};
 
-use crate::config::{BootConfig, BootFds};
+use crate::config::{BootConfig, BootFds, CpuQuota};
 use crate::control::Server;
 use crate::executor::{Executor, Reactor};
-use crate::kernel::resources::OwnUse;
+use crate::kernel::resources::{Machine, OwnUse};
 use crate::kernel::{Kernel, KernelParts, Uts};
 use crate::mm::MemoryFile;
 use crate::syscalls::strace::Strace;
@@ -117,11 +117,13 @@ pub fn run(config: BootConfig, fds: BootFds, begin: Start) -> Result<Infallible,
     runsc_platform::host::single_heap();
     install_fault_handler().map_err(host("fault handler"))?;
     runsc_platform::host::raise_open_files_limit().map_err(host("open files limit"))?;
-    let (cpus, possible_cpus) = processors(&config.limits).map_err(host("processors"))?;
+    let (cores, possible_cores) = processors(&config.limits).map_err(host("processors"))?;
     let control = Arc::new(Server::new(fds.control));
     let gofer =
         Arc::new(runsc_gofer::client::Client::new(fds.gofer).map_err(host("gofer channels"))?);
-    let workers = cpus.clamp(1, MAX_WORKERS);
+    let by_quota = config.limits.cpu.map_or(u64::MAX, CpuQuota::processors);
+    let workers = cores.min(usize::try_from(by_quota).unwrap_or(usize::MAX));
+    let workers = workers.clamp(1, MAX_WORKERS);
     let options = systrap::Options {
         workers,
         // A trace is to show every call.
@@ -136,11 +138,10 @@ pub fn run(config: BootConfig, fds: BootFds, begin: Start) -> Result<Infallible,
     };
     let platform = choose_platform(config.platform.as_deref(), options)?;
     let memory = match (fds.memory, config.limits.memory) {
-        (Some(file), Some(limit)) => MemoryFile::limited(file, limit.usable),
-        _ => MemoryFile::new(),
+        (Some(file), limit) => MemoryFile::limited(file, limit.map(|limit| limit.usable)),
+        (None, _) => MemoryFile::new(),
     };
     let memory = memory.map_err(host("memory file"))?;
-    let machine_memory = mounts::memory_total();
     let executor = Executor::new(platform.clone(), workers);
     let reactor =
         Reactor::new().map_err(|e| host("reactor")(std::io::Error::from_raw_os_error(e.raw())))?;
@@ -159,11 +160,10 @@ pub fn run(config: BootConfig, fds: BootFds, begin: Start) -> Result<Infallible,
             nodename: config.hostname.clone(),
             domainname: config.domainname.clone(),
         },
-        cpus,
-        possible_cpus,
-        memory_total: match config.limits.memory {
-            Some(limit) => limit.told.min(machine_memory),
-            None => machine_memory,
+        machine: Machine {
+            cores,
+            possible_cores,
+            memory: mounts::memory_total(),
         },
         limits: config.limits.clone(),
         own_use: fds.memory_use.map(OwnUse::new),
@@ -238,22 +238,19 @@ pub fn run(config: BootConfig, fds: BootFds, begin: Start) -> Result<Infallible,
     }
 }
 
-/// Keeps to the processors asked for, as far as there are any. How many the guest is told about,
-/// and below which number all are that its threads can run on.
+/// Keeps to the processors asked for, as far as there are any. How many there are, and below which
+/// number all are that the guest's threads can run on.
 fn processors(limits: &crate::config::GuestLimits) -> std::io::Result<(usize, usize)> {
     use runsc_platform::host::{affinity, set_affinity};
     let mut cores = affinity()?;
     let asked = |core: &usize| limits.cpus.iter().any(|cpu| *cpu as usize == *core);
-    if cores.iter().any(asked) {
+    // A control group that holds to them already can be given others later.
+    if cores.iter().any(asked) && !cores.iter().all(asked) {
         cores.retain(asked);
         set_affinity(0, &cores)?;
     }
-    let by_quota = limits
-        .cpu
-        .and_then(|quota| usize::try_from(quota.processors()).ok());
-    let told = cores.len().min(by_quota.unwrap_or(usize::MAX)).max(1);
     let possible = cores.last().map_or(1, |last| last + 1);
-    Ok((told, possible.max(told)))
+    Ok((cores.len().max(1), possible))
 }
 
 /// Starts a thread and returns when it runs: starting takes host calls that the filter forbids.

@@ -89,14 +89,15 @@ impl Builder<'_> {
                 OverlayFs::mount(
                     self.kernel.memory.clone(),
                     lower,
-                    Some(self.kernel.memory_total / 2),
+                    Some(self.kernel.memory_total() / 2),
                 )
             }
         }
     }
 
     fn mount(&self, ctx: &Ctx, m: &MountConfig) -> Result<()> {
-        if m.kind == MountKind::Cgroup && self.kernel.resources.limits.layout == CgroupLayout::V1 {
+        if m.kind == MountKind::Cgroup && self.kernel.resources.limits().layout == CgroupLayout::V1
+        {
             return self.cgroup_v1(ctx, m);
         }
         let mut kind = m.kind.clone();

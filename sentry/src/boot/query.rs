@@ -32,6 +32,10 @@ pub fn answer(kernel: &Arc<Kernel>, query: Query) -> Vec<Answer> {
             kernel.thaw();
             vec![Answer::Done]
         }
+        Query::Limits(limits) => {
+            kernel.set_limits(*limits);
+            vec![Answer::Done]
+        }
     }
 }
 

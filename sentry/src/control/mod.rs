@@ -18,6 +18,8 @@ pub use socket::{Client, End, Error, Server, pair};
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::GuestLimits;
+
 /// Longest message in either direction, in bytes.
 pub const MAX_MESSAGE: usize = 64 * 1024;
 
@@ -51,7 +53,7 @@ pub enum Request {
 }
 
 /// What can be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Query {
     /// The processes of the container.
     Processes,
@@ -60,6 +62,8 @@ pub enum Query {
     /// Stops all guest code until further notice. Answered when none runs any more.
     Pause,
     Resume,
+    /// Other limits from now on.
+    Limits(Box<GuestLimits>),
 }
 
 /// Who gets a signal.
@@ -82,6 +86,9 @@ pub enum SignalTarget {
 /// Sentry → command line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
+    /// Before everything else, with an fd: the root of the file system that holds the guest's memory,
+    /// for who is allowed to change its size.
+    Memory,
     /// Everything is ready for [`Request::Start`].
     Prepared,
     /// The first program's execve has succeeded and guest code is about to run.

@@ -102,7 +102,7 @@ fn tree(
 /// /proc/PID/cgroup.
 pub fn membership(kernel: &Kernel) -> Vec<u8> {
     let mut text = String::new();
-    match kernel.resources.limits.layout {
+    match kernel.resources.limits().layout {
         CgroupLayout::V1 => {
             for hierarchy in HIERARCHIES.iter().rev() {
                 let _ = writeln!(text, "{}:{}:/", hierarchy.number, hierarchy.name);
@@ -117,7 +117,7 @@ pub fn membership(kernel: &Kernel) -> Vec<u8> {
 pub fn controllers(kernel: &Arc<Kernel>) -> Result<Vec<u8>> {
     let mut text = String::from("#subsys_name\thierarchy\tnum_cgroups\tenabled\n");
     for hierarchy in HIERARCHIES {
-        let number = match kernel.resources.limits.layout {
+        let number = match kernel.resources.limits().layout {
             CgroupLayout::V1 => hierarchy.number,
             CgroupLayout::V2 => 0,
         };
@@ -137,7 +137,7 @@ const COMMON_V1: &[File] = &[
 
 const CPU_V1: &[File] = &[
     ("cpu.cfs_period_us", |k| period(k).to_string()),
-    ("cpu.cfs_quota_us", |k| match k.resources.limits.cpu {
+    ("cpu.cfs_quota_us", |k| match k.resources.limits().cpu {
         Some(quota) => quota.quota_us.to_string(),
         None => "-1".into(),
     }),
@@ -154,8 +154,8 @@ const CPU_V1: &[File] = &[
 ];
 
 const CPUSET_V1: &[File] = &[
-    ("cpuset.cpus", |k| ranges(0..k.cpus)),
-    ("cpuset.effective_cpus", |k| ranges(0..k.cpus)),
+    ("cpuset.cpus", |k| ranges(0..k.cpus())),
+    ("cpuset.effective_cpus", |k| ranges(0..k.cpus())),
     ("cpuset.mems", |_| "0".into()),
     ("cpuset.effective_mems", |_| "0".into()),
 ];
@@ -212,7 +212,7 @@ const CORE_V2: &[File] = &[
 ];
 
 const CPU_V2: &[File] = &[
-    ("cpu.max", |k| match k.resources.limits.cpu {
+    ("cpu.max", |k| match k.resources.limits().cpu {
         Some(quota) => format!("{} {}", quota.quota_us, quota.period_us),
         None => format!("max {PERIOD_US}"),
     }),
@@ -229,8 +229,8 @@ const CPU_V2: &[File] = &[
         let shares = shares(k).clamp(2, 262_144);
         (1 + (shares - 2) * 9999 / 262_142).to_string()
     }),
-    ("cpuset.cpus", |k| ranges(0..k.cpus)),
-    ("cpuset.cpus.effective", |k| ranges(0..k.cpus)),
+    ("cpuset.cpus", |k| ranges(0..k.cpus())),
+    ("cpuset.cpus.effective", |k| ranges(0..k.cpus())),
     ("cpuset.mems", |_| "0".into()),
     ("cpuset.mems.effective", |_| "0".into()),
 ];
@@ -243,7 +243,7 @@ const MEMORY_V2: &[File] = &[
     }),
     ("memory.high", |_| "max".into()),
     ("memory.low", |_| "0".into()),
-    ("memory.max", |k| match k.resources.limits.memory {
+    ("memory.max", |k| match k.resources.limits().memory {
         Some(limit) => limit.told.to_string(),
         None => "max".into(),
     }),
@@ -264,17 +264,17 @@ fn usage(kernel: &Kernel) -> String {
 }
 
 fn limit_v1(kernel: &Kernel) -> String {
-    let limit = kernel.resources.limits.memory;
+    let limit = kernel.resources.limits().memory;
     limit.map_or(UNLIMITED_V1, |limit| limit.told).to_string()
 }
 
 fn period(kernel: &Kernel) -> u64 {
-    let quota = kernel.resources.limits.cpu;
+    let quota = kernel.resources.limits().cpu;
     quota.map_or(PERIOD_US, |quota| quota.period_us)
 }
 
 fn shares(kernel: &Kernel) -> u64 {
-    kernel.resources.limits.cpu_shares.unwrap_or(1024)
+    kernel.resources.limits().cpu_shares.unwrap_or(1024)
 }
 
 fn cpu_ns(kernel: &Kernel) -> u64 {
@@ -340,7 +340,7 @@ mod tests {
         assert_eq!(read(&fs, "cpu.weight"), "20\n");
         assert_eq!(read(&fs, "pids.max"), "7\n");
         assert_eq!(read(&fs, "pids.current"), "0\n");
-        assert_eq!(read(&fs, "cpuset.cpus.effective"), "0-2\n");
+        assert_eq!(read(&fs, "cpuset.cpus.effective"), "0-1\n");
         let free = mount_v2(&crate::fs::proc::test_kernel());
         let all = ["memory.max", "cpu.max", "pids.max"].map(|name| read(&free, name));
         assert_eq!(all, ["max\n", "max 100000\n", "max\n"]);

@@ -97,12 +97,6 @@ pub struct Kernel {
     pub uts: RwLock<Uts>,
     /// The host's terminal has another job in its foreground than the sandbox.
     pub host_background: std::sync::atomic::AtomicBool,
-    /// CPUs the guest is told about.
-    pub cpus: usize,
-    /// Numbers that getcpu(2) gives are below this one; at least `cpus`.
-    pub possible_cpus: usize,
-    /// Memory the guest is told about, bytes.
-    pub memory_total: u64,
     pub resources: resources::Resources,
     pub strace: Option<crate::syscalls::strace::Strace>,
     freezer: freeze::Freezer,
@@ -119,9 +113,7 @@ pub struct KernelParts {
     pub executor: Arc<Executor>,
     pub reactor: Arc<Reactor>,
     pub uts: Uts,
-    pub cpus: usize,
-    pub possible_cpus: usize,
-    pub memory_total: u64,
+    pub machine: resources::Machine,
     pub limits: GuestLimits,
     pub own_use: Option<resources::OwnUse>,
     pub strace: Option<crate::syscalls::strace::Strace>,
@@ -130,12 +122,13 @@ pub struct KernelParts {
 
 impl Kernel {
     pub fn new(parts: KernelParts) -> Arc<Kernel> {
+        let resources = resources::Resources::new(parts.machine, parts.limits, parts.own_use);
         Arc::new(Kernel {
             platform: parts.platform,
             memfds: Tmpfs::new(
                 parts.memory.clone(),
                 &TmpfsOptions {
-                    size: Some(parts.memory_total / 2),
+                    size: Some(resources.memory_total() / 2),
                     ..Default::default()
                 },
             ),
@@ -147,10 +140,7 @@ impl Kernel {
             net: crate::net::Stack::new(),
             uts: RwLock::new(parts.uts),
             host_background: Default::default(),
-            cpus: parts.cpus,
-            possible_cpus: parts.possible_cpus,
-            memory_total: parts.memory_total,
-            resources: resources::Resources::new(parts.limits, parts.own_use),
+            resources,
             strace: parts.strace,
             freezer: freeze::Freezer::default(),
             devpts: Default::default(),
@@ -159,9 +149,31 @@ impl Kernel {
         })
     }
 
+    /// CPUs the guest is told about.
+    pub fn cpus(&self) -> usize {
+        self.resources.cpus()
+    }
+
+    /// Numbers that getcpu(2) gives are below this one; at least [`Kernel::cpus`].
+    pub fn possible_cpus(&self) -> usize {
+        self.resources.possible_cpus()
+    }
+
+    /// Memory the guest is told about, bytes.
+    pub fn memory_total(&self) -> u64 {
+        self.resources.memory_total()
+    }
+
+    /// Other limits from now on. What is in use beyond them stays in use.
+    pub fn set_limits(&self, limits: GuestLimits) {
+        self.memory
+            .set_limit(limits.memory.map(|limit| limit.usable));
+        self.resources.set_limits(limits);
+    }
+
     /// Memory that the guest may still take, bytes.
     pub fn memory_free(&self) -> u64 {
-        let all = self.memory.limit().unwrap_or(self.memory_total);
+        let all = self.memory.limit().unwrap_or(self.memory_total());
         all.saturating_sub(self.memory.used())
     }
 

@@ -9,12 +9,12 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
-use crate::config::GuestLimits;
+use crate::config::{CpuQuota, GuestLimits};
 use crate::errno::{Errno, Result};
 use crate::kernel::Kernel;
 use crate::kernel::group::{ExitStatus, ThreadGroup};
@@ -70,10 +70,25 @@ fn text(file: &File) -> Option<String> {
 /// Room that is left to the sandbox for what it needs meanwhile, bytes.
 const MARGIN: u64 = 1 << 20;
 
+/// What there is without limits.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Machine {
+    /// Processors to run on.
+    pub cores: usize,
+    /// All of their numbers are below this one.
+    pub possible_cores: usize,
+    /// In bytes.
+    pub memory: u64,
+}
+
 /// Limits and counters of a container.
 #[derive(Default)]
 pub struct Resources {
-    pub limits: GuestLimits,
+    machine: Machine,
+    limits: RwLock<Arc<GuestLimits>>,
+    cpus: AtomicUsize,
+    possible_cpus: AtomicUsize,
+    memory_total: AtomicU64,
     own_use: Option<OwnUse>,
     tasks: AtomicU64,
     tasks_refused: AtomicU64,
@@ -104,13 +119,54 @@ const SILENCE_NS: u64 = 1_000_000_000;
 const PATIENCE_NS: u64 = 2_000_000_000;
 
 impl Resources {
-    pub fn new(limits: GuestLimits, own_use: Option<OwnUse>) -> Resources {
-        Resources {
+    pub fn new(machine: Machine, limits: GuestLimits, own_use: Option<OwnUse>) -> Resources {
+        let resources = Resources {
+            machine,
             own_use,
-            tasks: AtomicU64::new(limits.tasks.map_or(UNLIMITED, u64::from)),
-            limits,
             ..Resources::default()
-        }
+        };
+        resources.set_limits(limits);
+        resources
+    }
+
+    pub fn limits(&self) -> Arc<GuestLimits> {
+        self.limits.read().clone()
+    }
+
+    pub(in crate::kernel) fn set_limits(&self, limits: GuestLimits) {
+        let cores = match limits.cpus.len() {
+            0 => self.machine.cores,
+            // The first may name some that do not exist; others are the host's to refuse.
+            asked if self.limits().cpus.is_empty() => asked.min(self.machine.cores),
+            asked => asked,
+        };
+        let by_quota = limits.cpu.map_or(u64::MAX, CpuQuota::processors);
+        let cpus = cores.min(usize::try_from(by_quota).unwrap_or(usize::MAX));
+        let cpus = cpus.max(1);
+        self.cpus.store(cpus, Ordering::Relaxed);
+        let last = limits.cpus.last().map_or(0, |last| *last as usize + 1);
+        let possible = self.machine.possible_cores.max(last).max(cpus);
+        self.possible_cpus.store(possible, Ordering::Relaxed);
+        let memory = self.machine.memory;
+        let total = limits.memory.map_or(memory, |limit| limit.told.min(memory));
+        self.memory_total.store(total, Ordering::Relaxed);
+        self.set_tasks(limits.tasks.map(u64::from));
+        *self.limits.write() = Arc::new(limits);
+    }
+
+    /// See [`Kernel::cpus`].
+    pub(in crate::kernel) fn cpus(&self) -> usize {
+        self.cpus.load(Ordering::Relaxed)
+    }
+
+    /// See [`Kernel::possible_cpus`].
+    pub(in crate::kernel) fn possible_cpus(&self) -> usize {
+        self.possible_cpus.load(Ordering::Relaxed)
+    }
+
+    /// See [`Kernel::memory_total`].
+    pub(in crate::kernel) fn memory_total(&self) -> u64 {
+        self.memory_total.load(Ordering::Relaxed)
     }
 
     /// Most tasks at a time.
@@ -151,7 +207,7 @@ impl Resources {
     /// Is there memory for the host's side of one more task? It does not lie with the guest's, and the
     /// host would end the sandbox for it. ENOMEM.
     pub fn check_own_memory(&self, memory: &MemoryFile) -> Result<()> {
-        let (Some(own), Some(limit)) = (&self.own_use, self.limits.memory) else {
+        let (Some(own), Some(limit)) = (&self.own_use, self.limits().memory) else {
             return Ok(());
         };
         let guest = memory.used();
@@ -246,7 +302,7 @@ fn end(kernel: &Kernel, mm: &Arc<Mm>) {
 /// The process that uses most, moved by its oom_score_adj as in Linux: a thousandth of all memory
 /// each, and never at -1000. With it, how much memory is its own, bytes.
 fn choose(kernel: &Kernel) -> Option<(Arc<ThreadGroup>, u64)> {
-    let total = kernel.memory_total;
+    let total = kernel.memory_total();
     let score = |group: &Arc<ThreadGroup>| {
         let adj = i64::from(group.oom_score_adj.load(Ordering::Relaxed));
         if adj == -1000 {

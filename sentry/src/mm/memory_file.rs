@@ -11,13 +11,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use runsc_platform::memory::{MemFd, Window};
 
 use crate::errno::{Errno, Result};
 use crate::mm::types::{PAGE_SIZE, page_up};
+
+/// No limit of the file's size.
+const UNLIMITED: u64 = u64::MAX;
 
 /// Bytes of one window. Address space only: pages count when touched.
 pub const CHUNK: u64 = 16 << 20;
@@ -208,7 +211,8 @@ pub struct MemoryFile {
     state: Mutex<State>,
     windows: RwLock<HashMap<u64, CachedWindow>>,
     /// Bytes that the host lets the file take.
-    limit: Option<u64>,
+    /// [`UNLIMITED`] for none.
+    limit: AtomicU64,
     /// Of the host, bytes: what the overcommit heuristic refuses to exceed in one mapping.
     total_memory: u64,
 }
@@ -235,12 +239,12 @@ impl MemoryFile {
         MemoryFile::over(MemFd::create(c"guest-memory")?, None)
     }
 
-    /// With an empty file of the caller's, on a file system that holds `limit` bytes.
+    /// With an empty file of the caller's, on a file system that holds `limit` bytes, if any.
     ///
     /// # Errors
     /// What ftruncate says.
-    pub fn limited(file: OwnedFd, limit: u64) -> std::io::Result<Arc<MemoryFile>> {
-        MemoryFile::over(MemFd::from_file(file.into()), Some(limit))
+    pub fn limited(file: OwnedFd, limit: Option<u64>) -> std::io::Result<Arc<MemoryFile>> {
+        MemoryFile::over(MemFd::from_file(file.into()), limit)
     }
 
     fn over(memfd: MemFd, limit: Option<u64>) -> std::io::Result<Arc<MemoryFile>> {
@@ -262,7 +266,7 @@ impl MemoryFile {
                 released: 0,
             }),
             windows: RwLock::new(HashMap::new()),
-            limit,
+            limit: AtomicU64::new(limit.unwrap_or(UNLIMITED)),
             total_memory,
         }))
     }
@@ -339,13 +343,19 @@ impl MemoryFile {
 
     /// What [`MemoryFile::used`] may become, if that is limited.
     pub fn limit(&self) -> Option<u64> {
-        self.limit
+        Some(self.limit.load(Ordering::Relaxed)).filter(|limit| *limit != UNLIMITED)
+    }
+
+    /// Tells of another limit, which the file system has got meanwhile.
+    pub fn set_limit(&self, limit: Option<u64>) {
+        let limit = limit.unwrap_or(UNLIMITED);
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Is there no page left? Then an access to memory that was never touched fails, the guest's
     /// with SIGBUS.
     pub fn is_full(&self) -> bool {
-        self.limit
+        self.limit()
             .is_some_and(|limit| self.used().saturating_add(PAGE_SIZE) > limit)
     }
 

@@ -84,7 +84,7 @@ struct RawSysinfo {
 
 pub async fn sysinfo(t: &Task, a: &Args) -> SysResult {
     let kernel = t.kernel();
-    let total = kernel.memory_total;
+    let total = kernel.memory_total();
     let info = RawSysinfo {
         uptime: (uptime_ns() / 1_000_000_000) as i64,
         loads: [0; 3],

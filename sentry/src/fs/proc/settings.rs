@@ -224,7 +224,7 @@ pub fn clear_refs(subject: &Subject, data: &[u8]) -> Result<usize> {
 pub fn oom_score(subject: &Subject) -> Result<Vec<u8>> {
     let adj = i64::from(subject.group()?.oom_score_adj.load(Ordering::Relaxed));
     let rss = subject.mm().map_or(0, |mm| mm.totals().rss);
-    let total = subject.kernel.memory_total.max(1);
+    let total = subject.kernel.memory_total().max(1);
     let share = i64::try_from(rss.saturating_mul(1000) / total).unwrap_or(1000);
     let score = if adj == -1000 {
         0

@@ -182,7 +182,7 @@ pub fn stat(subject: &Subject) -> Result<Vec<u8>> {
         Scope::Thread => -1,
     };
     let processor =
-        view.task.as_ref().map_or(0, |t| t.home.worker().0) % subject.kernel.cpus.max(1);
+        view.task.as_ref().map_or(0, |t| t.home.worker().0) % subject.kernel.cpus().max(1);
     let low = |set: SigSet| set.0 & 0x7fff_ffff;
     let ticks = |ns: u64| ns / TICK_NS;
     let limit = view.group.limits.lock().soft(libc::RLIMIT_RSS);
@@ -423,7 +423,7 @@ fn rights(text: &mut String, subject: &Subject, view: &View) {
         let CapSet(bits) = set;
         let _ = writeln!(text, "{name}:\t{bits:016x}");
     }
-    let cpus = subject.kernel.cpus.clamp(1, 64);
+    let cpus = subject.kernel.cpus().clamp(1, 64);
     let affinity = view
         .task
         .as_ref()

@@ -44,7 +44,7 @@ const TABLE: &[(&str, Kind)] = &[
     ("fs/dentry-state", Fixed("0\t0\t45\t0\t0\t0")),
     (
         "fs/epoll/max_user_watches",
-        Live(|k| (k.memory_total / 25 / 180).to_string()),
+        Live(|k| (k.memory_total() / 25 / 180).to_string()),
     ),
     ("fs/file-max", Fixed("9223372036854775807")),
     (
@@ -119,7 +119,7 @@ const TABLE: &[(&str, Kind)] = &[
     (
         "kernel/threads-max",
         Live(|k| {
-            (k.memory_total / (8 * 16384))
+            (k.memory_total() / (8 * 16384))
                 .clamp(20, 0x3fff_ffff)
                 .to_string()
         }),

@@ -40,11 +40,11 @@ fn tasks(kernel: &Kernel) -> (usize, usize, i32) {
 }
 
 pub fn cpuinfo(kernel: &Arc<Kernel>) -> Made {
-    Ok(super::cpuinfo::text(kernel.cpus))
+    Ok(super::cpuinfo::text(kernel.cpus()))
 }
 
 pub fn meminfo(kernel: &Arc<Kernel>) -> Made {
-    let total = kernel.memory_total;
+    let total = kernel.memory_total();
     let used = kernel.memory.used().min(total);
     let free = kernel.memory_free();
     let rows = [
@@ -104,7 +104,7 @@ pub fn meminfo(kernel: &Arc<Kernel>) -> Made {
 
 pub fn stat(kernel: &Arc<Kernel>) -> Made {
     let usage = used(kernel);
-    let cpus = kernel.cpus.max(1) as u64;
+    let cpus = kernel.cpus().max(1) as u64;
     let ticks = |ns: u64| ns / TICK_NS;
     let up = ticks(uptime_ns());
     let (user, system) = (ticks(usage.user_ns), ticks(usage.system_ns));
@@ -135,7 +135,7 @@ pub fn uptime(kernel: &Arc<Kernel>) -> Made {
     let up = uptime_ns();
     let usage = used(kernel);
     let busy = usage.user_ns.saturating_add(usage.system_ns);
-    let idle = up.saturating_mul(kernel.cpus as u64).saturating_sub(busy);
+    let idle = up.saturating_mul(kernel.cpus() as u64).saturating_sub(busy);
     let hundredths = |ns: u64| format!("{}.{:02}", ns / 1_000_000_000, ns / TICK_NS % 100);
     Ok(format!("{} {}\n", hundredths(up), hundredths(idle)).into_bytes())
 }
@@ -187,7 +187,7 @@ pub fn swaps(_: &Arc<Kernel>) -> Made {
 
 pub fn vmstat(kernel: &Arc<Kernel>) -> Made {
     let pages = |bytes: u64| bytes / 4096;
-    let used = kernel.memory.used().min(kernel.memory_total);
+    let used = kernel.memory.used().min(kernel.memory_total());
     let faults = self::used(kernel).minor_faults;
     let text = format!(
         "nr_free_pages {}\nnr_anon_pages {}\nnr_mapped 0\nnr_file_pages 0\nnr_dirty 0\n\
@@ -202,7 +202,7 @@ pub fn vmstat(kernel: &Arc<Kernel>) -> Made {
 /// No interrupts reach the guest: the heading alone.
 pub fn interrupts(kernel: &Arc<Kernel>) -> Made {
     let mut text = String::from("           ");
-    for cpu in 0..kernel.cpus {
+    for cpu in 0..kernel.cpus() {
         let _ = write!(text, "{:<11}", format!("CPU{cpu}"));
     }
     text.push('\n');

@@ -23,8 +23,8 @@ struct Tree {
 pub fn mount(kernel: &Arc<Kernel>) -> Result<Arc<FileSystem>> {
     let tree = Tree {
         sb: Super::new(MAGIC, Errno::EPERM),
-        cpus: kernel.cpus.max(1),
-        possible: kernel.possible_cpus.max(kernel.cpus).max(1),
+        cpus: kernel.cpus().max(1),
+        possible: kernel.possible_cpus().max(kernel.cpus()).max(1),
     };
     let root = tree.root(kernel);
     Ok(FileSystem::new("sysfs", tree.sb.dev, root, String::new()))
@@ -84,7 +84,7 @@ impl Tree {
             .with("online", self.file("0"))
             .with("possible", self.file("0"));
         let system = StaticDir::new()
-            .with("cpu", self.cpus())
+            .with("cpu", self.cpus(kernel))
             .with("node", self.dir(node));
         let virtual_ = StaticDir::new();
         let dir = StaticDir::new()
@@ -100,7 +100,7 @@ impl Tree {
     fn node(&self, kernel: &Arc<Kernel>) -> Arc<dyn Inode> {
         let shared = kernel.clone();
         let meminfo = Text::made(Head::new(&self.sb, 0o444).sized(4096), move || {
-            let total = shared.memory_total;
+            let total = shared.memory_total();
             let used = shared.memory.used().min(total);
             let rows = [
                 ("MemTotal", total),
@@ -128,8 +128,15 @@ impl Tree {
         self.dir(dir)
     }
 
-    fn cpus(&self) -> Arc<dyn Inode> {
-        let all = ranges(0..self.cpus);
+    /// How many there are may change; the directories stay.
+    fn online(&self, kernel: &Arc<Kernel>) -> Arc<dyn Inode> {
+        let kernel = kernel.clone();
+        Text::made(Head::new(&self.sb, 0o444).sized(4096), move || {
+            Ok(format!("{}\n", ranges(0..kernel.cpus())).into_bytes())
+        })
+    }
+
+    fn cpus(&self, kernel: &Arc<Kernel>) -> Arc<dyn Inode> {
         let dir = (0..self.cpus).fold(StaticDir::new(), |dir, cpu| {
             dir.with(&format!("cpu{cpu}"), self.cpu(cpu))
         });
@@ -140,9 +147,9 @@ impl Tree {
                 self.file(self.possible.saturating_sub(1).to_string()),
             )
             .with("offline", self.file(""))
-            .with("online", self.file(all.clone()))
+            .with("online", self.online(kernel))
             .with("possible", self.file(ranges(0..self.possible)))
-            .with("present", self.file(all));
+            .with("present", self.online(kernel));
         self.dir(dir)
     }
 

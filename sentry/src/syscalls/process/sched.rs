@@ -141,7 +141,7 @@ pub async fn sched_setattr(t: &Task, a: &Args) -> SysResult {
 pub async fn sched_getaffinity(t: &Task, a: &Args) -> SysResult {
     // An int in the kernel: the upper half does not count.
     let len = a.uint(1) as usize;
-    let cpus = t.kernel().cpus;
+    let cpus = t.kernel().cpus();
     if len.saturating_mul(8) < cpus || !len.is_multiple_of(8) {
         return Err(Errno::EINVAL.into());
     }
@@ -166,7 +166,7 @@ pub async fn sched_setaffinity(t: &Task, a: &Args) -> SysResult {
     if !may_change(t, &other) {
         return Err(Errno::EPERM.into());
     }
-    let mask = u64::from_ne_bytes(raw) & all_cpus(t.kernel().cpus);
+    let mask = u64::from_ne_bytes(raw) & all_cpus(t.kernel().cpus());
     if mask == 0 {
         return Err(Errno::EINVAL.into());
     }
