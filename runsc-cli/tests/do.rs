@@ -161,7 +161,7 @@ fn an_ordinary_user_needs_no_setup() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = dir.path().join("runsc-rs");
-    fs::copy(PROGRAM, &program).unwrap();
+    common::copy_program(&program);
     let mut command = Command::new(program);
     command.args([
         "do",
@@ -490,7 +490,7 @@ fn nobody_owns_only_his_own_files() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = dir.path().join("runsc-rs");
-    fs::copy(PROGRAM, &program).unwrap();
+    common::copy_program(&program);
     let own = dir.path().join("own");
     fs::write(&own, "").unwrap();
     std::os::unix::fs::chown(&own, Some(65534), Some(65534)).unwrap();

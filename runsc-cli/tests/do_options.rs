@@ -275,7 +275,7 @@ fn an_ordinary_user_keeps_changes_too() {
     let dir = tempfile::tempdir().unwrap();
     let base = fs::canonicalize(dir.path()).unwrap();
     fs::set_permissions(&base, fs::Permissions::from_mode(0o755)).unwrap();
-    fs::copy(common::PROGRAM, base.join("runsc-rs")).unwrap();
+    common::copy_program(&base.join("runsc-rs"));
     fs::create_dir(base.join("own")).unwrap();
     std::os::unix::fs::chown(base.join("own"), Some(12345), Some(12345)).unwrap();
     let script = format!(

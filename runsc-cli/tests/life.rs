@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Bundle, PROGRAM};
+use common::Bundle;
 use nix::{
     sys::socket::{
         AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, socket,
@@ -109,10 +109,8 @@ fn a_monitor_has_no_rights_and_a_network_of_its_own() {
     for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
         assert_eq!(field(set), "0000000000000000", "{set}");
     }
-    assert_eq!(
-        (field("NoNewPrivs:").as_str(), field("Threads:").as_str()),
-        ("1", "1")
-    );
+    let fields = ["NoNewPrivs:", "Threads:", "Seccomp:"].map(field);
+    assert_eq!(fields, ["1", "1", "2"]);
     let network = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
     assert_ne!(network(&pid), network("self"));
     ok(&bundle, &["delete", "c"]);
@@ -316,7 +314,7 @@ fn an_ordinary_user_has_containers_too() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let program = dir.path().join("runsc-rs");
-    fs::copy(PROGRAM, &program).unwrap();
+    common::copy_program(&program);
     let config = include_str!("data/minimal.json")
         .replace("\"rootfs\"", "\"/\"")
         .replace(

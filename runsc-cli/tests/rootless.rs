@@ -14,7 +14,7 @@ use std::{
     process::Command,
 };
 
-use common::{PROGRAM, config, outcome};
+use common::{config, outcome};
 use nix::unistd::{Uid, User};
 
 /// A bundle of user `uid`, whose container writes to a directory of his.
@@ -34,7 +34,7 @@ impl Home {
         }));
         fs::write(path.join("config.json"), config.to_string()).unwrap();
         fs::create_dir(path.join("data")).unwrap();
-        fs::copy(PROGRAM, path.join("runsc-rs")).unwrap();
+        common::copy_program(&path.join("runsc-rs"));
         for path in [&path, &path.join("data"), &path.join("config.json")] {
             chown(path, Some(uid), Some(uid)).unwrap();
         }

@@ -64,7 +64,7 @@ fn an_ordinary_user_gets_the_same() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = dir.path().join("runsc-rs");
-    fs::copy(PROGRAM, &program).unwrap();
+    common::copy_program(&program);
     let mut command = Command::new(program);
     command
         .args(["debug", "surroundings"])

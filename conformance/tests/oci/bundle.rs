@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -31,7 +32,10 @@ impl Bundle {
             fs::create_dir_all(path.join("rootfs").join(name)).unwrap();
         }
         let bin = path.join("rootfs/bin");
-        fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
+        // By another process: one that is started meanwhile for another case would have our fd for
+        // writing, and nobody could execute the copy.
+        let copied = Command::new("cp").arg("/bin/busybox").arg(&bin).status();
+        assert!(copied.unwrap().success(), "busybox-static is installed");
         for applet in APPLETS {
             symlink("busybox", bin.join(applet)).unwrap();
         }

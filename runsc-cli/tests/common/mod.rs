@@ -21,6 +21,13 @@ pub fn command<S: AsRef<OsStr>>(args: &[S]) -> Command {
     command
 }
 
+/// Copies this program, by means of another process: one that is started meanwhile for another test
+/// would have our fd for writing, and nobody could execute the copy.
+pub fn copy_program(to: &Path) {
+    let copied = Command::new("cp").arg(PROGRAM).arg(to).status();
+    assert!(copied.unwrap().success());
+}
+
 /// Exit code and stderr.
 pub fn outcome(output: &Output) -> (Option<i32>, String) {
     (
