@@ -9,7 +9,7 @@ use runsc_sentry::boot::PLATFORMS;
 use super::{Failure, conclude, r#do};
 use crate::{
     args::{DebugCommand, DoArgs, GlobalArgs},
-    sandbox::{Mode, Observation, Sandbox, Signals},
+    sandbox::{Mode, Observation, Sandbox, Signals, filter},
 };
 
 pub fn run(global: &GlobalArgs, command: &DebugCommand) -> Result<ExitCode, Failure> {
@@ -21,7 +21,7 @@ pub fn run(global: &GlobalArgs, command: &DebugCommand) -> Result<ExitCode, Fail
 
 /// One filter a process, as it is in force before the first guest instruction.
 fn installed() -> Vec<Filter> {
-    let mut filters = vec![runsc_gofer::filter::gofer()];
+    let mut filters = vec![filter::monitor(), runsc_gofer::filter::gofer()];
     filters.extend(
         PLATFORMS
             .iter()

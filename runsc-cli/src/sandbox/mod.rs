@@ -12,6 +12,7 @@
 
 pub mod children;
 pub mod empty_root;
+pub mod filter;
 mod id_maps;
 pub mod monitor;
 pub mod payload;

@@ -38,6 +38,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Holdings, Mappings, Mode, Observation, Outcome, Owner, Plan, Sandbox, Signals,
     children::die_with_parent,
+    filter,
     payload::{self, Fds},
     supervise::{self, Next},
 };
@@ -381,6 +382,9 @@ impl Monitor {
         give_up_rights().at(Stage::Monitor)?;
         record.reached = Status::Created;
         note.set(record.reached).at(Stage::State)?;
+        // What /proc tells is remembered: it is out of reach from here on.
+        process::release_start_up_memory();
+        filter::monitor().install().at(Stage::Monitor)?;
         Ok(Self {
             sandbox,
             signals,
