@@ -6,12 +6,13 @@ mod common;
 
 use std::{
     fs,
+    io::{BufRead, BufReader, Read, Write},
     os::unix::{
         fs::{MetadataExt, PermissionsExt, chown},
         process::CommandExt,
     },
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use common::{config, outcome};
@@ -157,4 +158,43 @@ fn a_group_that_cannot_be_made_is_said_so() {
     let (code, stdout, stderr) = home.run();
     assert_eq!((code, stdout.as_str()), (Some(0), "runs\n"), "{stderr}");
     assert_eq!(stderr.matches("linux.cgroupsPath").count(), 1, "{stderr}");
+}
+
+/// A file system of the kernel that is mounted where the caller cannot look is no obstacle, and does
+/// not come to light either when he is let in.
+#[test]
+fn what_is_out_of_the_callers_reach_stays_there() {
+    if !Uid::effective().is_root() {
+        eprintln!("skipped: this is not root, who mounts");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = fs::canonicalize(dir.path()).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    common::copy_program(&path.join("runsc-rs"));
+    fs::create_dir_all(path.join("closed/proc")).unwrap();
+    fs::set_permissions(path.join("closed"), fs::Permissions::from_mode(0o700)).unwrap();
+    let inside = "echo up; read go; ls -a closed closed/proc | wc -l";
+    let script = format!(
+        "mount -t proc proc closed/proc && exec setpriv --reuid 12345 --regid 12345 --clear-groups \
+         ./runsc-rs do -- sh -c '{inside}'"
+    );
+    let mut child = Command::new("unshare")
+        .args(["--mount", "sh", "-c", &script])
+        .current_dir(&path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut said = String::new();
+    out.read_line(&mut said).unwrap();
+    assert_eq!(said, "up\n");
+    fs::set_permissions(path.join("closed"), fs::Permissions::from_mode(0o755)).unwrap();
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    said.clear();
+    out.read_to_string(&mut said).unwrap();
+    // The directory itself, empty.
+    assert!(said.trim().parse::<u32>().unwrap() <= 4, "{said}");
+    assert!(child.wait().unwrap().success());
 }

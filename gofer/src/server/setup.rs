@@ -302,12 +302,19 @@ fn attach(root: &OwnedFd, index: usize, source: &MountSource, tree: Tree) -> Res
     })
 }
 
-/// Mounts something empty over `below` in `tree`.
+/// Mounts something empty over `below` in `tree`. Where an ordinary user cannot get there, over the
+/// directory that he cannot search: it may be opened to him later.
 fn cover(root: &OwnedFd, tree: &OwnedFd, below: &Path) -> Result<(), Error> {
-    let target = match open_path(tree, below.as_os_str().as_bytes()) {
-        // A later mount on a parent hides it already.
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(()),
-        other => other.map_err(stage("find what to hide", below))?,
+    let mut path = below;
+    let target = loop {
+        match open_path(tree, path.as_os_str().as_bytes()) {
+            // A later mount on a parent hides it already.
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(()),
+            Err(rustix::io::Errno::ACCESS) if path.components().count() > 1 => {
+                path = path.parent().unwrap_or(path);
+            }
+            other => break other.map_err(stage("find what to hide", below))?,
+        }
     };
     let is_dir = stat_fd(&target).map_err(stage("stat", below))?.is_dir();
     let empty = if is_dir { EMPTY_DIR } else { EMPTY_FILE };
