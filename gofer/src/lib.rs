@@ -7,6 +7,7 @@
 pub mod client;
 pub mod filter;
 pub mod listing;
+pub mod network;
 pub mod protocol;
 pub mod server;
 mod wire;

@@ -637,6 +637,195 @@ fn older_kernels(_: User) {
     assert!(!client.is_dead());
 }
 
+/// Runs a network Gofer in new namespaces; `ask` is the Sentry, outside of them. The exit status.
+fn with_network_gofer(user: User, ask: impl FnOnce(&network::Client, Pid)) -> i32 {
+    let (ends, channels) = network::client::pairs().unwrap();
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    let mut ends = Some(ends);
+    let keeper = child(|| {
+        ends.take();
+        enter(user).expect("namespaces");
+        let gofer = child(|| match network::server::run(&channels) {
+            Ok(()) => 0,
+            Err(error) => {
+                eprintln!("{error}");
+                1
+            }
+        });
+        nix::unistd::write(&writer, &gofer.as_raw().to_ne_bytes()).unwrap();
+        // Perhaps after the Gofer has looked, which has to notice.
+        loopback_up();
+        status_of(gofer)
+    });
+    drop(writer);
+    let client = network::Client::new(ends.take().unwrap());
+    nix::unistd::read(&reader, &mut [0; 4]).unwrap();
+    let path = format!("/proc/{keeper}/task/{keeper}/children");
+    let children = fs::read_to_string(path).unwrap();
+    let pid = Pid::from_raw(children.trim().parse().unwrap());
+    ask(&client, pid);
+    drop(client);
+    status_of(keeper)
+}
+
+/// As `ip link set lo up`.
+fn loopback_up() {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    // struct ifreq: the name, then the flags.
+    let mut request = [0u8; 40];
+    request[..2].copy_from_slice(b"lo");
+    request[16..18].copy_from_slice(&(libc::IFF_UP as u16).to_ne_bytes());
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&socket);
+    // SAFETY: the call reads a struct ifreq, for which there is room.
+    let result = unsafe { libc::ioctl(fd, libc::SIOCSIFFLAGS, request.as_mut_ptr()) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// The confined process can do all that it is asked for, and has no more rights than it needs.
+fn the_network(user: User) {
+    use network::{Endpoint, Family, Kind, Step, options};
+    let status = with_network_gofer(user, |client, pid| {
+        while !client
+            .view()
+            .unwrap()
+            .links
+            .iter()
+            .any(|l| l.flags & 1 != 0)
+        {
+            assert!(client.wait_for_change());
+        }
+        let low = Endpoint {
+            ip: std::net::Ipv4Addr::LOCALHOST.into(),
+            port: 80,
+            scope: 0,
+        };
+        let steps = vec![Step::Bind(low), Step::Listen(1)];
+        let (listener, done) = client.open(Family::V4, Kind::Tcp, steps).unwrap();
+        done.ok().unwrap();
+        let steps = vec![Step::Connect(low)];
+        let (socket, _) = client.open(Family::V4, Kind::Tcp, steps).unwrap();
+        let listener = std::net::TcpListener::from(listener);
+        listener.set_nonblocking(false).unwrap();
+        listener.accept().unwrap();
+        drop(socket);
+        for family in [Family::V4, Family::V6] {
+            for kind in [Kind::Tcp, Kind::Udp] {
+                let (socket, _) = client.open(family, kind, vec![]).unwrap();
+                for (option, access) in options::OPTIONS {
+                    let fd = std::os::fd::AsFd::as_fd(&socket);
+                    let done = client.carry_out(fd, vec![Step::Get(*option, 16)]).unwrap();
+                    if *access == options::Access::Both {
+                        let value = done.values.first().cloned().unwrap_or_default();
+                        let steps = vec![Step::Set(*option, value), Step::Disconnect];
+                        client.carry_out(fd, steps).unwrap();
+                    }
+                }
+            }
+            // Permitted or not, that is the namespace's affair: the process lives on.
+            let _ = client.open(family, Kind::Ping, vec![]);
+        }
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_whitespace().nth(1).unwrap().to_string()
+        };
+        let bind_service = 1u64 << 10;
+        for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+            let have = u64::from_str_radix(&field(set), 16).unwrap();
+            assert_eq!(have & !bind_service, 0, "{set} {have:x}");
+        }
+        assert_eq!(field("Uid:"), NOBODY.to_string());
+        assert_eq!(field("NoNewPrivs:"), "1");
+        assert_eq!(field("Seccomp:"), "2");
+        let root = fs::read_dir(format!("/proc/{pid}/root")).unwrap();
+        let names: Vec<_> = root.map(|entry| entry.unwrap().file_name()).collect();
+        assert!(
+            names
+                .iter()
+                .all(|name| name.to_string_lossy().starts_with("empty-"))
+        );
+    });
+    assert_eq!(status, 0);
+}
+
+/// Kinds of sockets and options that are not on the list kill it, whoever asks.
+fn the_network_filter(_: User) {
+    use nix::sys::socket::{AddressFamily, SockProtocol, SockType, setsockopt, socket, sockopt};
+    let under = |call: fn()| {
+        status_of(child(|| {
+            network::filter().install().expect("install");
+            call();
+            0
+        }))
+    };
+    let killed = 128 + Signal::SIGSYS as i32;
+    assert_eq!(
+        under(|| {
+            let tcp = socket(
+                AddressFamily::Inet,
+                SockType::Stream,
+                made_so(),
+                SockProtocol::Tcp,
+            );
+            setsockopt(&tcp.unwrap(), sockopt::TcpNoDelay, &true).unwrap();
+        }),
+        0
+    );
+    for call in [
+        || {
+            drop(socket(
+                AddressFamily::Inet,
+                SockType::Raw,
+                made_so(),
+                SockProtocol::Tcp,
+            ))
+        },
+        || {
+            drop(socket(
+                AddressFamily::Packet,
+                SockType::Datagram,
+                made_so(),
+                None,
+            ))
+        },
+        || {
+            drop(socket(
+                AddressFamily::Unix,
+                SockType::Stream,
+                made_so(),
+                None,
+            ))
+        },
+        || {
+            drop(socket(
+                AddressFamily::Netlink,
+                SockType::Raw,
+                made_so(),
+                None,
+            ))
+        },
+        || {
+            let tcp = socket(
+                AddressFamily::Inet,
+                SockType::Stream,
+                made_so(),
+                SockProtocol::Tcp,
+            );
+            let _ = setsockopt(&tcp.unwrap(), sockopt::Mark, &1);
+        },
+        || drop(fs::File::open("/etc/passwd")),
+        || _ = nix::unistd::execv(c"/bin/true", &[c"true"]),
+        || _ = unshare(CloneFlags::CLONE_NEWNET),
+    ] {
+        assert_eq!(under(call), killed);
+    }
+}
+
+fn made_so() -> nix::sys::socket::SockFlag {
+    use nix::sys::socket::SockFlag;
+    SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK
+}
+
 fn main() -> ExitCode {
     type Case = (&'static str, fn(User));
     let cases: &[Case] = &[
@@ -648,6 +837,8 @@ fn main() -> ExitCode {
         ("errors_name_stage_and_path", errors_name_stage_and_path),
         ("the_filter", the_filter),
         ("older_kernels", older_kernels),
+        ("the_network", the_network),
+        ("the_network_filter", the_network_filter),
     ];
     let mut failed = 0;
     for user in [User::Root, User::Ordinary] {

@@ -9,7 +9,7 @@ mod lookup;
 mod mounts;
 mod path;
 mod serve;
-mod setup;
+pub(crate) mod setup;
 pub(crate) mod sys;
 mod tree;
 mod xattr;
@@ -105,7 +105,7 @@ pub fn run(config: &ServerConfig, channels: Vec<OwnedFd>) -> Result<(), Error> {
     setup::process()?;
     ids::set(config.disguise);
     let mounts = Arc::new(setup::file_systems(config)?);
-    setup::privileges()?;
+    setup::file_owner()?;
     // All threads exist before the filter, which forbids making any, and serve after it.
     let ready = Arc::new(Barrier::new(channels.len().saturating_add(1)));
     let mut threads = Vec::with_capacity(channels.len());

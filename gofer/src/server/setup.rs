@@ -20,7 +20,7 @@ use rustix::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
         OpenTreeFlags, UnmountFlags,
     },
-    process::{DumpableBehavior, Resource, Rlimit, Signal},
+    process::{DumpableBehavior, Gid, Resource, Rlimit, Signal, Uid},
 };
 
 use super::{
@@ -71,7 +71,7 @@ const KEPT: [caps::Capability; 7] = [
 ];
 
 /// Names the stage and path of a failure.
-fn stage<E: Into<std::io::Error>>(
+pub(crate) fn stage<E: Into<std::io::Error>>(
     stage: &'static str,
     path: impl AsRef<Path>,
 ) -> impl FnOnce(E) -> Error {
@@ -90,7 +90,7 @@ impl From<Errno> for std::io::Error {
 }
 
 /// Ties this process to its parent and lifts what would limit it.
-pub(super) fn process() -> Result<(), Error> {
+pub(crate) fn process() -> Result<(), Error> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(stage("set parent death signal", ""))?;
     let hard = rustix::process::getrlimit(Resource::Nofile).maximum;
@@ -161,6 +161,11 @@ pub(super) fn file_systems(config: &ServerConfig) -> Result<Mounts, Error> {
             guards: HostGuards::Set,
         });
     Ok(Mounts(mounts.collect()))
+}
+
+/// Moves into a root that holds nothing.
+pub(crate) fn empty_root() -> Result<(), Error> {
+    file_systems(&ServerConfig::default()).map(drop)
 }
 
 impl MountSource {
@@ -332,10 +337,37 @@ fn open_path(dir: impl AsFd, path: &[u8]) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat2(dir, path, flags, Mode::empty(), resolve)
 }
 
-/// Keeps only the capabilities of a file owner, of those there are, and gives up gaining any.
-pub(super) fn privileges() -> Result<(), Error> {
+/// What the owner of the container's files keeps.
+pub(super) fn file_owner() -> Result<(), Error> {
+    privileges(&KEPT)
+}
+
+/// Turns root into nobody, who has the same capabilities, unless the namespace knows no such user.
+pub(crate) fn become_nobody() -> Result<(), Error> {
+    const NOBODY: u32 = 65534;
+    if !rustix::process::getuid().is_root() {
+        return Ok(());
+    }
+    let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    rustix::thread::set_keep_capabilities(true).map_err(stage("become nobody", ""))?;
+    match rustix::thread::set_thread_res_gid(gid, gid, gid) {
+        Err(rustix::io::Errno::INVAL) => return Ok(()),
+        other => other.map_err(stage("become nobody", ""))?,
+    }
+    rustix::thread::set_thread_groups(&[]).map_err(stage("become nobody", ""))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(stage("become nobody", ""))?;
+    // The change of id has taken them out of use.
     let caps_error = |error: caps::errors::CapsError| std::io::Error::other(error.to_string());
-    let kept: caps::CapsHashSet = KEPT.into_iter().collect();
+    caps::read(None, caps::CapSet::Permitted)
+        .and_then(|permitted| caps::set(None, caps::CapSet::Effective, &permitted))
+        .map_err(caps_error)
+        .map_err(stage("become nobody", ""))
+}
+
+/// Keeps only these capabilities, of those there are, and gives up gaining any.
+pub(crate) fn privileges(kept: &[caps::Capability]) -> Result<(), Error> {
+    let caps_error = |error: caps::errors::CapsError| std::io::Error::other(error.to_string());
+    let kept: caps::CapsHashSet = kept.iter().copied().collect();
     let have = caps::read(None, caps::CapSet::Permitted)
         .map_err(caps_error)
         .map_err(stage("read capabilities", ""))?;
