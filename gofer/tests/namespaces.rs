@@ -654,7 +654,7 @@ fn with_network_gofer(user: User, ask: impl FnOnce(&network::Client, Pid)) -> i3
         });
         nix::unistd::write(&writer, &gofer.as_raw().to_ne_bytes()).unwrap();
         // Perhaps after the Gofer has looked, which has to notice.
-        loopback_up();
+        network::raise_loopback().unwrap();
         status_of(gofer)
     });
     drop(writer);
@@ -666,19 +666,6 @@ fn with_network_gofer(user: User, ask: impl FnOnce(&network::Client, Pid)) -> i3
     ask(&client, pid);
     drop(client);
     status_of(keeper)
-}
-
-/// As `ip link set lo up`.
-fn loopback_up() {
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-    // struct ifreq: the name, then the flags.
-    let mut request = [0u8; 40];
-    request[..2].copy_from_slice(b"lo");
-    request[16..18].copy_from_slice(&(libc::IFF_UP as u16).to_ne_bytes());
-    let fd = std::os::fd::AsRawFd::as_raw_fd(&socket);
-    // SAFETY: the call reads a struct ifreq, for which there is room.
-    let result = unsafe { libc::ioctl(fd, libc::SIOCSIFFLAGS, request.as_mut_ptr()) };
-    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
 
 /// The confined process can do all that it is asked for, and has no more rights than it needs.

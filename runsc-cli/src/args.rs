@@ -62,6 +62,10 @@ pub struct GlobalArgs {
     /// as with runc
     #[arg(long, global = true, value_enum, default_value_t = Overlay::Memory)]
     pub overlay: Overlay,
+    /// What the guest reaches: its container's network namespace (for `do`, which has none, its own
+    /// loopback), that loopback only, or the caller's network
+    #[arg(long, global = true, value_enum, default_value_t = Network::Sandbox)]
+    pub network: Network,
     /// Do without what an ordinary user may not do with cgroups: true, false or auto
     #[arg(long, value_name = "BOOL", default_value = "auto",
           value_parser = PossibleValuesParser::new(["true", "false", "auto"]))]
@@ -72,6 +76,13 @@ pub struct GlobalArgs {
 pub enum Overlay {
     Memory,
     None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Network {
+    Sandbox,
+    None,
+    Host,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -37,6 +37,7 @@ fn main() -> ExitCode {
     if second.is_none() {
         match first.as_deref().and_then(OsStr::to_str) {
             Some("gofer") => return part("gofer", children::gofer()),
+            Some("network-gofer") => return part("network-gofer", children::network_gofer()),
             Some("sentry") => return part("sentry", children::sentry()),
             Some("monitor") => return keeper("monitor", sandbox::monitor::run()),
             Some("attendant") => return keeper("attendant", container::join::attendant()),

@@ -342,6 +342,8 @@ impl From<LogLevel> for log::LevelFilter {
 pub struct BootFds {
     /// Client ends of the Gofer's channels, at least one.
     pub gofer: Vec<OwnedFd>,
+    /// The Sentry's ends of the network Gofer's channels, if the sandbox reaches the outside.
+    pub network: Option<runsc_gofer::network::client::Ends>,
     /// The Sentry's end of the control socket, for [`crate::control::Server`].
     pub control: OwnedFd,
     /// The guest's stdin, stdout, stderr; `None` is a closed one.

@@ -10,10 +10,11 @@
 //! [`options`], and once more in its seccomp filter, [`filter()`].
 //!
 //! Deliberately absent: raw and packet sockets, other families than IP, any change of interfaces,
-//! addresses, routes or packet filters.
+//! addresses, routes or packet filters. [`raise_loopback`] is for whoever makes a namespace.
 
 pub mod client;
 mod filter;
+mod loopback;
 pub mod options;
 pub mod protocol;
 pub mod server;
@@ -22,4 +23,5 @@ mod view;
 
 pub use client::Client;
 pub use filter::filter;
+pub use loopback::raise_loopback;
 pub use protocol::*;

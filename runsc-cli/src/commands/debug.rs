@@ -21,7 +21,11 @@ pub fn run(global: &GlobalArgs, command: &DebugCommand) -> Result<ExitCode, Fail
 
 /// One filter a process, as it is in force before the first guest instruction.
 fn installed() -> Vec<Filter> {
-    let mut filters = vec![filter::monitor(), runsc_gofer::filter::gofer()];
+    let mut filters = vec![
+        filter::monitor(),
+        runsc_gofer::filter::gofer(),
+        runsc_gofer::network::filter(),
+    ];
     filters.extend(
         PLATFORMS
             .iter()

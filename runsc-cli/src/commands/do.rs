@@ -23,10 +23,10 @@ use runsc_sentry::config::{
 
 use super::{Failure, changes::Changes, conclude, limits::Limits, view::View};
 use crate::{
-    args::{DoArgs, GlobalArgs},
+    args::{self, DoArgs, GlobalArgs},
     cgroup::Held,
     environment,
-    sandbox::{Mode, Observation, Outcome, Owner, Plan, Sandbox, Signals, own_stdio},
+    sandbox::{Mode, Network, Observation, Outcome, Owner, Plan, Sandbox, Signals, own_stdio},
 };
 
 /// Exit status if the sandbox itself failed.
@@ -168,6 +168,9 @@ fn prepare(
         stdio,
         mappings: None,
         changes: changes.fd()?,
+        // In one of its own there would be loopback only.
+        network: Network::Inherited,
+        outside: global.network == args::Network::Host,
         cgroup: None,
     };
     Ok((plan, limits, changes))

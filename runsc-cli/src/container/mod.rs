@@ -31,7 +31,7 @@ use runsc_sentry::{config::OverlayKind, control::ExitStatus};
 use serde::Serialize;
 
 use crate::{
-    args::{GlobalArgs, Overlay, oci::CreateArgs},
+    args::{self, GlobalArgs, Overlay, oci::CreateArgs},
     bundle::Bundle,
     cgroup::{Cgroup, Request},
     clock,
@@ -39,8 +39,8 @@ use crate::{
     failure::{AtStage, Report, Stage},
     link::{self, Ask, Connection, Envelope, Tell},
     sandbox::{
-        Holdings, Mappings, Observation, Owner, Plan,
-        monitor::{self, Keep, Network},
+        Holdings, Mappings, Network, Observation, Owner, Plan,
+        monitor::{self, Keep},
         own_stdio,
     },
     state::{Container, Locked, ProcessId, Record, StateRoot, Status, check_id},
@@ -238,7 +238,6 @@ impl Building {
             holdings: Holdings { preserved, alive },
             record: record.clone(),
             directory: locked.directory.clone(),
-            network: network(bundle),
             console,
             observation,
             attached: presence == Presence::Attached,
@@ -314,11 +313,13 @@ fn console_size(bundle: &Bundle) -> Option<(u16, u16)> {
     Some((rows, u16::try_from(size.width()).ok()?))
 }
 
-/// Where the container's network namespace comes from. An ordinary user has none to give: what the
-/// guest reaches is the Sentry's business in any case.
-fn network(bundle: &Bundle) -> Network {
-    if !is_privileged() {
-        return Network::Inherited;
+/// Where the container's network namespace comes from, and whether the guest reaches it. Without one
+/// in the configuration it is the host's, as with runc. An ordinary user has none to give: where one
+/// is asked for, the guest has loopback only.
+fn network(global: &GlobalArgs, bundle: &Bundle) -> (Network, bool) {
+    let reaches = global.network != args::Network::None;
+    if global.network == args::Network::Host {
+        return (Network::Inherited, true);
     }
     let linux = bundle.spec().linux().as_ref();
     let namespaces = linux.and_then(|linux| linux.namespaces().as_ref());
@@ -326,12 +327,14 @@ fn network(bundle: &Bundle) -> Network {
         .into_iter()
         .flatten()
         .find(|namespace| namespace.typ() == LinuxNamespaceType::Network);
-    match network.map(|namespace| namespace.path()) {
-        None => Network::Inherited,
+    let namespace = match network.map(|namespace| namespace.path()) {
+        None => return (Network::Inherited, reaches),
+        Some(_) if !is_privileged() => return (Network::Inherited, false),
         Some(None) => Network::Own,
         Some(Some(path)) if path.as_os_str().is_empty() => Network::Own,
         Some(Some(path)) => Network::At(path.clone()),
-    }
+    };
+    (namespace, reaches)
 }
 
 fn plan(
@@ -358,6 +361,7 @@ fn plan(
     boot.log_level = observation.log_level;
     add_listen_fds(&mut boot.process.env);
     let stdio = own_stdio(&process::inherited()).context("stdio")?;
+    let (network, outside) = network(global, bundle);
     // As in any rootless container, the caller's files are the container's root's.
     let owner = Owner::ROOT;
     Ok(Plan {
@@ -370,6 +374,8 @@ fn plan(
             given => given,
         },
         changes: None,
+        network,
+        outside,
         // The monitor enters it first.
         cgroup: None,
     })

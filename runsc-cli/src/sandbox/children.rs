@@ -20,7 +20,7 @@ use runsc_sentry::{
 
 use super::{
     empty_root::{self, Memory, NO_LIMIT},
-    payload::{GoferPayload, Mode as SentryMode, SentryPayload},
+    payload::{GoferPayload, Mode as SentryMode, NetworkPayload, SentryPayload},
 };
 use crate::{commands::surroundings, logging};
 
@@ -44,6 +44,24 @@ pub fn gofer() -> Result<()> {
         umask(Mode::empty());
         log::debug!("serving {} trees", payload.server.mounts.len());
         runsc_gofer::server::run(&payload.server, channels)?;
+        Ok(())
+    };
+    report(&control, life())
+}
+
+/// The network Gofer process. Returns when the Sentry is gone.
+pub fn network_gofer() -> Result<()> {
+    process::set_name(c"runsc-network");
+    let (payload, mut fds) = NetworkPayload::receive()?;
+    if let Some(log) = fds.log.take() {
+        let level = payload.log_level.into();
+        logging::init("network-gofer", level, payload.log_format, log);
+    }
+    let control = Server::new(fds.control.try_clone()?);
+    die_with_parent(&control)?;
+    let life = || -> Result<()> {
+        setsid().context("setsid")?;
+        runsc_gofer::network::server::run(&fds.channels)?;
         Ok(())
     };
     report(&control, life())

@@ -1,14 +1,16 @@
-//! Starting a sandbox: one Gofer and one Sentry, each with only the fds it needs.
+//! Starting a sandbox: one Gofer, one Sentry and, where it reaches the outside, one network Gofer,
+//! each with only the fds it needs.
 //!
 //! ```text
 //! this process ──control──> Sentry ──channels──> Gofer
-//!       └────────control─────────────────────────^
+//!       ├────────control────────│───────^
+//!       └────────control────────└──channels──> network Gofer
 //! ```
-//! Both are this same program, executed again from /proc/self/exe with a hidden command; what they
+//! All are this same program, executed again from /proc/self/exe with a hidden command; what they
 //! are to do comes through a sealed memfd ([`payload`]). [`children`] is their life until the
 //! crates they belong to take over, [`supervise`] what this process does meanwhile.
 //!
-//! Both children die with this process: PDEATHSIG, and closed sockets should that come too late.
+//! All children die with this process: PDEATHSIG, and closed sockets should that come too late.
 
 pub mod children;
 pub mod empty_root;
@@ -28,6 +30,7 @@ use std::{
         unix::{ffi::OsStringExt, fs::OpenOptionsExt},
     },
     path::Path,
+    path::PathBuf,
 };
 
 use anyhow::{Context, Result};
@@ -38,7 +41,7 @@ use nix::{
         termios::{Termios, tcgetattr},
     },
 };
-use runsc_gofer::server::ServerConfig;
+use runsc_gofer::{network, server::ServerConfig};
 use runsc_platform::process::{self, Child, Inherited, Spawn};
 use runsc_sentry::{
     config::{BootConfig, LogLevel, StraceConfig},
@@ -49,10 +52,22 @@ use crate::{args::GlobalArgs, cgroup::Cgroup, environment, logging::Format};
 use id_maps::Ids;
 pub use id_maps::{IdRange, Mappings, Owner};
 pub use payload::Mode;
-use payload::{GoferPayload, SentryPayload};
+use payload::{GoferPayload, NetworkPayload, SentryPayload};
+use serde::{Deserialize, Serialize};
 
 /// Requests the Sentry can have at the Gofer at the same time.
 const CHANNELS: usize = 4;
+
+/// The network namespace a sandbox is started in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// The caller's.
+    Inherited,
+    /// A new one.
+    Own,
+    /// The one a file stands for.
+    At(PathBuf),
+}
 
 /// What both containers and `do` ask for.
 #[derive(Debug)]
@@ -67,7 +82,10 @@ pub struct Plan {
     pub stdio: [Option<OwnedFd>; 3],
     /// Where the Sentry tells what has changed.
     pub changes: Option<OwnedFd>,
-    /// What both processes are put into before they run.
+    pub network: Network,
+    /// Whether the guest reaches that namespace, through a network Gofer; else it has loopback only.
+    pub outside: bool,
+    /// What all processes are put into before they run.
     pub cgroup: Option<Cgroup>,
 }
 
@@ -206,6 +224,8 @@ pub fn reopen(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
 pub struct Sandbox {
     sentry: Process,
     gofer: Process,
+    /// Until it dies, which ends nothing but new sockets to the outside.
+    network: Option<Process>,
     /// The terminal's settings from before, should the guest leave it in a strange state.
     terminal: Option<Termios>,
     /// The root of the file system with the guest's memory.
@@ -240,7 +260,22 @@ impl Sandbox {
         let owners = (plan.owner, plan.mappings);
         let gofer = parts.gofer(plan.gofer, owners, &server_ends, holdings, observation)?;
         drop(server_ends);
-        let ends = (client_ends.as_slice(), &plan.stdio, plan.changes.as_ref());
+        let (network_ends, network) = match plan.outside {
+            true => {
+                let (ends, channels) = network::client::pairs()?;
+                (
+                    Some(ends),
+                    Some(parts.network(&channels, holdings, observation)?),
+                )
+            }
+            false => (None, None),
+        };
+        let ends = SentryEnds {
+            channels: &client_ends,
+            network: network_ends.as_ref(),
+            stdio: &plan.stdio,
+            changes: plan.changes.as_ref(),
+        };
         let sentry = parts.sentry(plan.boot, ends, holdings, observation, mode)?;
         log::debug!(
             "gofer is process {}, sentry {}",
@@ -250,6 +285,7 @@ impl Sandbox {
         Ok(Self {
             sentry,
             gofer,
+            network,
             terminal,
             memory: None,
         })
@@ -271,8 +307,16 @@ pub fn spawn_self(command: &str, fds: &[BorrowedFd<'_>]) -> Result<Child> {
     .with_context(|| format!("{command}: cannot be started"))
 }
 
-/// The Gofer's channels, the guest's stdio, where changes are told.
-type SentryEnds<'a> = (&'a [OwnedFd], &'a [Option<OwnedFd>; 3], Option<&'a OwnedFd>);
+/// What only the Sentry gets.
+struct SentryEnds<'a> {
+    /// The Gofer's.
+    channels: &'a [OwnedFd],
+    network: Option<&'a network::client::Ends>,
+    /// The guest's.
+    stdio: &'a [Option<OwnedFd>; 3],
+    /// Where changes are told.
+    changes: Option<&'a OwnedFd>,
+}
 
 /// What both children are started with.
 struct Parts {
@@ -345,17 +389,53 @@ impl Parts {
             payload: payload.to_memfd()?,
             fds: fds.collect(),
             ids,
+            network: libc::CLONE_NEWNET,
+        })
+    }
+
+    /// It stays in our network namespace. Root's keeps root's rights until it gives them up by itself:
+    /// in a user namespace of its own it would have none over the network.
+    fn network(
+        &self,
+        channels: &network::server::Channels,
+        holdings: &Holdings,
+        observation: &Observation,
+    ) -> Result<Process> {
+        let payload = NetworkPayload {
+            log: observation.log.is_some(),
+            log_format: observation.log_format,
+            alive: holdings.alive.is_some(),
+            log_level: observation.log_level,
+        };
+        let fds = [&channels.requests, &channels.changes];
+        let fds = fds
+            .into_iter()
+            .chain(&observation.log)
+            .chain(&holdings.alive)
+            .map(AsFd::as_fd);
+        self.process(Part {
+            name: "network-gofer",
+            payload: payload.to_memfd()?,
+            fds: fds.collect(),
+            ids: (!self.privileged).then_some(Ids::CallerAs(Owner::ROOT)),
+            network: 0,
         })
     }
 
     fn sentry(
         &self,
         boot: BootConfig,
-        (channels, stdio, changes): SentryEnds<'_>,
+        ends: SentryEnds<'_>,
         holdings: &Holdings,
         observation: &Observation,
         mode: Mode,
     ) -> Result<Process> {
+        let SentryEnds {
+            channels,
+            network,
+            stdio,
+            changes,
+        } = ends;
         let memory_use = match &self.cgroup {
             Some(cgroup) => cgroup.memory_use()?,
             None => None,
@@ -364,6 +444,7 @@ impl Parts {
             boot,
             mode,
             channels: channels.len(),
+            network: network.is_some(),
             stdio: stdio.each_ref().map(Option::is_some),
             preserved: holdings.preserved.len(),
             memory_use: memory_use.is_some(),
@@ -375,6 +456,11 @@ impl Parts {
         };
         let fds = channels
             .iter()
+            .chain(
+                network
+                    .into_iter()
+                    .flat_map(|ends| [&ends.requests, &ends.changes]),
+            )
             .chain(stdio.iter().flatten())
             .chain(&holdings.preserved)
             .chain(memory_use.iter().flatten())
@@ -393,6 +479,7 @@ impl Parts {
             payload: payload.to_memfd()?,
             fds: fds.collect(),
             ids: Some(ids),
+            network: libc::CLONE_NEWNET,
         })
     }
 
@@ -412,7 +499,7 @@ impl Parts {
         let args = [CString::new("runsc-rs")?, CString::new(name)?];
         let mut namespaces = libc::CLONE_NEWNS
             | libc::CLONE_NEWPID
-            | libc::CLONE_NEWNET
+            | part.network
             | libc::CLONE_NEWIPC
             | libc::CLONE_NEWUTS;
         if part.ids.is_some() {
@@ -472,4 +559,6 @@ struct Part<'a> {
     fds: Vec<BorrowedFd<'a>>,
     /// Ids of its user namespace; `None` leaves it in ours.
     ids: Option<Ids>,
+    /// CLONE_NEWNET, or 0 to stay in our network namespace.
+    network: i32,
 }

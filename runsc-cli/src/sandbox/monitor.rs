@@ -36,7 +36,7 @@ use runsc_sentry::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Holdings, Mappings, Mode, Observation, Outcome, Owner, Plan, Sandbox, Signals,
+    Holdings, Mappings, Mode, Network, Observation, Outcome, Owner, Plan, Sandbox, Signals,
     children::die_with_parent,
     filter,
     payload::{self, Fds},
@@ -56,17 +56,6 @@ const MAX_VISITORS: usize = 512;
 /// Exit status if the sandbox failed.
 const BROKEN: u8 = 255;
 
-/// The network namespace that the monitor lives in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Network {
-    /// The caller's.
-    Inherited,
-    /// A new one.
-    Own,
-    /// The one a file stands for.
-    At(PathBuf),
-}
-
 /// What the monitor is told; its fds come in this order.
 #[derive(Debug, Serialize, Deserialize)]
 struct Payload {
@@ -77,6 +66,7 @@ struct Payload {
     record: Record,
     directory: PathBuf,
     network: Network,
+    outside: bool,
     stdio: [bool; 3],
     preserved: usize,
     /// Stdio is a terminal that the monitor is to control.
@@ -95,7 +85,6 @@ pub struct Keep<'a> {
     pub holdings: Holdings,
     pub record: Record,
     pub directory: PathBuf,
-    pub network: Network,
     pub console: bool,
     pub observation: &'a Observation,
     /// Whether our stderr is the monitor's as well.
@@ -118,6 +107,8 @@ pub fn spawn(keep: Keep<'_>) -> Result<Started> {
         stdio,
         mappings,
         changes: _,
+        network,
+        outside,
         cgroup: _,
     } = keep.plan;
     let Holdings { preserved, alive } = keep.holdings;
@@ -129,7 +120,8 @@ pub fn spawn(keep: Keep<'_>) -> Result<Started> {
         mappings,
         record: keep.record,
         directory: keep.directory,
-        network: keep.network,
+        network,
+        outside,
         stdio: stdio.each_ref().map(Option::is_some),
         preserved: preserved.len(),
         console: keep.console,
@@ -215,11 +207,13 @@ pub fn run() -> Result<u8> {
         stdio,
         mappings: payload.mappings,
         changes: None,
+        network: payload.network,
+        outside: payload.outside,
         cgroup: payload.record.cgroup.clone(),
     };
     let begin = || -> Result<Monitor> {
         setsid().context("setsid").at(Stage::Monitor)?;
-        join_network(&payload.network).at(Stage::Namespaces)?;
+        join_network(&plan.network).at(Stage::Namespaces)?;
         let signals = Signals::block().at(Stage::Monitor)?;
         if payload.console {
             take_terminal(plan.stdio[0].as_ref()).at(Stage::Console)?;
@@ -267,21 +261,18 @@ fn give_up_rights() -> Result<()> {
     prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).context("PDEATHSIG")
 }
 
-/// Nothing of the guest's passes through it yet, so one that cannot be joined is replaced by an empty
-/// one: whoever configures the container's must not find the host's here.
+/// A new one has loopback, as runc's has.
 fn join_network(network: &Network) -> Result<()> {
-    let own = || nix::sched::unshare(CloneFlags::CLONE_NEWNET).context("network");
     match network {
         Network::Inherited => Ok(()),
-        Network::Own => own(),
+        Network::Own => {
+            nix::sched::unshare(CloneFlags::CLONE_NEWNET).context("network")?;
+            runsc_gofer::network::raise_loopback().context("network: loopback")
+        }
         Network::At(path) => {
-            let joined = File::open(path)
-                .map_err(anyhow::Error::from)
-                .and_then(|file| Ok(setns(file, CloneFlags::CLONE_NEWNET)?));
-            joined.or_else(|error| {
-                log::warn!("linux.namespaces: network: {}: {error:#}", path.display());
-                own()
-            })
+            let what = || format!("network: {}", path.display());
+            let file = File::open(path).with_context(what)?;
+            setns(file, CloneFlags::CLONE_NEWNET).with_context(what)
         }
     }
 }
@@ -469,7 +460,7 @@ impl Monitor {
                 true => PollFlags::POLLIN,
                 false => PollFlags::empty(),
             };
-            let (control, signal, gofer, sentry, listener, visitors) = {
+            let (control, signal, gofer, sentry, listener, network, visitors) = {
                 let sandbox = &self.sandbox;
                 let mut fds = vec![
                     PollFd::new(sandbox.sentry.control.as_fd(), PollFlags::POLLIN),
@@ -478,6 +469,8 @@ impl Monitor {
                     PollFd::new(sandbox.sentry.child.pidfd.as_fd(), PollFlags::POLLIN),
                     PollFd::new(self.listener.as_fd(), welcome),
                 ];
+                let network = sandbox.network.as_ref().unwrap_or(&sandbox.gofer);
+                fds.push(PollFd::new(network.child.pidfd.as_fd(), PollFlags::POLLIN));
                 for visit in self.visitors.values() {
                     fds.push(PollFd::new(visit.visitor.as_fd(), PollFlags::POLLIN));
                 }
@@ -486,9 +479,14 @@ impl Monitor {
                     result => result.context("poll")?,
                 };
                 let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(true)).collect();
-                let visitors = ready[5..].to_vec();
-                (ready[0], ready[1], ready[2], ready[3], ready[4], visitors)
+                let visitors = ready[6..].to_vec();
+                (
+                    ready[0], ready[1], ready[2], ready[3], ready[4], ready[5], visitors,
+                )
             };
+            if network {
+                self.sandbox.network_ended()?;
+            }
             if signal {
                 self.sandbox.forward(&self.signals)?;
             }

@@ -17,7 +17,10 @@ use nix::{
     fcntl::{FcntlArg, SealFlag, fcntl},
     sys::memfd::{MFdFlags, memfd_create},
 };
-use runsc_gofer::server::ServerConfig;
+use runsc_gofer::{
+    network::{client::Ends, server::Channels},
+    server::ServerConfig,
+};
 use runsc_sentry::config::{BootConfig, BootFds, LogLevel};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -47,10 +50,29 @@ pub struct GoferFds {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
+pub struct NetworkPayload {
+    pub log: bool,
+    pub log_format: Format,
+    pub alive: bool,
+    pub log_level: LogLevel,
+}
+
+#[derive(Debug)]
+pub struct NetworkFds {
+    pub control: OwnedFd,
+    pub channels: Channels,
+    pub log: Option<OwnedFd>,
+    /// Held for the life of the process (see `crate::state`).
+    _alive: Option<OwnedFd>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
 pub struct SentryPayload {
     pub boot: BootConfig,
     pub mode: Mode,
     pub channels: usize,
+    /// There is a network Gofer.
+    pub network: bool,
     pub stdio: [bool; 3],
     pub preserved: usize,
     pub memory_use: bool,
@@ -94,6 +116,29 @@ impl GoferPayload {
     }
 }
 
+impl NetworkPayload {
+    pub fn to_memfd(&self) -> Result<File> {
+        to_memfd(self)
+    }
+
+    /// In the child: the payload and its fds.
+    pub fn receive() -> Result<(Self, NetworkFds)> {
+        let payload: Self = from_memfd()?;
+        let more = usize::from(payload.log) + usize::from(payload.alive);
+        let mut fds = Fds::take(2 + more)?;
+        let fds = NetworkFds {
+            control: fds.next()?,
+            channels: Channels {
+                requests: fds.next()?,
+                changes: fds.next()?,
+            },
+            log: fds.next_if(payload.log)?,
+            _alive: fds.next_if(payload.alive)?,
+        };
+        Ok((payload, fds))
+    }
+}
+
 impl SentryPayload {
     pub fn to_memfd(&self) -> Result<File> {
         to_memfd(self)
@@ -106,11 +151,18 @@ impl SentryPayload {
         let files = payload.stdio.iter().filter(|open| **open).count() + payload.preserved;
         let more = [payload.changes, payload.log, payload.strace, payload.alive];
         let more = more.iter().filter(|there| **there).count();
-        let memory_use = 2 * usize::from(payload.memory_use);
-        let mut fds = Fds::take(payload.channels + files + memory_use + more)?;
+        let pairs = 2 * (usize::from(payload.network) + usize::from(payload.memory_use));
+        let mut fds = Fds::take(payload.channels + files + pairs + more)?;
         let boot = BootFds {
             control: fds.next()?,
             gofer: fds.several(payload.channels)?,
+            network: match payload.network {
+                true => Some(Ends {
+                    requests: fds.next()?,
+                    changes: fds.next()?,
+                }),
+                false => None,
+            },
             stdio: [
                 fds.next_if(payload.stdio[0])?,
                 fds.next_if(payload.stdio[1])?,

@@ -198,12 +198,17 @@ impl Sandbox {
     /// Waits for the Sentry's next event or the end of the sandbox, and passes signals on meanwhile.
     pub(super) fn next(&mut self, signals: &Signals) -> Result<Next> {
         loop {
-            let [control, arrived, gofer, sentry] = wait([
+            let network = self.network.as_ref().unwrap_or(&self.gofer);
+            let [control, network, arrived, gofer, sentry] = wait([
                 (self.sentry.control.as_fd(), PollFlags::POLLIN),
+                (network.child.pidfd.as_fd(), PollFlags::POLLIN),
                 (signals.fd.as_fd(), PollFlags::POLLIN),
                 (self.gofer.child.pidfd.as_fd(), PollFlags::POLLIN),
                 (self.sentry.child.pidfd.as_fd(), PollFlags::POLLIN),
             ])?;
+            if network {
+                self.network_ended()?;
+            }
             if arrived {
                 self.forward(signals)?;
             }
@@ -224,6 +229,24 @@ impl Sandbox {
                 return self.post_mortem().map(Next::End);
             }
         }
+    }
+
+    /// If the network Gofer has died: the sandbox goes on, without new sockets to the outside.
+    pub(super) fn network_ended(&mut self) -> Result<()> {
+        let Some(network) = &mut self.network else {
+            return Ok(());
+        };
+        if network.try_reap()? {
+            // It ends by itself when the Sentry does.
+            if !matches!(network.ended, Some(WaitStatus::Exited(_, 0))) {
+                let why = network.obituary();
+                logging::tell(&format!(
+                    "{why}; the guest makes no more sockets to the outside"
+                ));
+            }
+            self.network = None;
+        }
+        Ok(())
     }
 
     fn on_event(&mut self, event: Event, signals: &Signals) -> Result<Option<Outcome>> {
