@@ -78,6 +78,12 @@ impl From<nix::Error> for Errno {
     }
 }
 
+impl From<rustix::io::Errno> for Errno {
+    fn from(e: rustix::io::Errno) -> Errno {
+        Errno::from_raw(e.raw_os_error())
+    }
+}
+
 impl From<std::io::Error> for Errno {
     fn from(e: std::io::Error) -> Errno {
         e.raw_os_error().map_or(Errno::EIO, Errno::from_raw)

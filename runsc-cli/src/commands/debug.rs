@@ -29,7 +29,7 @@ fn installed() -> Vec<Filter> {
     filters.extend(
         PLATFORMS
             .iter()
-            .map(|name| runsc_sentry::boot::filter::sentry(name)),
+            .map(|name| runsc_sentry::boot::filter::sentry(name, true)),
     );
     filters
 }

@@ -8,8 +8,8 @@ use runsc_platform::seccomp::{ArgCheck, Filter, Rule};
 
 const NO_EXEC: ArgCheck = ArgCheck::without(2, libc::PROT_EXEC as u32);
 
-/// The Sentry's filter with `platform`.
-pub fn sentry(platform: &str) -> Filter {
+/// The Sentry's filter with `platform`, and with a network Gofer or without.
+pub fn sentry(platform: &str, outside: bool) -> Filter {
     let mut rules = [MEMORY, FILES, RUNTIME, OBJECTS].concat();
     rules.extend(runsc_gofer::filter::client_rules());
     rules.extend_from_slice(match platform {
@@ -17,6 +17,9 @@ pub fn sentry(platform: &str) -> Filter {
         "systrap" => runsc_platform::systrap::host_calls(),
         _ => &[],
     });
+    if outside {
+        rules.extend_from_slice(NETWORK);
+    }
     Filter::new("sentry", rules)
 }
 
@@ -143,6 +146,20 @@ const FILES: &[Rule] = &[
         [ArgCheck::eq(1, libc::TCFLSH as u32)],
         "tcflush(3) on stdio"
     ),
+];
+
+/// The network Gofer's sockets.
+const NETWORK: &[Rule] = &[
+    rule!(
+        SYS_accept4,
+        [ArgCheck::eq(
+            3,
+            (libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) as u32
+        )],
+        "connections to a socket that the network Gofer made"
+    ),
+    rule!(SYS_getsockname, "the own end of a connection"),
+    rule!(SYS_getpeername, "the other end of a connection"),
 ];
 
 const RUNTIME: &[Rule] = &[

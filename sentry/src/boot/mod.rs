@@ -176,6 +176,11 @@ pub fn run(config: BootConfig, fds: BootFds, begin: Start) -> Result<Infallible,
     });
 
     spawn("reactor", move || reactor.run())?;
+    if let Some(ends) = fds.network {
+        kernel.net.set_outside(crate::net::Gofer::new(ends));
+        let net = kernel.net.clone();
+        spawn("network-watch", move || net.keep_looking())?;
+    }
     let watched = gofer.clone();
     let watching = kernel.clone();
     spawn("gofer-watch", move || {
@@ -200,7 +205,8 @@ pub fn run(config: BootConfig, fds: BootFds, begin: Start) -> Result<Infallible,
         })?;
     }
     ready.wait();
-    filter::sentry(kernel.platform.name()).install()?;
+    let outside = kernel.net.outside().is_some();
+    filter::sentry(kernel.platform.name(), outside).install()?;
     let start = mounts::build(&kernel, &gofer, &config).and_then(|namespace| {
         if let Some(out) = fds.changes {
             let overlay = namespace.root().mount.fs.clone();

@@ -182,6 +182,8 @@ impl Container {
         let Some(first) = self.first.lock().take() else {
             return;
         };
+        // Hooks have set up the network by now.
+        self.kernel.net.look();
         let kernel = self.kernel.clone();
         first.launch(move |result| match result {
             Ok(()) => kernel.supervisor().started(),

@@ -5,6 +5,7 @@
 //! interfaces, and the way out of the sandbox ([`outside`]).
 
 mod file;
+mod gofer;
 pub mod interfaces;
 pub mod options;
 pub mod outside;
@@ -15,6 +16,7 @@ pub mod unix;
 use std::sync::Arc;
 
 pub use self::file::{into_file, of};
+pub use self::gofer::Gofer;
 pub use self::options::Options;
 pub use self::socket::{Common, Connect, Kind, Name, Outgoing, Received, Socket};
 pub use self::stack::Stack;

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use super::interfaces::Interfaces;
 use crate::errno::Result;
 
 /// Family of a socket to the outside.
@@ -35,6 +36,12 @@ pub trait Outside: Send + Sync {
     /// # Errors
     /// ENETDOWN if nobody can make one any more, or what socket(2) said.
     fn open(&self, domain: Domain, transport: Transport) -> Result<Box<dyn HostSocket>>;
+
+    /// What the network looks like now. ENETDOWN.
+    fn interfaces(&self) -> Result<Interfaces>;
+
+    /// Blocks until that has changed; false: it never will again. For a thread that then looks.
+    fn wait_for_change(&self) -> bool;
 }
 
 /// A socket of the host. Errors are those of the host's call of the same name.

@@ -41,6 +41,25 @@ impl Stack {
         }
     }
 
+    /// Looks at what interfaces there are now, if there is more than loopback.
+    pub fn look(&self) {
+        match self.outside().map(|outside| outside.interfaces()) {
+            None => {}
+            Some(Ok(interfaces)) => *self.interfaces.write() = interfaces,
+            Some(Err(e)) => log::warn!("the network's interfaces: {e:?}"),
+        }
+    }
+
+    /// Keeps the interfaces up to date until there is nobody to ask. For a thread of its own.
+    pub fn keep_looking(&self) {
+        while self
+            .outside()
+            .is_some_and(|outside| outside.wait_for_change())
+        {
+            self.look();
+        }
+    }
+
     pub(super) fn enter(&self, ino: u64, socket: &Arc<dyn Socket>) {
         self.sockets.lock().insert(ino, Arc::downgrade(socket));
     }

@@ -1,0 +1,183 @@
+//! The way out through the network Gofer: it makes the sockets, in the container's network
+//! namespace, and does to them what the Sentry may not; data and accept(2) are the Sentry's.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use runsc_gofer::network::client::Ends;
+use runsc_gofer::network::{self as wire, Client, OptionName, Step};
+use rustix::net::SocketFlags;
+
+use super::interfaces::{Address, Interfaces, Link, Neighbour, Route};
+use super::outside::{Domain, HostSocket, Outside, Transport};
+use crate::errno::{Errno, Result};
+
+/// See the module documentation.
+pub struct Gofer(Arc<Client>);
+
+impl Gofer {
+    pub fn new(ends: Ends) -> Arc<Gofer> {
+        Arc::new(Gofer(Arc::new(Client::new(ends))))
+    }
+}
+
+fn errno(e: runsc_gofer::Errno) -> Errno {
+    Errno::from_raw(e.raw())
+}
+
+impl Outside for Gofer {
+    fn open(&self, domain: Domain, transport: Transport) -> Result<Box<dyn HostSocket>> {
+        let family = match domain {
+            Domain::V4 => wire::Family::V4,
+            Domain::V6 => wire::Family::V6,
+        };
+        let kind = match transport {
+            Transport::Tcp => wire::Kind::Tcp,
+            Transport::Udp => wire::Kind::Udp,
+            Transport::Ping => wire::Kind::Ping,
+        };
+        let (fd, _) = self.0.open(family, kind, Vec::new()).map_err(errno)?;
+        Ok(Box::new(Made {
+            client: self.0.clone(),
+            fd: Arc::new(fd),
+        }))
+    }
+
+    fn interfaces(&self) -> Result<Interfaces> {
+        let view = self.0.view().map_err(errno)?;
+        Ok(Interfaces {
+            links: view.links.into_iter().map(link).collect(),
+            addresses: view.addresses.into_iter().map(address).collect(),
+            routes: view.routes.into_iter().filter_map(route).collect(),
+            neighbours: view.neighbours.into_iter().map(neighbour).collect(),
+        })
+    }
+
+    fn wait_for_change(&self) -> bool {
+        self.0.wait_for_change()
+    }
+}
+
+fn link(link: wire::Link) -> Link {
+    Link {
+        index: link.index,
+        name: link.name,
+        kind: link.kind,
+        flags: link.flags,
+        mtu: link.mtu,
+        tx_queue_len: link.queue_length,
+        hardware: link.address,
+        hardware_broadcast: link.broadcast,
+    }
+}
+
+fn address(address: wire::InterfaceAddress) -> Address {
+    Address {
+        link: address.link,
+        ip: address.local,
+        prefix_len: address.prefix,
+        broadcast: address.broadcast,
+        scope: address.scope,
+        flags: address.flags,
+    }
+}
+
+/// Those that lead over an interface.
+fn route(route: wire::Route) -> Option<Route> {
+    let anywhere: IpAddr = match route.family {
+        wire::Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+        wire::Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    Some(Route {
+        destination: route.destination.unwrap_or(anywhere),
+        prefix_len: route.prefix,
+        gateway: route.gateway,
+        source: route.source,
+        link: route.link?,
+        metric: route.metric.unwrap_or(0),
+        table: u8::try_from(route.table).ok()?,
+        protocol: route.protocol,
+        scope: route.scope,
+        kind: route.kind,
+    })
+}
+
+fn neighbour(neighbour: wire::Neighbour) -> Neighbour {
+    Neighbour {
+        link: neighbour.link,
+        ip: neighbour.address,
+        hardware: neighbour.hardware,
+        state: neighbour.state,
+        flags: neighbour.flags,
+    }
+}
+
+/// A socket that the network Gofer has made, or one accepted from such a one.
+struct Made {
+    client: Arc<Client>,
+    fd: Arc<OwnedFd>,
+}
+
+impl Made {
+    fn carry_out(&self, step: Step) -> Result<Vec<Vec<u8>>> {
+        let done = self.client.carry_out(self.fd.as_fd(), vec![step]);
+        let done = done.map_err(errno)?;
+        done.ok().map_err(errno)?;
+        Ok(done.values)
+    }
+}
+
+impl HostSocket for Made {
+    fn fd(&self) -> &Arc<OwnedFd> {
+        &self.fd
+    }
+
+    fn bind(&self, address: SocketAddr) -> Result<()> {
+        self.carry_out(Step::Bind(address.into())).map(drop)
+    }
+
+    fn connect(&self, address: SocketAddr) -> Result<()> {
+        self.carry_out(Step::Connect(address.into())).map(drop)
+    }
+
+    fn disconnect(&self) -> Result<()> {
+        self.carry_out(Step::Disconnect).map(drop)
+    }
+
+    fn listen(&self, backlog: i32) -> Result<()> {
+        self.carry_out(Step::Listen(backlog)).map(drop)
+    }
+
+    fn accept(&self) -> Result<(Box<dyn HostSocket>, SocketAddr)> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let accept = || rustix::net::acceptfrom_with(&self.fd, flags);
+        let (fd, from) = rustix::io::retry_on_intr(accept)?;
+        let from = from.ok_or(Errno::ECONNABORTED)?;
+        let made = Made {
+            client: self.client.clone(),
+            fd: Arc::new(fd),
+        };
+        Ok((Box::new(made), SocketAddr::try_from(from)?))
+    }
+
+    fn set_option(&self, level: i32, name: i32, value: &[u8]) -> Result<()> {
+        let option = OptionName { level, name };
+        self.carry_out(Step::Set(option, value.to_vec())).map(drop)
+    }
+
+    fn option(&self, level: i32, name: i32, room: usize) -> Result<Vec<u8>> {
+        let room = u32::try_from(room).unwrap_or(u32::MAX);
+        let values = self.carry_out(Step::Get(OptionName { level, name }, room))?;
+        values.into_iter().next().ok_or(Errno::EIO)
+    }
+
+    fn local(&self) -> Result<SocketAddr> {
+        Ok(SocketAddr::try_from(rustix::net::getsockname(&self.fd)?)?)
+    }
+
+    fn peer(&self) -> Result<SocketAddr> {
+        let address = rustix::net::getpeername(&self.fd)?;
+        Ok(SocketAddr::try_from(address.ok_or(Errno::ENOTCONN)?)?)
+    }
+}
