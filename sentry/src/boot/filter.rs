@@ -4,7 +4,7 @@
 //! connect, execve, mount), and executable mappings of the Sentry's own.
 
 use runsc_platform::rule;
-use runsc_platform::seccomp::{ArgCheck, Filter, Rule};
+use runsc_platform::seccomp::{ArgCheck, Check, Filter, Rule, Width};
 
 const NO_EXEC: ArgCheck = ArgCheck::without(2, libc::PROT_EXEC as u32);
 
@@ -148,6 +148,9 @@ const FILES: &[Rule] = &[
     ),
 ];
 
+const SEND: u32 = (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as u32;
+const RECEIVE: u32 = (libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC) as u32;
+
 /// The network Gofer's sockets.
 const NETWORK: &[Rule] = &[
     rule!(
@@ -160,6 +163,39 @@ const NETWORK: &[Rule] = &[
     ),
     rule!(SYS_getsockname, "the own end of a connection"),
     rule!(SYS_getpeername, "the other end of a connection"),
+    rule!(
+        SYS_sendto,
+        [
+            ArgCheck::only(3, SEND | (libc::MSG_OOB | libc::MSG_MORE) as u32),
+            ArgCheck::new(4, Width::U64, Check::Eq(0)),
+        ],
+        "MSG_OOB and MSG_MORE of guests"
+    ),
+    rule!(
+        SYS_recvfrom,
+        [ArgCheck::only(
+            3,
+            RECEIVE | (libc::MSG_PEEK | libc::MSG_OOB | libc::MSG_TRUNC) as u32
+        )],
+        "MSG_PEEK, MSG_OOB and MSG_TRUNC of guests"
+    ),
+    rule!(
+        SYS_sendmsg,
+        [ArgCheck::only(
+            2,
+            SEND | (libc::MSG_CONFIRM | libc::MSG_DONTROUTE) as u32
+        )],
+        "datagrams of guests"
+    ),
+    rule!(
+        SYS_recvmsg,
+        [ArgCheck::only(
+            2,
+            RECEIVE | (libc::MSG_PEEK | libc::MSG_ERRQUEUE | libc::MSG_TRUNC) as u32
+        )],
+        "datagrams for guests"
+    ),
+    rule!(SYS_shutdown, "shutdown(2) of guests"),
 ];
 
 const RUNTIME: &[Rule] = &[

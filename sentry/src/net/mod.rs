@@ -6,6 +6,7 @@
 
 mod file;
 mod gofer;
+pub mod host;
 pub mod interfaces;
 pub mod options;
 pub mod outside;

@@ -1,0 +1,530 @@
+//! Data of a socket that reaches the outside: the host's socket behind one of the guest's.
+//!
+//! [`Host`] moves bytes between guest memory and the host's socket, for a stream without a copy in
+//! between, and passes the host's readiness on to the guest socket's queue. Whoever waits there
+//! tries again.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::{Arc, Weak};
+
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage};
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use super::outside::HostSocket;
+use super::socket::{Extra, Socket};
+use crate::errno::{Errno, Result};
+use crate::executor::{HostEvents, Reactor};
+use crate::kernel::wait::{Ready, Registration, Waiter};
+use crate::mm::io::{Sink, Source};
+
+/// Longest datagram.
+const MAX_PACKET: usize = 65536;
+/// Room for the control messages of a datagram.
+const MAX_CONTROL: usize = 512;
+
+/// See the module documentation.
+pub struct Host {
+    made: Box<dyn HostSocket>,
+    /// In this order: nobody is told any more once the watch is gone.
+    _passing_on: Registration,
+    _events: Arc<HostEvents>,
+}
+
+/// Tells those who wait for the guest's socket.
+struct PassOn(Weak<dyn Socket>);
+
+impl Waiter for PassOn {
+    fn notify(&self, ready: Ready) {
+        if let Some(socket) = self.0.upgrade() {
+            socket.common().queue.wake(ready);
+        }
+    }
+}
+
+/// A datagram as it came.
+#[derive(Debug)]
+pub struct Packet {
+    pub data: Vec<u8>,
+    /// How long it was, which may be more than `data`.
+    pub full: usize,
+    pub from: Option<SocketAddr>,
+    pub extra: Vec<Extra>,
+    /// `msg_flags` of recvmsg(2), `MSG_ERRQUEUE` for one.
+    pub flags: i32,
+}
+
+impl Host {
+    /// # Errors
+    /// The host cannot watch another socket.
+    pub fn new(
+        made: Box<dyn HostSocket>,
+        reactor: &Arc<Reactor>,
+        guest: Weak<dyn Socket>,
+    ) -> Result<Host> {
+        let events = reactor.watch(made.fd())?;
+        let passing_on = events.queue.register(Ready::all(), Arc::new(PassOn(guest)));
+        Ok(Host {
+            made,
+            _passing_on: passing_on,
+            _events: events,
+        })
+    }
+
+    pub fn socket(&self) -> &dyn HostSocket {
+        &*self.made
+    }
+
+    /// What poll(2) shows of the host's socket now.
+    pub fn ready(&self) -> Ready {
+        let all = PollFlags::IN
+            | PollFlags::PRI
+            | PollFlags::OUT
+            | PollFlags::RDNORM
+            | PollFlags::WRNORM
+            | PollFlags::RDHUP;
+        let mut fds = [PollFd::new(self.made.fd(), all)];
+        match rustix::event::poll(&mut fds, Some(&Timespec::default())) {
+            Ok(_) => Ready::from_bits_truncate(u32::from(fds[0].revents().bits())),
+            Err(_) => Ready::empty(),
+        }
+    }
+
+    /// The bytes sent, taken out of `src`. `flags`: MSG_OOB, MSG_MORE. EAGAIN, EPIPE and the
+    /// socket's error.
+    pub fn send(&self, src: &mut Source<'_>, flags: i32) -> Result<usize> {
+        let want = src.remaining();
+        if flags & (libc::MSG_OOB | libc::MSG_MORE) == 0 {
+            // No signal: the Sentry ignores SIGPIPE.
+            return src.take_host(self.made.fd().as_fd(), None, want);
+        }
+        let mut data = vec![0; want.min(MAX_PACKET)];
+        let n = src.peek(&mut data)?;
+        let more = MsgFlags::from_bits_truncate(flags & (libc::MSG_OOB | libc::MSG_MORE));
+        // The last byte is the urgent one: it must not be cut off.
+        let more = match n < want {
+            true => more - MsgFlags::MSG_OOB,
+            false => more,
+        };
+        let sent = nix::sys::socket::send(self.raw(), &data[..n], SEND | more)?;
+        src.skip(sent);
+        Ok(sent)
+    }
+
+    /// The bytes put into `dst`; 0: the end. `flags`: MSG_PEEK, MSG_OOB, MSG_TRUNC. EAGAIN and the
+    /// socket's error.
+    pub fn receive(&self, dst: &mut Sink<'_>, flags: i32) -> Result<usize> {
+        let special = flags & (libc::MSG_PEEK | libc::MSG_OOB | libc::MSG_TRUNC);
+        if special == 0 {
+            return dst.put_host(self.made.fd().as_fd(), None, dst.remaining());
+        }
+        let mut data = vec![0; dst.remaining().min(MAX_PACKET)];
+        let flags = MsgFlags::from_bits_truncate(special);
+        let n = nix::sys::socket::recv(self.raw(), &mut data, RECEIVE | flags)?;
+        match special & libc::MSG_TRUNC {
+            // Taken and thrown away (tcp(7)).
+            0 => dst.put(&data[..n.min(data.len())]),
+            _ => Ok(n),
+        }
+    }
+
+    /// Sends a datagram. EAGAIN, EMSGSIZE, the socket's error, EINVAL for a control message that is
+    /// none.
+    pub fn send_packet(
+        &self,
+        data: &[u8],
+        to: Option<SocketAddr>,
+        extra: &[Extra],
+        flags: i32,
+    ) -> Result<usize> {
+        let control = extra.iter().map(Control::decode);
+        let control = control.collect::<Result<Vec<_>>>()?;
+        let messages: Vec<_> = control.iter().map(Control::message).collect();
+        let to = to.map(SockaddrStorage::from);
+        let kept = libc::MSG_CONFIRM | libc::MSG_DONTROUTE;
+        let flags = SEND | MsgFlags::from_bits_truncate(flags & kept);
+        let slices = [IoSlice::new(data)];
+        let fd = self.raw();
+        Ok(nix::sys::socket::sendmsg(
+            fd,
+            &slices,
+            &messages,
+            flags,
+            to.as_ref(),
+        )?)
+    }
+
+    /// Takes (MSG_PEEK: looks at) a datagram, of which at most `room` bytes are wanted. EAGAIN and
+    /// the socket's error.
+    pub fn receive_packet(&self, room: usize, flags: i32) -> Result<Packet> {
+        let mut data = vec![0; room.min(MAX_PACKET)];
+        let mut control = vec![0; MAX_CONTROL];
+        let kept = libc::MSG_PEEK | libc::MSG_ERRQUEUE;
+        let flags = RECEIVE | MsgFlags::MSG_TRUNC | MsgFlags::from_bits_truncate(flags & kept);
+        let (full, from, extra, flags) = {
+            let mut slices = [IoSliceMut::new(&mut data)];
+            let got = nix::sys::socket::recvmsg::<SockaddrStorage>(
+                self.raw(),
+                &mut slices,
+                Some(&mut control),
+                flags,
+            )?;
+            let extra = match got.cmsgs() {
+                Ok(messages) => messages.filter_map(encode).collect(),
+                Err(_) => Vec::new(),
+            };
+            let from = got.address.as_ref().and_then(socket_addr);
+            (got.bytes, from, extra, got.flags.bits())
+        };
+        data.truncate(full);
+        Ok(Packet {
+            data,
+            full,
+            from,
+            extra,
+            flags: flags & libc::MSG_ERRQUEUE,
+        })
+    }
+
+    /// shutdown(2).
+    pub fn shutdown(&self, read: bool, write: bool) -> Result<()> {
+        use nix::sys::socket::Shutdown;
+        let how = match (read, write) {
+            (true, true) => Shutdown::Both,
+            (true, false) => Shutdown::Read,
+            (false, true) => Shutdown::Write,
+            (false, false) => return Ok(()),
+        };
+        Ok(nix::sys::socket::shutdown(self.raw(), how)?)
+    }
+
+    /// FIONREAD: bytes that wait to be read.
+    pub fn unread(&self) -> Result<usize> {
+        let n = rustix::io::ioctl_fionread(self.made.fd())?;
+        Ok(usize::try_from(n).unwrap_or(0))
+    }
+
+    fn raw(&self) -> i32 {
+        self.made.fd().as_raw_fd()
+    }
+}
+
+const SEND: MsgFlags = MsgFlags::MSG_DONTWAIT.union(MsgFlags::MSG_NOSIGNAL);
+const RECEIVE: MsgFlags = MsgFlags::MSG_DONTWAIT.union(MsgFlags::MSG_CMSG_CLOEXEC);
+
+fn socket_addr(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = address
+        .as_sockaddr_in()
+        .map(|a| SocketAddr::V4((*a).into()));
+    v4.or_else(|| {
+        address
+            .as_sockaddr_in6()
+            .map(|a| SocketAddr::V6((*a).into()))
+    })
+}
+
+/// A control message that a guest may send along (ip(7), ipv6(7)).
+enum Control {
+    PacketInfo4(libc::in_pktinfo),
+    PacketInfo6(libc::in6_pktinfo),
+    Ttl(i32),
+    Tos(u8),
+    HopLimit(i32),
+    TrafficClass(i32),
+}
+
+impl Control {
+    fn decode(extra: &Extra) -> Result<Control> {
+        let data = &extra.data[..];
+        let int = || match data {
+            [a, b, c, d] => Ok(i32::from_ne_bytes([*a, *b, *c, *d])),
+            [byte] => Ok(i32::from(*byte)),
+            _ => Err(Errno::EINVAL),
+        };
+        Ok(match (extra.level, extra.kind) {
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                let bytes: [u8; 12] = data.try_into().map_err(|_| Errno::EINVAL)?;
+                let word = |at: usize| [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
+                Control::PacketInfo4(libc::in_pktinfo {
+                    ipi_ifindex: i32::from_ne_bytes(word(0)),
+                    ipi_spec_dst: libc::in_addr {
+                        s_addr: u32::from_ne_bytes(word(4)),
+                    },
+                    ipi_addr: libc::in_addr { s_addr: 0 },
+                })
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                let bytes: [u8; 20] = data.try_into().map_err(|_| Errno::EINVAL)?;
+                let (address, index) = bytes.split_at(16);
+                let mut s6_addr = [0; 16];
+                s6_addr.copy_from_slice(address);
+                Control::PacketInfo6(libc::in6_pktinfo {
+                    ipi6_addr: libc::in6_addr { s6_addr },
+                    ipi6_ifindex: index.iter().rev().fold(0, |n, b| n << 8 | u32::from(*b)),
+                })
+            }
+            (libc::IPPROTO_IP, libc::IP_TTL) => Control::Ttl(int()?),
+            (libc::IPPROTO_IP, libc::IP_TOS) => Control::Tos(int()? as u8),
+            (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => Control::HopLimit(int()?),
+            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => Control::TrafficClass(int()?),
+            _ => return Err(Errno::EINVAL),
+        })
+    }
+
+    fn message(&self) -> ControlMessage<'_> {
+        match self {
+            Control::PacketInfo4(info) => ControlMessage::Ipv4PacketInfo(info),
+            Control::PacketInfo6(info) => ControlMessage::Ipv6PacketInfo(info),
+            Control::Ttl(ttl) => ControlMessage::Ipv4Ttl(ttl),
+            Control::Tos(tos) => ControlMessage::Ipv4Tos(tos),
+            Control::HopLimit(hops) => ControlMessage::Ipv6HopLimit(hops),
+            Control::TrafficClass(class) => ControlMessage::Ipv6TClass(class),
+        }
+    }
+}
+
+/// A control message as the guest is to see it; those that it did not ask for do not come.
+fn encode(message: ControlMessageOwned) -> Option<Extra> {
+    let (level, kind, data) = match message {
+        ControlMessageOwned::Ipv4PacketInfo(info) => {
+            let addresses = [info.ipi_spec_dst.s_addr, info.ipi_addr.s_addr];
+            let mut data = info.ipi_ifindex.to_ne_bytes().to_vec();
+            data.extend(addresses.iter().flat_map(|a| a.to_ne_bytes()));
+            (libc::IPPROTO_IP, libc::IP_PKTINFO, data)
+        }
+        ControlMessageOwned::Ipv6PacketInfo(info) => {
+            let mut data = info.ipi6_addr.s6_addr.to_vec();
+            data.extend(info.ipi6_ifindex.to_ne_bytes());
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, data)
+        }
+        ControlMessageOwned::ScmTimestamp(time) => {
+            let mut data = time.tv_sec().to_ne_bytes().to_vec();
+            data.extend(time.tv_usec().to_ne_bytes());
+            (libc::SOL_SOCKET, libc::SCM_TIMESTAMP, data)
+        }
+        ControlMessageOwned::ScmTimestampns(time) => {
+            let mut data = time.tv_sec().to_ne_bytes().to_vec();
+            data.extend(time.tv_nsec().to_ne_bytes());
+            (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS, data)
+        }
+        ControlMessageOwned::Ipv4RecvErr(error, from) => {
+            let from = from.map(|a| SocketAddr::V4(nix::sys::socket::SockaddrIn::from(a).into()));
+            (libc::IPPROTO_IP, libc::IP_RECVERR, recv_error(&error, from))
+        }
+        ControlMessageOwned::Ipv6RecvErr(error, from) => {
+            let from = from.map(|a| SocketAddr::V6(nix::sys::socket::SockaddrIn6::from(a).into()));
+            (
+                libc::IPPROTO_IPV6,
+                libc::IPV6_RECVERR,
+                recv_error(&error, from),
+            )
+        }
+        ControlMessageOwned::Unknown(other) => {
+            let header = other.cmsg_header;
+            (header.cmsg_level, header.cmsg_type, other.data_bytes)
+        }
+        ControlMessageOwned::Ipv4Ttl(ttl) => int(libc::IPPROTO_IP, libc::IP_TTL, ttl),
+        ControlMessageOwned::Ipv4Tos(tos) => (libc::IPPROTO_IP, libc::IP_TOS, vec![tos]),
+        ControlMessageOwned::Ipv6HopLimit(n) => int(libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, n),
+        ControlMessageOwned::Ipv6TClass(n) => int(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, n),
+        _ => return None,
+    };
+    Some(Extra { level, kind, data })
+}
+
+fn int(level: i32, kind: i32, value: i32) -> (i32, i32, Vec<u8>) {
+    (level, kind, value.to_ne_bytes().to_vec())
+}
+
+/// struct sock_extended_err and the address of the one who complained.
+fn recv_error(error: &libc::sock_extended_err, from: Option<SocketAddr>) -> Vec<u8> {
+    let mut data = error.ee_errno.to_ne_bytes().to_vec();
+    data.extend([error.ee_origin, error.ee_type, error.ee_code, error.ee_pad]);
+    data.extend(error.ee_info.to_ne_bytes());
+    data.extend(error.ee_data.to_ne_bytes());
+    if let Some(from) = from {
+        let (family, ip) = match from.ip() {
+            IpAddr::V4(ip) => (libc::AF_INET, ip.octets().to_vec()),
+            IpAddr::V6(ip) => (libc::AF_INET6, [&[0; 4][..], &ip.octets()].concat()),
+        };
+        data.extend((family as u16).to_ne_bytes());
+        data.extend(from.port().to_be_bytes());
+        data.extend(ip);
+        // sockaddr_in is padded, sockaddr_in6 has its scope.
+        let rest = if from.is_ipv4() { 8 } else { 4 };
+        data.extend(std::iter::repeat_n(0, rest));
+    }
+    data
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+    use std::os::fd::OwnedFd;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::net::socket::Kind;
+    use crate::net::stack::Stack;
+    use crate::net::unix::Unix;
+
+    /// A socket of the test's own, with the options its test sets.
+    struct Own(Arc<OwnedFd>);
+
+    impl HostSocket for Own {
+        fn fd(&self) -> &Arc<OwnedFd> {
+            &self.0
+        }
+        fn bind(&self, _: SocketAddr) -> Result<()> {
+            Err(Errno::EOPNOTSUPP)
+        }
+        fn connect(&self, _: SocketAddr) -> Result<()> {
+            Err(Errno::EOPNOTSUPP)
+        }
+        fn disconnect(&self) -> Result<()> {
+            Err(Errno::EOPNOTSUPP)
+        }
+        fn listen(&self, _: i32) -> Result<()> {
+            Err(Errno::EOPNOTSUPP)
+        }
+        fn accept(&self) -> Result<(Box<dyn HostSocket>, SocketAddr)> {
+            Err(Errno::EOPNOTSUPP)
+        }
+        fn set_option(&self, _: i32, _: i32, _: &[u8]) -> Result<()> {
+            Err(Errno::EOPNOTSUPP)
+        }
+        fn option(&self, _: i32, _: i32, _: usize) -> Result<Vec<u8>> {
+            Err(Errno::EOPNOTSUPP)
+        }
+        fn local(&self) -> Result<SocketAddr> {
+            Err(Errno::EOPNOTSUPP)
+        }
+        fn peer(&self) -> Result<SocketAddr> {
+            Err(Errno::EOPNOTSUPP)
+        }
+    }
+
+    struct Tell(mpsc::Sender<Ready>);
+
+    impl Waiter for Tell {
+        fn notify(&self, ready: Ready) {
+            let _ = self.0.send(ready);
+        }
+    }
+
+    fn reactor() -> Arc<Reactor> {
+        let reactor = Reactor::new().unwrap();
+        let running = reactor.clone();
+        std::thread::spawn(move || running.run());
+        reactor
+    }
+
+    fn host(fd: impl Into<OwnedFd>) -> (Host, Arc<dyn Socket>, mpsc::Receiver<Ready>) {
+        let guest: Arc<dyn Socket> = Unix::new(&Stack::new(), Kind::Stream);
+        let (told, tells) = mpsc::channel();
+        let registered = guest
+            .common()
+            .queue
+            .register(Ready::all(), Arc::new(Tell(told)));
+        std::mem::forget(registered);
+        let made = Box::new(Own(Arc::new(fd.into())));
+        let host = Host::new(made, &reactor(), Arc::downgrade(&guest)).unwrap();
+        (host, guest, tells)
+    }
+
+    fn tcp() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let a = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        a.set_nonblocking(true).unwrap();
+        (a, listener.accept().unwrap().0)
+    }
+
+    fn until(tells: &mpsc::Receiver<Ready>, want: Ready) {
+        while !tells
+            .recv_timeout(Duration::from_secs(20))
+            .unwrap()
+            .contains(want)
+        {}
+    }
+
+    #[test]
+    fn a_stream_in_both_directions() {
+        let (inside, mut outside) = tcp();
+        let (host, _guest, tells) = host(inside);
+        assert_eq!(host.send(&mut Source::kernel(b"out"), 0), Ok(3));
+        let mut text = [0; 3];
+        outside.read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"out");
+        let mut buffer = [0; 10];
+        let none = host.receive(&mut Sink::kernel(&mut buffer), 0);
+        assert_eq!(none, Err(Errno::EAGAIN));
+        outside.write_all(b"hello").unwrap();
+        until(&tells, Ready::IN);
+        assert!(host.ready().contains(Ready::IN | Ready::OUT));
+        assert_eq!(host.unread(), Ok(5));
+        let peeked = host.receive(&mut Sink::kernel(&mut buffer), libc::MSG_PEEK);
+        assert_eq!((peeked, &buffer[..5]), (Ok(5), &b"hello"[..]));
+        let mut four = [0; 4];
+        let cut = host.receive(&mut Sink::kernel(&mut four), libc::MSG_TRUNC);
+        assert_eq!((cut, four), (Ok(4), [0; 4]));
+        assert_eq!(host.receive(&mut Sink::kernel(&mut buffer), 0), Ok(1));
+        drop(outside);
+        until(&tells, Ready::RDHUP);
+        assert_eq!(host.receive(&mut Sink::kernel(&mut buffer), 0), Ok(0));
+    }
+
+    #[test]
+    fn the_urgent_byte() {
+        let (inside, outside) = tcp();
+        let (host, _guest, tells) = host(inside);
+        nix::sys::socket::send(outside.as_raw_fd(), b"ab!", MsgFlags::MSG_OOB).unwrap();
+        until(&tells, Ready::PRI);
+        let mut byte = [0; 1];
+        let urgent = host.receive(&mut Sink::kernel(&mut byte), libc::MSG_OOB);
+        assert_eq!((urgent, &byte), (Ok(1), b"!"));
+        let sent = host.send(&mut Source::kernel(b"c?"), libc::MSG_OOB);
+        assert_eq!(sent, Ok(2));
+    }
+
+    #[test]
+    fn datagrams_with_where_they_went() {
+        use nix::sys::socket::{setsockopt, sockopt};
+        let inside = UdpSocket::bind("0.0.0.0:0").unwrap();
+        inside.set_nonblocking(true).unwrap();
+        setsockopt(&inside, sockopt::Ipv4PacketInfo, &true).unwrap();
+        let port = inside.local_addr().unwrap().port();
+        let (host, _guest, tells) = host(inside);
+        let outside = UdpSocket::bind("127.0.0.1:0").unwrap();
+        outside
+            .send_to(b"question", (Ipv4Addr::new(127, 0, 0, 7), port))
+            .unwrap();
+        until(&tells, Ready::IN);
+        let packet = host.receive_packet(5, 0).unwrap();
+        assert_eq!((&packet.data[..], packet.full), (&b"quest"[..], 8));
+        assert_eq!(packet.from, outside.local_addr().ok());
+        let info = &packet.extra[0];
+        assert_eq!(
+            (info.level, info.kind),
+            (libc::IPPROTO_IP, libc::IP_PKTINFO)
+        );
+        assert_eq!(info.data[8..12], [127, 0, 0, 7]);
+        // An answer from the address it went to.
+        let sent = host.send_packet(b"answer", packet.from, &packet.extra, 0);
+        assert_eq!(sent, Ok(6));
+        let mut text = [0; 10];
+        let (length, from) = outside.recv_from(&mut text).unwrap();
+        assert_eq!(
+            (length, from),
+            (6, (Ipv4Addr::new(127, 0, 0, 7), port).into())
+        );
+        let none = host.receive_packet(5, 0).unwrap_err();
+        assert_eq!(none, Errno::EAGAIN);
+        let mut odd = packet.extra[0].clone();
+        odd.data.pop();
+        let refused = host.send_packet(b"x", packet.from, &[odd], 0);
+        assert_eq!(refused, Err(Errno::EINVAL));
+    }
+}
