@@ -19,6 +19,7 @@ pub mod foreign;
 pub mod glob;
 pub mod helper;
 pub mod hostile;
+pub mod inet;
 pub mod launch;
 pub mod protocol;
 pub mod report;

@@ -28,6 +28,7 @@ mod sched;
 mod seccomp;
 mod signals;
 mod sockets;
+mod tcp;
 mod times;
 mod waits;
 
@@ -60,6 +61,7 @@ static FAMILIES: &[&[Case]] = &[
     seccomp::CASES,
     signals::CASES,
     sockets::CASES,
+    tcp::CASES,
     times::CASES,
     waits::CASES,
 ];

@@ -4,9 +4,11 @@
 //! and a row in [`FAMILIES`]. [`Stack`] is what the sockets of one network namespace share: names,
 //! interfaces, and the way out of the sandbox ([`outside`]).
 
+pub mod buffer;
 mod file;
 mod gofer;
 pub mod host;
+pub mod inet;
 pub mod interfaces;
 pub mod options;
 pub mod outside;
@@ -39,11 +41,23 @@ struct Family {
 }
 
 /// Whatever socket(2) can make.
-const FAMILIES: &[Family] = &[Family {
-    number: libc::AF_UNIX,
-    make: unix::make,
-    pair: Some(unix::make_pair),
-}];
+const FAMILIES: &[Family] = &[
+    Family {
+        number: libc::AF_UNIX,
+        make: unix::make,
+        pair: Some(unix::make_pair),
+    },
+    Family {
+        number: libc::AF_INET,
+        make: inet::make_v4,
+        pair: None,
+    },
+    Family {
+        number: libc::AF_INET6,
+        make: inet::make_v6,
+        pair: None,
+    },
+];
 
 fn family(number: i32) -> Result<&'static Family> {
     FAMILIES

@@ -5,6 +5,8 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::{Mutex, RwLock};
 
+use super::buffer::Pool;
+use super::inet::{Settings, Tables};
 use super::interfaces::Interfaces;
 use super::outside::Outside;
 use super::socket::Socket;
@@ -18,6 +20,12 @@ pub struct Stack {
     pub interfaces: RwLock<Interfaces>,
     /// Abstract names of unix sockets.
     pub(super) unix_names: Mutex<Names>,
+    /// Buffers of stream sockets, and the count of what all sockets hold.
+    pub pool: Pool,
+    /// What /proc/sys/net/ipv4 has.
+    pub settings: RwLock<Settings>,
+    /// Ports of the internet protocols.
+    pub(super) inet: Tables,
     outside: OnceLock<Arc<dyn Outside>>,
     /// Sockets with an open file, by inode number.
     sockets: Mutex<BTreeMap<u64, Weak<dyn Socket>>>,

@@ -122,8 +122,8 @@ fn a_server_and_a_client_by_path() {
     assert_eq!(bytes(&server, at, 8), b"halffull");
     plain(&client, libc::SYS_close, [c]).unwrap();
     assert_eq!(read(&server, conn), Ok(vec![]));
-    let inet = plain(&client, libc::SYS_socket, [2, stream, 0]);
-    assert_eq!(inet, Err(Errno::EAFNOSUPPORT));
+    let ipx = plain(&client, libc::SYS_socket, [4, stream, 0]);
+    assert_eq!(ipx, Err(Errno::EAFNOSUPPORT));
 }
 
 #[test]

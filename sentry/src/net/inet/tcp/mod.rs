@@ -1,0 +1,660 @@
+//! TCP sockets (tcp(7)) to the sandbox's own addresses: a pair of byte queues, each socket reading
+//! from its own inbox and writing into its peer's.
+//!
+//! Sockets refer to each other weakly; an open file, or a listener's queue of connections not yet
+//! accepted, owns one. Of two sockets never both are locked, and nobody is woken and no guest memory
+//! copied under a lock. `Tables::tcp` comes before a socket's state.
+//!
+//! What segments would show (windows, retransmissions, delayed acknowledgements) does not exist: a
+//! FIN or RST is seen at once by the other side.
+
+mod info;
+mod socket;
+mod transfer;
+
+use std::collections::{HashSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use self::transfer::Inbox;
+use super::options::Values;
+use super::ports::{PortUser, Ports, Scope};
+use super::{address, check_inside, family, source_for};
+use crate::errno::{Errno, Result};
+use crate::kernel::wait::Ready;
+use crate::net::options::Options;
+use crate::net::outside::Domain;
+use crate::net::socket::{Common, Kind};
+use crate::net::stack::Stack;
+
+/// /proc/sys/net/core/somaxconn.
+const MAX_BACKLOG: usize = 4096;
+/// SO_SNDBUF and SO_RCVBUF of a new socket, as Linux tells them.
+const SEND_BUFFER: usize = 16384;
+const RECEIVE_BUFFER: usize = 131_072;
+/// What each side's buffer holds unless the program sized it: Linux's grow with the connection to
+/// megabytes; this much keeps two processes busy and stays in the processor's cache.
+const QUEUE: usize = 256 * 1024;
+
+/// The ports of TCP. Accepted connections have their listener's.
+#[derive(Default)]
+pub struct TcpPorts {
+    bound: Ports<Tcp>,
+    listeners: Ports<Tcp>,
+    /// Local and remote address of all connections, both ends.
+    connections: HashSet<(SocketAddr, SocketAddr)>,
+}
+
+impl TcpPorts {
+    /// Connections in TIME_WAIT.
+    pub fn lingering(&self) -> usize {
+        self.bound.lingering()
+    }
+}
+
+struct Listening {
+    backlog: usize,
+    pending: VecDeque<Arc<Tcp>>,
+    /// Sockets that connect and found the queue full.
+    waiting: VecDeque<Weak<Tcp>>,
+}
+
+#[derive(Clone)]
+struct Link {
+    peer: Weak<Tcp>,
+    remote: SocketAddr,
+}
+
+enum Phase {
+    Closed,
+    Listening(Listening),
+    /// Waits for room in a listener's queue.
+    Connecting(Link),
+    Connected(Link),
+    /// Was connected and is no more (reset).
+    Done,
+}
+
+struct State {
+    phase: Phase,
+    local: Option<SocketAddr>,
+    /// What bind(2) asked for; a port that connect(2) picked ends with the connection.
+    bound: Option<SocketAddr>,
+    error: Option<Errno>,
+    /// connect(2) began and has not told yet how it ended.
+    untold: bool,
+    /// A FIN went out; first: before the peer's.
+    shut_write: bool,
+    first: bool,
+}
+
+/// See the module documentation.
+pub struct Tcp {
+    this: Weak<Tcp>,
+    common: Common,
+    domain: Domain,
+    values: Mutex<Values>,
+    state: Mutex<State>,
+    inbox: Mutex<Inbox>,
+    /// What the send buffer adds to the peer's inbox, bytes.
+    send_room: AtomicUsize,
+}
+
+impl PortUser for Tcp {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn listens(&self) -> bool {
+        matches!(self.state.lock().phase, Phase::Listening(_))
+    }
+}
+
+/// Begins a connection as the caller's phase allows, or says how the last attempt ended.
+enum Start {
+    Go,
+    Wait,
+    Told,
+}
+
+impl Tcp {
+    pub fn new(stack: &Arc<Stack>, domain: Domain) -> Arc<Tcp> {
+        let options = Options {
+            send_buffer: SEND_BUFFER,
+            receive_buffer: RECEIVE_BUFFER,
+            ..Options::default()
+        };
+        Tcp::make(stack, domain, options, Values::default(), None)
+    }
+
+    /// `ends`: of an accepted connection, its own address and the link to its peer.
+    fn make(
+        stack: &Arc<Stack>,
+        domain: Domain,
+        options: Options,
+        values: Values,
+        ends: Option<(SocketAddr, Link)>,
+    ) -> Arc<Tcp> {
+        let common = Common::new(stack, family(domain), Kind::Stream, libc::IPPROTO_TCP);
+        let send_room = transfer::room(options.send_buffer, options.send_locked);
+        let capacity = transfer::room(options.receive_buffer, options.receive_locked);
+        *common.options.lock() = options;
+        let (local, phase) = match ends {
+            Some((local, link)) => (Some(local), Phase::Connected(link)),
+            None => (None, Phase::Closed),
+        };
+        Arc::new_cyclic(|this| Tcp {
+            this: this.clone(),
+            common,
+            domain,
+            values: Mutex::new(values),
+            state: Mutex::new(State {
+                bound: local,
+                phase,
+                local,
+                error: None,
+                untold: false,
+                shut_write: false,
+                first: false,
+            }),
+            inbox: Mutex::new(Inbox::new(capacity)),
+            send_room: AtomicUsize::new(send_room),
+        })
+    }
+
+    fn v6_only(&self) -> bool {
+        let values = self.values.lock();
+        values.on(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY)
+    }
+
+    fn scope(&self, ip: IpAddr) -> Scope {
+        Scope::new(self.domain, ip, self.v6_only())
+    }
+
+    /// Takes the port of `local`. EINVAL if it has one, EADDRINUSE.
+    fn bind_to(&self, local: SocketAddr) -> Result<()> {
+        let this = self.this.upgrade().ok_or(Errno::EINVAL)?;
+        let scope = self.scope(local.ip());
+        {
+            let state = self.state.lock();
+            if state.local.is_some() || !matches!(state.phase, Phase::Closed) {
+                return Err(Errno::EINVAL);
+            }
+        }
+        let stack = &self.common.stack;
+        let range = stack.settings.read().local_ports;
+        let mut tables = stack.inet.tcp.lock();
+        let port = tables.bound.bind(&this, local.port(), scope, range)?;
+        let mut state = self.state.lock();
+        if state.local.is_some() {
+            // Another thread was faster.
+            drop(state);
+            tables.bound.leave(port, self.common.cookie);
+            return Err(Errno::EINVAL);
+        }
+        state.local = Some(SocketAddr::new(local.ip(), port));
+        state.bound = state.local;
+        Ok(())
+    }
+
+    /// listen(2). EINVAL if connected, EADDRINUSE.
+    fn start_listening(&self, backlog: i32) -> Result<()> {
+        let backlog = usize::try_from(backlog)
+            .unwrap_or(MAX_BACKLOG)
+            .min(MAX_BACKLOG);
+        let this = self.this.upgrade().ok_or(Errno::EINVAL)?;
+        if self.state.lock().local.is_none() {
+            match self.bind_to(SocketAddr::new(address::any(self.domain), 0)) {
+                Err(Errno::EINVAL) | Ok(()) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let mut tables = self.common.stack.inet.tcp.lock();
+        let local = {
+            let mut state = self.state.lock();
+            match &mut state.phase {
+                Phase::Listening(listening) => {
+                    listening.backlog = backlog;
+                    return Ok(());
+                }
+                Phase::Closed => {}
+                _ => return Err(Errno::EINVAL),
+            }
+            state.local.ok_or(Errno::EINVAL)?
+        };
+        let scope = self.scope(local.ip());
+        if tables.bound.conflict(&this, local.port(), scope) {
+            return Err(Errno::EADDRINUSE);
+        }
+        self.state.lock().phase = Phase::Listening(Listening {
+            backlog,
+            pending: VecDeque::new(),
+            waiting: VecDeque::new(),
+        });
+        self.inbox.lock().restart();
+        tables.listeners.enter(&this, local.port(), scope, false);
+        Ok(())
+    }
+
+    /// accept(2): the next connection. EAGAIN, EINVAL if it does not listen.
+    fn next_connection(&self) -> Result<Arc<Tcp>> {
+        let (child, next) = {
+            let mut state = self.state.lock();
+            let Phase::Listening(listening) = &mut state.phase else {
+                return Err(Errno::EINVAL);
+            };
+            let child = listening.pending.pop_front().ok_or(Errno::EAGAIN)?;
+            (child, listening.waiting.pop_front())
+        };
+        if let Some(client) = next.and_then(|c| c.upgrade())
+            && let Some(this) = self.this.upgrade()
+        {
+            client.retry(&this);
+        }
+        Ok(child)
+    }
+
+    /// A place in the listener's queue has become free.
+    fn retry(self: &Arc<Self>, listener: &Arc<Tcp>) {
+        let link = match &self.state.lock().phase {
+            Phase::Connecting(link) => link.clone(),
+            _ => return,
+        };
+        self.establish(listener, link.remote);
+        self.common.queue.wake_all();
+    }
+
+    /// Whom a connection to `to` meets: of listeners that fit equally well, one by the sender's port.
+    fn listener(&self, to: SocketAddr, from: u16) -> Option<Arc<Tcp>> {
+        let found = self.common.stack.inet.tcp.lock().listeners.answering(to);
+        let best = found.last()?.0;
+        let mut equal: Vec<_> = found.into_iter().filter(|(r, _)| *r == best).collect();
+        let index = usize::from(from) % equal.len();
+        Some(equal.swap_remove(index).1)
+    }
+
+    /// What connect(2) finds. EISCONN, EALREADY (with a wait), or how the last attempt failed.
+    fn connect_phase(&self) -> Result<Start> {
+        let mut state = self.state.lock();
+        match &state.phase {
+            Phase::Connecting(_) => Ok(Start::Wait),
+            Phase::Connected(_) if state.untold => Ok(Start::Told),
+            Phase::Closed if state.untold => {
+                state.untold = false;
+                Err(state.error.take().unwrap_or(Errno::ECONNABORTED))
+            }
+            Phase::Closed => Ok(Start::Go),
+            _ => Err(Errno::EISCONN),
+        }
+    }
+
+    /// Picks what is not bound yet, and enters the connection. EADDRNOTAVAIL.
+    fn take_ends(self: &Arc<Self>, to: SocketAddr) -> Result<SocketAddr> {
+        let stack = &self.common.stack;
+        let range = stack.settings.read().local_ports;
+        let source = source_for(stack, to.ip());
+        let mut tables = stack.inet.tcp.lock();
+        let TcpPorts {
+            bound, connections, ..
+        } = &mut *tables;
+        let local = {
+            let state = self.state.lock();
+            state.local
+        };
+        let local = match local {
+            Some(local) if local.ip().is_unspecified() => SocketAddr::new(source, local.port()),
+            Some(local) if local.is_ipv4() != to.is_ipv4() => return Err(Errno::ENETUNREACH),
+            Some(local) => local,
+            None => {
+                let scope = self.scope(source);
+                let free = |port| !connections.contains(&(SocketAddr::new(source, port), to));
+                let port = bound.bind_connection(self, scope, range, free)?;
+                SocketAddr::new(source, port)
+            }
+        };
+        if !connections.insert((local, to)) {
+            return Err(Errno::EADDRNOTAVAIL);
+        }
+        bound.rescope(local.port(), self.common.cookie, self.scope(local.ip()));
+        Ok(local)
+    }
+
+    /// connect(2) to an address: afterwards the phase tells how far it got.
+    fn connect_to(self: &Arc<Self>, to: SocketAddr) -> Result<()> {
+        let to = address::this_host(to);
+        if to.ip().is_multicast() || matches!(to.ip(), IpAddr::V4(ip) if ip.is_broadcast()) {
+            return Err(Errno::ENETUNREACH);
+        }
+        if self.domain == Domain::V6 && to.is_ipv4() && self.v6_only() {
+            return Err(Errno::ENETUNREACH);
+        }
+        check_inside(&self.common, to.ip())?;
+        let local = self.take_ends(to)?;
+        let listener = self.listener(to, local.port());
+        {
+            let mut state = self.state.lock();
+            state.local = Some(local);
+            state.phase = Phase::Connecting(Link {
+                peer: listener.as_ref().map(Arc::downgrade).unwrap_or_default(),
+                remote: to,
+            });
+            state.untold = true;
+            state.error = None;
+            state.shut_write = false;
+            state.first = false;
+        }
+        self.inbox.lock().restart();
+        match listener {
+            Some(listener) => self.establish(&listener, to),
+            None => self.refuse(),
+        }
+        Ok(())
+    }
+
+    /// Makes the other end and puts it into the listener's queue, or waits for a place there. The
+    /// phase is Connecting.
+    fn establish(self: &Arc<Self>, listener: &Arc<Tcp>, remote: SocketAddr) {
+        let Some(local) = self.state.lock().local else {
+            return;
+        };
+        let child = Tcp::make(
+            &self.common.stack,
+            listener.domain,
+            listener.common.options.lock().clone(),
+            listener.values.lock().clone(),
+            Some((
+                remote,
+                Link {
+                    peer: self.this.clone(),
+                    remote: local,
+                },
+            )),
+        );
+        {
+            // Before anybody can meet the child.
+            let mut tables = self.common.stack.inet.tcp.lock();
+            let scope = Scope::new(listener.domain, remote.ip(), true);
+            tables.bound.enter(&child, remote.port(), scope, false);
+            tables.connections.insert((remote, local));
+        }
+        enum Outcome {
+            Queued,
+            Waits,
+            Refused,
+        }
+        let outcome = match &mut listener.state.lock().phase {
+            Phase::Listening(l) if l.pending.len() <= l.backlog => {
+                l.pending.push_back(child.clone());
+                Outcome::Queued
+            }
+            Phase::Listening(l) => {
+                l.waiting.retain(|c| c.strong_count() > 0);
+                l.waiting.push_back(self.this.clone());
+                Outcome::Waits
+            }
+            _ => Outcome::Refused,
+        };
+        match outcome {
+            Outcome::Queued => {
+                {
+                    let mut state = self.state.lock();
+                    // Else the other end has ended it already.
+                    if matches!(state.phase, Phase::Connecting(_)) {
+                        state.phase = Phase::Connected(Link {
+                            peer: Arc::downgrade(&child),
+                            remote,
+                        });
+                    }
+                }
+                listener.common.queue.wake(Ready::IN | Ready::RDNORM);
+            }
+            Outcome::Waits => child.leave(),
+            Outcome::Refused => {
+                child.leave();
+                self.refuse();
+            }
+        }
+    }
+
+    /// Nobody listens there, or not any more.
+    fn refuse(&self) {
+        self.unlink();
+        {
+            let mut state = self.state.lock();
+            state.phase = Phase::Closed;
+            state.error = Some(Errno::ECONNREFUSED);
+            state.shut_write = true;
+        }
+        self.inbox.lock().shut = true;
+        self.common.queue.wake_all();
+    }
+
+    /// How a connection that was begun went. EAGAIN as long as that is open.
+    fn outcome(&self) -> Result<()> {
+        let mut state = self.state.lock();
+        match &state.phase {
+            Phase::Connecting(_) => Err(Errno::EAGAIN),
+            Phase::Connected(_) => {
+                state.untold = false;
+                Ok(())
+            }
+            _ => {
+                state.untold = false;
+                Err(state.error.take().unwrap_or(Errno::ECONNABORTED))
+            }
+        }
+    }
+
+    /// Takes the connection out of the tables, and the port unless bind(2) asked for it.
+    fn unlink(&self) {
+        let mut tables = self.common.stack.inet.tcp.lock();
+        let mut state = self.state.lock();
+        let Some(local) = state.local else {
+            return;
+        };
+        if let Phase::Connected(link) | Phase::Connecting(link) = &state.phase {
+            tables.connections.remove(&(local, link.remote));
+        }
+        state.local = state.bound;
+        match state.bound {
+            None => tables.bound.leave(local.port(), self.common.cookie),
+            Some(bound) => {
+                let scope = Scope::new(self.domain, bound.ip(), self.v6_only());
+                tables
+                    .bound
+                    .rescope(bound.port(), self.common.cookie, scope);
+            }
+        }
+    }
+
+    /// Ends a listener: what waits in its queue is reset.
+    fn stop_listening(&self) {
+        let listening = {
+            let mut tables = self.common.stack.inet.tcp.lock();
+            let mut state = self.state.lock();
+            let phase = std::mem::replace(&mut state.phase, Phase::Closed);
+            let Phase::Listening(listening) = phase else {
+                state.phase = phase;
+                return;
+            };
+            if let Some(local) = state.local {
+                tables.listeners.leave(local.port(), self.common.cookie);
+            }
+            listening
+        };
+        for child in listening.pending {
+            child.end(Ending::Reset);
+        }
+        for client in listening.waiting.iter().filter_map(Weak::upgrade) {
+            client.refuse();
+        }
+        self.common.queue.wake_all();
+    }
+
+    /// The peer, as long as there is a connection.
+    fn link(&self) -> Option<Link> {
+        match &self.state.lock().phase {
+            Phase::Connected(link) => Some(link.clone()),
+            _ => None,
+        }
+    }
+
+    /// Sends a FIN, if none was sent.
+    fn finish(&self) {
+        let peer_first = self.inbox.lock().fin;
+        let link = {
+            let mut state = self.state.lock();
+            let Phase::Connected(link) = &state.phase else {
+                return;
+            };
+            let link = link.clone();
+            if state.shut_write {
+                return;
+            }
+            state.shut_write = true;
+            state.first = !peer_first;
+            link
+        };
+        let Some(peer) = link.peer.upgrade() else {
+            return;
+        };
+        let closed = {
+            let mut inbox = peer.inbox.lock();
+            inbox.fin = true;
+            inbox.closed
+        };
+        if peer_first && !closed {
+            // Both have: the one that began waits.
+            let reuse = peer.common.options.lock().reuse_address;
+            self.linger(link.remote, reuse);
+        }
+        peer.common.queue.wake_all();
+    }
+
+    /// The port of `end` belongs to a connection in TIME_WAIT now.
+    fn linger(&self, end: SocketAddr, reuse: bool) {
+        let scope = Scope::new(self.domain, end.ip(), true);
+        let mut tables = self.common.stack.inet.tcp.lock();
+        tables.bound.linger(end.port(), scope, reuse);
+    }
+
+    /// A RST has come.
+    fn reset(&self) {
+        let fin = self.inbox.lock().fin;
+        {
+            let mut state = self.state.lock();
+            if !matches!(state.phase, Phase::Connected(_) | Phase::Connecting(_)) {
+                return;
+            }
+            state.error = Some(if fin { Errno::EPIPE } else { Errno::ECONNRESET });
+        }
+        self.give_up();
+    }
+
+    /// There is no connection any more.
+    fn give_up(&self) {
+        {
+            let mut tables = self.common.stack.inet.tcp.lock();
+            let mut state = self.state.lock();
+            let phase = std::mem::replace(&mut state.phase, Phase::Done);
+            state.shut_write = true;
+            if let (Some(local), Phase::Connected(link) | Phase::Connecting(link)) =
+                (state.local, phase)
+            {
+                tables.connections.remove(&(local, link.remote));
+            }
+        }
+        self.inbox.lock().shut = true;
+        self.common.queue.wake_all();
+    }
+
+    /// connect(2) with AF_UNSPEC: as new, but for the port that bind(2) asked for.
+    fn disconnect(&self) {
+        self.stop_listening();
+        if let Some(peer) = self.link().and_then(|l| l.peer.upgrade()) {
+            peer.reset();
+        }
+        self.unlink();
+        {
+            let mut state = self.state.lock();
+            state.phase = Phase::Closed;
+            state.error = None;
+            state.untold = false;
+            state.shut_write = false;
+        }
+        let mut inbox = self.inbox.lock();
+        inbox.clear(&self.common.stack.pool);
+        inbox.restart();
+        drop(inbox);
+        self.common.queue.wake_all();
+    }
+
+    /// The open file is gone, or never was (a connection nobody accepted).
+    fn end(&self, ending: Ending) {
+        self.stop_listening();
+        let (unread, peer_first) = {
+            let mut inbox = self.inbox.lock();
+            let unread = !inbox.queue.is_empty();
+            inbox.closed = true;
+            inbox.clear(&self.common.stack.pool);
+            (unread, inbox.fin)
+        };
+        let options = {
+            let options = self.common.options.lock();
+            (options.linger, options.reuse_address)
+        };
+        let reset = unread || options.0 == Some(0) || ending == Ending::Reset;
+        if let Some(link) = self.link() {
+            if reset {
+                if let Some(peer) = link.peer.upgrade() {
+                    peer.reset();
+                }
+            } else {
+                self.finish();
+                let (local, first) = {
+                    let state = self.state.lock();
+                    (state.local, state.first)
+                };
+                if let Some(local) = local.filter(|_| first) {
+                    self.linger(local, options.1);
+                }
+                // Whoever waits for room here learns that nobody reads.
+                if let Some(peer) = link.peer.upgrade().filter(|_| !peer_first) {
+                    peer.common.queue.wake_all();
+                }
+            }
+        }
+        self.leave();
+        self.common.queue.wake_all();
+    }
+
+    /// Out of all tables, for good.
+    fn leave(&self) {
+        let mut tables = self.common.stack.inet.tcp.lock();
+        let mut state = self.state.lock();
+        let phase = std::mem::replace(&mut state.phase, Phase::Done);
+        if let Some(local) = state.local.take() {
+            tables.bound.leave(local.port(), self.common.cookie);
+            if let Phase::Connected(link) | Phase::Connecting(link) = phase {
+                tables.connections.remove(&(local, link.remote));
+            }
+        }
+    }
+}
+
+/// How close(2) ends a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// A FIN, but a RST if something was not read.
+    Orderly,
+    Reset,
+}
+
+impl Drop for Tcp {
+    fn drop(&mut self) {
+        self.inbox.get_mut().clear(&self.common.stack.pool);
+    }
+}
