@@ -22,6 +22,7 @@ mod memory;
 mod open;
 mod paths;
 mod pipes;
+mod ports;
 mod process;
 mod procfs;
 mod sched;
@@ -30,6 +31,7 @@ mod signals;
 mod sockets;
 mod tcp;
 mod times;
+mod udp;
 mod waits;
 
 /// Every case, family by family.
@@ -55,6 +57,7 @@ static FAMILIES: &[&[Case]] = &[
     open::CASES,
     paths::CASES,
     pipes::CASES,
+    ports::CASES,
     process::CASES,
     procfs::CASES,
     sched::CASES,
@@ -63,6 +66,7 @@ static FAMILIES: &[&[Case]] = &[
     sockets::CASES,
     tcp::CASES,
     times::CASES,
+    udp::CASES,
     waits::CASES,
 ];
 
