@@ -177,7 +177,8 @@ pub fn run(config: BootConfig, fds: BootFds, begin: Start) -> Result<Infallible,
 
     spawn("reactor", move || reactor.run())?;
     if let Some(ends) = fds.network {
-        kernel.net.set_outside(crate::net::Gofer::new(ends));
+        let outside = crate::net::Gofer::new(ends);
+        kernel.net.set_outside(outside, kernel.reactor.clone());
         let net = kernel.net.clone();
         spawn("network-watch", move || net.keep_looking())?;
     }
@@ -205,7 +206,7 @@ pub fn run(config: BootConfig, fds: BootFds, begin: Start) -> Result<Infallible,
         })?;
     }
     ready.wait();
-    let outside = kernel.net.outside().is_some();
+    let outside = kernel.net.way_out().is_some();
     filter::sentry(kernel.platform.name(), outside).install()?;
     let start = mounts::build(&kernel, &gofer, &config).and_then(|namespace| {
         if let Some(out) = fds.changes {

@@ -6,11 +6,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use runsc_gofer::network::client::Ends;
-use runsc_gofer::network::{self as wire, Client, OptionName, Step};
+use runsc_gofer::network::options::{Access, access};
+use runsc_gofer::network::{self as wire, Client, MAX_STEPS, OptionName, Step};
 use rustix::net::SocketFlags;
 
 use super::interfaces::{Address, Interfaces, Link, Neighbour, Route};
-use super::outside::{Domain, HostSocket, Outside, Transport};
+use super::outside::{Domain, HostSocket, Options, Outside, Transport};
 use crate::errno::{Errno, Result};
 
 /// See the module documentation.
@@ -27,7 +28,12 @@ fn errno(e: runsc_gofer::Errno) -> Errno {
 }
 
 impl Outside for Gofer {
-    fn open(&self, domain: Domain, transport: Transport) -> Result<Box<dyn HostSocket>> {
+    fn open(
+        &self,
+        domain: Domain,
+        transport: Transport,
+        options: &Options,
+    ) -> Result<Box<dyn HostSocket>> {
         let family = match domain {
             Domain::V4 => wire::Family::V4,
             Domain::V6 => wire::Family::V6,
@@ -37,7 +43,23 @@ impl Outside for Gofer {
             Transport::Udp => wire::Kind::Udp,
             Transport::Ping => wire::Kind::Ping,
         };
-        let (fd, _) = self.0.open(family, kind, Vec::new()).map_err(errno)?;
+        let permitted = options.iter().filter_map(|((level, name), value)| {
+            let (level, name) = (*level, *name);
+            let option = OptionName { level, name };
+            let both = access(option) == Some(Access::Both);
+            both.then(|| Step::Set(option, value.clone()))
+        });
+        let mut steps: Vec<_> = permitted.take(MAX_STEPS).collect();
+        let (fd, mut done) = self.0.open(family, kind, steps.clone()).map_err(errno)?;
+        // One that the host does not like does not stop the others.
+        while done.failed.is_some() {
+            steps.drain(..=(done.steps as usize).min(steps.len() - 1));
+            if steps.is_empty() {
+                break;
+            }
+            let rest = self.0.carry_out(fd.as_fd(), steps.clone());
+            done = rest.map_err(errno)?;
+        }
         Ok(Box::new(Made {
             client: self.0.clone(),
             fd: Arc::new(fd),

@@ -5,6 +5,7 @@
 //! What a HostSocket is told goes to whoever made it; data goes through its fd, which the Sentry
 //! reads, writes and polls itself (`executor::Reactor::watch`).
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -28,14 +29,22 @@ pub enum Transport {
     Ping,
 }
 
+/// Options by level and name, as setsockopt(2) was given them.
+pub type Options = BTreeMap<(i32, i32), Vec<u8>>;
+
 /// Makes sockets that reach the outside. Calls may take a trip to another process; no lock of a
 /// socket is held meanwhile.
 pub trait Outside: Send + Sync {
-    /// A socket that does not block.
+    /// A socket that does not block, with options set as far as that is permitted.
     ///
     /// # Errors
     /// ENETDOWN if nobody can make one any more, or what socket(2) said.
-    fn open(&self, domain: Domain, transport: Transport) -> Result<Box<dyn HostSocket>>;
+    fn open(
+        &self,
+        domain: Domain,
+        transport: Transport,
+        options: &Options,
+    ) -> Result<Box<dyn HostSocket>>;
 
     /// What the network looks like now. ENETDOWN.
     fn interfaces(&self) -> Result<Interfaces>;

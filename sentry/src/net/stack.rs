@@ -6,11 +6,14 @@ use std::sync::{Arc, OnceLock, Weak};
 use parking_lot::{Mutex, RwLock};
 
 use super::buffer::Pool;
+use super::host::Host;
 use super::inet::{Settings, Tables};
 use super::interfaces::Interfaces;
-use super::outside::Outside;
+use super::outside::{Domain, HostSocket, Options, Outside, Transport};
 use super::socket::Socket;
 use super::unix::address::Names;
+use crate::errno::Result;
+use crate::executor::Reactor;
 
 /// See the module documentation. A sandbox has one so far; nothing here is global, so that
 /// containers of one sandbox can have their own.
@@ -26,9 +29,33 @@ pub struct Stack {
     pub settings: RwLock<Settings>,
     /// Ports of the internet protocols.
     pub(super) inet: Tables,
-    outside: OnceLock<Arc<dyn Outside>>,
+    way_out: OnceLock<WayOut>,
     /// Sockets with an open file, by inode number.
     sockets: Mutex<BTreeMap<u64, Weak<dyn Socket>>>,
+}
+
+/// Who makes sockets to the outside, and who tells when something happens to them.
+pub struct WayOut {
+    outside: Arc<dyn Outside>,
+    reactor: Arc<Reactor>,
+}
+
+impl WayOut {
+    /// A socket of the host's behind one of the guest's. As [`Outside::open`].
+    pub fn open(
+        &self,
+        domain: Domain,
+        transport: Transport,
+        options: &Options,
+        guest: Weak<dyn Socket>,
+    ) -> Result<Host> {
+        self.watch(self.outside.open(domain, transport, options)?, guest)
+    }
+
+    /// The same for one that there is already.
+    pub fn watch(&self, made: Box<dyn HostSocket>, guest: Weak<dyn Socket>) -> Result<Host> {
+        Host::new(made, &self.reactor, guest)
+    }
 }
 
 impl Stack {
@@ -38,20 +65,20 @@ impl Stack {
     }
 
     /// The way out of the sandbox; None: there is only loopback.
-    pub fn outside(&self) -> Option<&Arc<dyn Outside>> {
-        self.outside.get()
+    pub fn way_out(&self) -> Option<&WayOut> {
+        self.way_out.get()
     }
 
     /// Set once, before the first guest instruction.
-    pub fn set_outside(&self, outside: Arc<dyn Outside>) {
-        if self.outside.set(outside).is_err() {
+    pub fn set_outside(&self, outside: Arc<dyn Outside>, reactor: Arc<Reactor>) {
+        if self.way_out.set(WayOut { outside, reactor }).is_err() {
             log::error!("a network stack got a second way out");
         }
     }
 
     /// Looks at what interfaces there are now, if there is more than loopback.
     pub fn look(&self) {
-        match self.outside().map(|outside| outside.interfaces()) {
+        match self.way_out().map(|way| way.outside.interfaces()) {
             None => {}
             Some(Ok(interfaces)) => *self.interfaces.write() = interfaces,
             Some(Err(e)) => log::warn!("the network's interfaces: {e:?}"),
@@ -61,8 +88,8 @@ impl Stack {
     /// Keeps the interfaces up to date until there is nobody to ask. For a thread of its own.
     pub fn keep_looking(&self) {
         while self
-            .outside()
-            .is_some_and(|outside| outside.wait_for_change())
+            .way_out()
+            .is_some_and(|way| way.outside.wait_for_change())
         {
             self.look();
         }

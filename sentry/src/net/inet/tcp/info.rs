@@ -21,7 +21,9 @@ impl Tcp {
         match &state.phase {
             Phase::Closed | Phase::Done => CLOSE,
             Phase::Listening(_) => LISTEN,
-            Phase::Connecting(_) => SYN_SENT,
+            Phase::Connecting(_) | Phase::Reaching(_) => SYN_SENT,
+            Phase::Outside(_) if state.shut_write => FIN_WAIT2,
+            Phase::Outside(_) => ESTABLISHED,
             Phase::Connected(_) => match (state.shut_write, fin) {
                 (false, false) => ESTABLISHED,
                 (true, false) => FIN_WAIT2,

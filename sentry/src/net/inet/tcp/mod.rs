@@ -9,10 +9,11 @@
 //! FIN or RST is seen at once by the other side.
 
 mod info;
+mod outside;
 mod socket;
 mod transfer;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
@@ -25,6 +26,7 @@ use super::ports::{PortUser, Ports, Scope};
 use super::{address, check_inside, family, source_for};
 use crate::errno::{Errno, Result};
 use crate::kernel::wait::Ready;
+use crate::net::host::Host;
 use crate::net::options::Options;
 use crate::net::outside::Domain;
 use crate::net::socket::{Common, Kind};
@@ -74,6 +76,10 @@ enum Phase {
     /// Waits for room in a listener's queue.
     Connecting(Link),
     Connected(Link),
+    /// The host's socket is on its way to that address.
+    Reaching(SocketAddr),
+    /// The host's socket is connected to that address.
+    Outside(SocketAddr),
     /// Was connected and is no more (reset).
     Done,
 }
@@ -86,6 +92,8 @@ struct State {
     error: Option<Errno>,
     /// connect(2) began and has not told yet how it ended.
     untold: bool,
+    /// The host's socket, where there is a way out.
+    outer: Option<Arc<Host>>,
     /// A FIN went out; first: before the peer's.
     shut_write: bool,
     first: bool,
@@ -99,6 +107,8 @@ pub struct Tcp {
     values: Mutex<Values>,
     state: Mutex<State>,
     inbox: Mutex<Inbox>,
+    /// Options that were set, for the host's socket.
+    asked: Mutex<BTreeMap<(i32, i32), Vec<u8>>>,
     /// What the send buffer adds to the peer's inbox, bytes.
     send_room: AtomicUsize,
 }
@@ -157,9 +167,11 @@ impl Tcp {
                 local,
                 error: None,
                 untold: false,
+                outer: None,
                 shut_write: false,
                 first: false,
             }),
+            asked: Mutex::default(),
             inbox: Mutex::new(Inbox::new(capacity)),
             send_room: AtomicUsize::new(send_room),
         })
@@ -241,6 +253,13 @@ impl Tcp {
 
     /// accept(2): the next connection. EAGAIN, EINVAL if it does not listen.
     fn next_connection(&self) -> Result<Arc<Tcp>> {
+        match self.next_from_inside() {
+            Err(Errno::EAGAIN) => self.next_from_outside(),
+            other => other,
+        }
+    }
+
+    fn next_from_inside(&self) -> Result<Arc<Tcp>> {
         let (child, next) = {
             let mut state = self.state.lock();
             let Phase::Listening(listening) = &mut state.phase else {
@@ -278,10 +297,13 @@ impl Tcp {
 
     /// What connect(2) finds. EISCONN, EALREADY (with a wait), or how the last attempt failed.
     fn connect_phase(&self) -> Result<Start> {
+        self.settle();
         let mut state = self.state.lock();
         match &state.phase {
             Phase::Connecting(_) => Ok(Start::Wait),
             Phase::Connected(_) if state.untold => Ok(Start::Told),
+            Phase::Reaching(_) => Ok(Start::Wait),
+            Phase::Outside(_) if state.untold => Ok(Start::Told),
             Phase::Closed if state.untold => {
                 state.untold = false;
                 Err(state.error.take().unwrap_or(Errno::ECONNABORTED))
@@ -331,7 +353,12 @@ impl Tcp {
         if self.domain == Domain::V6 && to.is_ipv4() && self.v6_only() {
             return Err(Errno::ENETUNREACH);
         }
-        check_inside(&self.common, to.ip())?;
+        if check_inside(&self.common, to.ip()).is_err() {
+            return self.connect_outside(to);
+        }
+        if self.common.stack.way_out().is_some() && self.listener(to, 0).is_none() {
+            return self.connect_outside(to);
+        }
         let local = self.take_ends(to)?;
         let listener = self.listener(to, local.port());
         {
@@ -434,10 +461,11 @@ impl Tcp {
 
     /// How a connection that was begun went. EAGAIN as long as that is open.
     fn outcome(&self) -> Result<()> {
+        self.settle();
         let mut state = self.state.lock();
         match &state.phase {
-            Phase::Connecting(_) => Err(Errno::EAGAIN),
-            Phase::Connected(_) => {
+            Phase::Connecting(_) | Phase::Reaching(_) => Err(Errno::EAGAIN),
+            Phase::Connected(_) | Phase::Outside(_) => {
                 state.untold = false;
                 Ok(())
             }
@@ -483,6 +511,8 @@ impl Tcp {
             if let Some(local) = state.local {
                 tables.listeners.leave(local.port(), self.common.cookie);
             }
+            // Nor does the host's socket any more.
+            state.outer = None;
             listening
         };
         for child in listening.pending {
@@ -577,6 +607,7 @@ impl Tcp {
         if let Some(peer) = self.link().and_then(|l| l.peer.upgrade()) {
             peer.reset();
         }
+        self.disconnect_outside();
         self.unlink();
         {
             let mut state = self.state.lock();
@@ -635,6 +666,7 @@ impl Tcp {
     fn leave(&self) {
         let mut tables = self.common.stack.inet.tcp.lock();
         let mut state = self.state.lock();
+        state.outer = None;
         let phase = std::mem::replace(&mut state.phase, Phase::Done);
         if let Some(local) = state.local.take() {
             tables.bound.leave(local.port(), self.common.cookie);

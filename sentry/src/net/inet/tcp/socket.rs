@@ -27,11 +27,14 @@ impl Socket for Tcp {
 
     fn bind(&self, t: &Task, address: &Name) -> Result<()> {
         let local = decode_local(t, &self.common, self.domain, self.v6_only(), address)?;
-        self.bind_to(local)
+        self.this.upgrade().ok_or(Errno::EINVAL)?.bind_both(local)
     }
 
     fn listen(&self, _t: &Task, backlog: i32) -> Result<()> {
-        self.start_listening(backlog)
+        self.this
+            .upgrade()
+            .ok_or(Errno::EINVAL)?
+            .listen_both(backlog)
     }
 
     fn accept(&self) -> Result<Arc<dyn Socket>> {
@@ -65,6 +68,9 @@ impl Socket for Tcp {
     }
 
     fn send(&self, src: &mut Source<'_>, out: &mut Outgoing) -> Result<usize> {
+        if let Some(host) = self.outside() {
+            return self.send_outside(&host, src, out.flags);
+        }
         self.send_bytes(src, out)
     }
 
@@ -75,10 +81,19 @@ impl Socket for Tcp {
         if dst.remaining() == 0 && flags & libc::MSG_OOB == 0 {
             return Ok(Received::default());
         }
+        if let Some(host) = self.outside() {
+            return self.receive_outside(&host, dst, flags);
+        }
         self.receive_bytes(dst, flags)
     }
 
     fn shutdown(&self, read: bool, write: bool) -> Result<()> {
+        if let Some(host) = self.outside() {
+            host.shutdown(read, write)?;
+            self.state.lock().shut_write |= write;
+            self.common.queue.wake_all();
+            return Ok(());
+        }
         let phase = match &self.state.lock().phase {
             Phase::Listening(_) => info::LISTEN,
             Phase::Connected(_) => info::ESTABLISHED,
@@ -118,8 +133,14 @@ impl Socket for Tcp {
         if self.state_number() == info::CLOSE {
             return Err(Errno::ENOTCONN);
         }
-        let link = self.link().ok_or(Errno::ENOTCONN)?;
-        Ok(address::encode(self.domain, link.remote))
+        self.settle();
+        let state = self.state.lock();
+        let remote = match &state.phase {
+            Phase::Connected(link) => link.remote,
+            Phase::Outside(remote) => *remote,
+            _ => return Err(Errno::ENOTCONN),
+        };
+        Ok(address::encode(self.domain, remote))
     }
 
     fn ready(&self) -> Ready {
@@ -127,6 +148,85 @@ impl Socket for Tcp {
     }
 
     fn set_option(&self, t: &Task, level: i32, name: i32, value: &[u8]) -> Result<()> {
+        self.set(t, level, name, value)?;
+        self.tell_outside(level, name, value);
+        Ok(())
+    }
+
+    fn option(&self, _t: &Task, level: i32, name: i32, room: usize) -> Result<Vec<u8>> {
+        match (level, name) {
+            (libc::IPPROTO_IPV6, _) if self.domain == crate::net::outside::Domain::V4 => {
+                Err(Errno::ENOPROTOOPT)
+            }
+            (libc::IPPROTO_TCP, libc::TCP_INFO | libc::TCP_MAXSEG) if self.outside().is_some() => {
+                let host = self.outside().ok_or(Errno::ENOTCONN)?;
+                host.socket().option(level, name, room)
+            }
+            (libc::IPPROTO_TCP, libc::TCP_INFO) => Ok(self.tcp_info()),
+            (libc::IPPROTO_TCP, libc::TCP_CONGESTION) => {
+                Ok(b"cubic\0\0\0\0\0\0\0\0\0\0\0".to_vec())
+            }
+            (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => Ok(self.mss().to_ne_bytes().to_vec()),
+            (libc::IPPROTO_TCP | libc::IPPROTO_IP | libc::IPPROTO_IPV6, _) => {
+                self.values.lock().told(level, name, room)
+            }
+            _ => options::get(self, level, name),
+        }
+    }
+
+    fn take_error(&self) -> Option<Errno> {
+        self.settle();
+        if let Some(host) = self.outside() {
+            return self.outside_error(&host);
+        }
+        self.state.lock().error.take()
+    }
+
+    fn is_listening(&self) -> bool {
+        self.backlog().is_some()
+    }
+
+    fn ioctl(&self, t: &Task, cmd: u32, arg: u64) -> Result<u64> {
+        const FIONREAD: u32 = 0x541B;
+        const TIOCOUTQ: u32 = 0x5411;
+        const SIOCATMARK: u32 = 0x8905;
+        let n = match cmd {
+            FIONREAD | TIOCOUTQ if self.is_listening() => return Err(Errno::EINVAL),
+            FIONREAD if self.outside().is_some() => {
+                let host = self.outside().ok_or(Errno::ENOTCONN)?;
+                host.unread()?
+            }
+            FIONREAD => self.readable_bytes(),
+            TIOCOUTQ => self.unsent_bytes(),
+            SIOCATMARK => usize::from(self.at_mark()),
+            _ => return Err(Errno::ENOTTY),
+        };
+        t.mm()
+            .write_obj(arg, &i32::try_from(n).unwrap_or(i32::MAX))?;
+        Ok(0)
+    }
+
+    fn info(&self) -> Info {
+        let clamp = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let queues = (clamp(self.readable_bytes()), clamp(self.unsent_bytes()));
+        let (receive_queue, send_queue) = self.backlog().unwrap_or(queues);
+        Info {
+            local: self.local_name().ok(),
+            peer: self.peer_name().ok(),
+            state: self.state_number(),
+            receive_queue,
+            send_queue,
+            drops: 0,
+        }
+    }
+
+    fn close(&self) {
+        self.end(Ending::Orderly);
+    }
+}
+
+impl Tcp {
+    fn set(&self, t: &Task, level: i32, name: i32, value: &[u8]) -> Result<()> {
         match (level, name) {
             (libc::IPPROTO_IPV6, _) if self.domain == crate::net::outside::Domain::V4 => {
                 return Err(Errno::ENOPROTOOPT);
@@ -154,64 +254,5 @@ impl Socket for Tcp {
         self.send_room.store(send, Ordering::Relaxed);
         self.inbox.lock().capacity = transfer::room(o.receive_buffer, o.receive_locked);
         Ok(())
-    }
-
-    fn option(&self, _t: &Task, level: i32, name: i32, room: usize) -> Result<Vec<u8>> {
-        match (level, name) {
-            (libc::IPPROTO_IPV6, _) if self.domain == crate::net::outside::Domain::V4 => {
-                Err(Errno::ENOPROTOOPT)
-            }
-            (libc::IPPROTO_TCP, libc::TCP_INFO) => Ok(self.tcp_info()),
-            (libc::IPPROTO_TCP, libc::TCP_CONGESTION) => {
-                Ok(b"cubic\0\0\0\0\0\0\0\0\0\0\0".to_vec())
-            }
-            (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => Ok(self.mss().to_ne_bytes().to_vec()),
-            (libc::IPPROTO_TCP | libc::IPPROTO_IP | libc::IPPROTO_IPV6, _) => {
-                self.values.lock().told(level, name, room)
-            }
-            _ => options::get(self, level, name),
-        }
-    }
-
-    fn take_error(&self) -> Option<Errno> {
-        self.state.lock().error.take()
-    }
-
-    fn is_listening(&self) -> bool {
-        self.backlog().is_some()
-    }
-
-    fn ioctl(&self, t: &Task, cmd: u32, arg: u64) -> Result<u64> {
-        const FIONREAD: u32 = 0x541B;
-        const TIOCOUTQ: u32 = 0x5411;
-        const SIOCATMARK: u32 = 0x8905;
-        let n = match cmd {
-            FIONREAD | TIOCOUTQ if self.is_listening() => return Err(Errno::EINVAL),
-            FIONREAD => self.readable_bytes(),
-            TIOCOUTQ => self.unsent_bytes(),
-            SIOCATMARK => usize::from(self.at_mark()),
-            _ => return Err(Errno::ENOTTY),
-        };
-        t.mm()
-            .write_obj(arg, &i32::try_from(n).unwrap_or(i32::MAX))?;
-        Ok(0)
-    }
-
-    fn info(&self) -> Info {
-        let clamp = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let queues = (clamp(self.readable_bytes()), clamp(self.unsent_bytes()));
-        let (receive_queue, send_queue) = self.backlog().unwrap_or(queues);
-        Info {
-            local: self.local_name().ok(),
-            peer: self.peer_name().ok(),
-            state: self.state_number(),
-            receive_queue,
-            send_queue,
-            drops: 0,
-        }
-    }
-
-    fn close(&self) {
-        self.end(Ending::Orderly);
     }
 }

@@ -378,6 +378,9 @@ impl Tcp {
 
     /// What poll(2) shows.
     pub(super) fn readiness(&self) -> Ready {
+        if let Some(host) = self.outside() {
+            return host.ready();
+        }
         let readable = Ready::IN | Ready::RDNORM;
         let writable = Ready::OUT | Ready::WRNORM;
         let (inline, low_mark) = {
@@ -391,7 +394,12 @@ impl Tcp {
                 ready |= Ready::ERR;
             }
             match &state.phase {
-                Phase::Listening(l) if l.pending.is_empty() => return ready,
+                Phase::Listening(l) if l.pending.is_empty() => {
+                    let outer = state.outer.clone();
+                    drop(state);
+                    let comes = outer.is_some_and(|host| host.ready().contains(Ready::IN));
+                    return if comes { ready | readable } else { ready };
+                }
                 Phase::Listening(_) => return ready | readable,
                 Phase::Connecting(_) => return ready,
                 Phase::Connected(link) => (link.peer.upgrade(), state.shut_write, false),
