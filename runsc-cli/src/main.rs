@@ -40,6 +40,7 @@ fn main() -> ExitCode {
             Some("network-gofer") => return part("network-gofer", children::network_gofer()),
             Some("sentry") => return part("sentry", children::sentry()),
             Some("monitor") => return keeper("monitor", sandbox::monitor::run()),
+            Some("sweeper") => return part("sweeper", sandbox::sweeper::run()),
             Some("attendant") => return keeper("attendant", container::join::attendant()),
             _ => {}
         }

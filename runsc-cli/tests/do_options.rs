@@ -173,6 +173,19 @@ fn a_directory_for_changes_is_new_or_empty() {
             "{stderr}"
         );
     }
+    // Not where the command could change it; an inner tree that is read-only is another matter.
+    let inner = base.join("inner");
+    fs::create_dir(&inner).unwrap();
+    let (rw, ro) = (base.to_str().unwrap(), inner.to_str().unwrap());
+    for kept in [base.join("new"), inner.clone()] {
+        let options = ["--rw", rw, "--keep", kept.to_str().unwrap()];
+        let (code, stdout, stderr) = run(&options, "echo x");
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{kept:?}");
+        assert!(stderr.contains("--rw"), "{stderr}");
+    }
+    assert!(!base.join("new").exists());
+    let options = ["--rw", rw, "--ro", ro, "--keep", ro];
+    assert_eq!(run(&options, "echo x").0, Some(0));
     // Nothing changed, nothing kept.
     let keep = dir.path().join("keep");
     assert_eq!(

@@ -210,6 +210,88 @@ fn the_hosts_group_holds_the_sandbox_and_is_removed() {
     }
 }
 
+/// A command that is killed cannot clean up.
+#[test]
+fn the_group_of_a_killed_command_is_removed() {
+    let mut command = Command::new(common::PROGRAM)
+        .args([
+            "do",
+            "--cpus",
+            "0.5",
+            "--",
+            "sh",
+            "-c",
+            "echo up; exec sleep 1000",
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut stdout = BufReader::new(command.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    assert_eq!(line, "up\n");
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let name = format!("runsc-rs-do-{}", command.id());
+    let groups: Vec<_> = own
+        .lines()
+        .flat_map(|line| groups(line.rsplit(':').next().unwrap().trim_start_matches('/')))
+        .map(|group| group.join(&name))
+        .filter(|group| group.exists())
+        .collect();
+    if groups.is_empty() {
+        eprintln!("skipped: no cgroups can be made here");
+    }
+    command.kill().unwrap();
+    command.wait().unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while groups.iter().any(|group| group.exists()) {
+        assert!(std::time::Instant::now() < deadline, "{groups:?}");
+        std::thread::yield_now();
+    }
+}
+
+/// The host's OOM killer is the last resort. Here it strikes because the group gets less than it uses.
+#[test]
+fn a_sandbox_that_the_host_ends_for_memory_says_so() {
+    let mut command = Command::new(common::PROGRAM)
+        .args(["do", "--memory", "64M", "--", "sh", "-c"])
+        .arg("echo up; read go; while :; do head -c 40M /dev/zero | tail -c 40M >/dev/null; done")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut stdout = BufReader::new(command.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    assert_eq!(line, "up\n");
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = own.lines().find_map(|line| line.split_once(":memory:"));
+    let group = own.map(|(_, path)| {
+        let name = format!("runsc-rs-do-{}", command.id());
+        PathBuf::from(format!("/sys/fs/cgroup/memory{path}")).join(name)
+    });
+    let Some(group) = group.filter(|group| group.exists()) else {
+        eprintln!("skipped: no cgroup of version 1 for memory can be made here");
+        command.kill().unwrap();
+        command.wait().unwrap();
+        return;
+    };
+    let read = |file: &str| fs::read_to_string(group.join(file)).unwrap();
+    let used: u64 = read("memory.usage_in_bytes").trim().parse().unwrap();
+    let limit = (used + (8 << 20)).to_string();
+    fs::write(group.join("memory.limit_in_bytes"), limit).unwrap();
+    command.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    let output = command.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(128), "{stderr}");
+    assert!(
+        stderr.contains("the host has killed processes for linux.resources.memory.limit"),
+        "{stderr}"
+    );
+    assert!(!group.exists());
+}
+
 #[test]
 fn what_cannot_be_held_to_is_refused_by_name() {
     let linux = json!({"resources": {"blockIO": {

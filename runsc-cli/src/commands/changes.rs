@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use runsc_gofer::server::{MountSource, Writes};
 use runsc_sentry::config::ChangesConfig;
@@ -30,7 +30,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Prepares the directory; its tree is added to `sources`.
+    /// Prepares the directory; its tree is added to `sources`, the first of which is the root.
     pub fn prepare(
         keep: Option<&Path>,
         list: bool,
@@ -41,7 +41,10 @@ impl Changes {
             keep_in: None,
         };
         if let Some(path) = keep {
-            let source = directory(path).with_context(|| format!("--keep: {}", path.display()))?;
+            let what = || format!("--keep: {}", path.display());
+            let shown = sources.get(1..).unwrap_or_default();
+            refuse_writable(path, shown).with_context(what)?;
+            let source = directory(path).with_context(what)?;
             config.keep_in = Some(u32::try_from(sources.len())?);
             sources.push(MountSource {
                 source,
@@ -100,6 +103,25 @@ impl Changes {
         }
         Ok(complete)
     }
+}
+
+/// The command must not get at what is kept. Of trees that lie in each other the inner one counts.
+fn refuse_writable(path: &Path, shown: &[MountSource]) -> Result<()> {
+    let path = std::path::absolute(path)?;
+    let real = match (fs::canonicalize(&path), path.parent(), path.file_name()) {
+        (Ok(real), _, _) => real,
+        (_, Some(parent), Some(name)) => fs::canonicalize(parent)?.join(name),
+        (Err(error), _, _) => return Err(error.into()),
+    };
+    let around = shown.iter().filter(|tree| real.starts_with(&tree.source));
+    let inner = around.max_by_key(|tree| tree.source.components().count());
+    if let Some(tree) = inner.filter(|tree| tree.writes == Writes::Allow) {
+        bail!(
+            "lies in {} (--rw), where the command could change it",
+            tree.source.display()
+        );
+    }
+    Ok(())
 }
 
 /// Makes the directory, for nobody but the caller, or takes one that is empty.

@@ -26,7 +26,10 @@ use crate::{
     args::{self, DoArgs, GlobalArgs},
     cgroup::Held,
     environment,
-    sandbox::{Mode, Network, Observation, Outcome, Owner, Plan, Sandbox, Signals, own_stdio},
+    sandbox::{
+        Mode, Network, Observation, Outcome, Owner, Plan, Sandbox, Signals, own_stdio,
+        sweeper::Sweeper,
+    },
 };
 
 /// Exit status if the sandbox itself failed.
@@ -38,6 +41,8 @@ pub fn run(global: &GlobalArgs, args: DoArgs) -> Result<ExitCode, Failure> {
     let (mut plan, limits, changes) = prepare(global, args, &observation, &signals)?;
     let cgroup = Held(limits.cgroup()?);
     plan.cgroup = cgroup.0.clone();
+    // It goes when the group has gone.
+    let _sweeper = cgroup.0.as_ref().map(Sweeper::start).transpose()?;
     let outcome = Sandbox::start(plan, &observation, Mode::Boot)
         .and_then(|sandbox| sandbox.supervise(&signals))
         .map_err(|error| Failure {

@@ -19,6 +19,7 @@ mod id_maps;
 pub mod monitor;
 pub mod payload;
 pub mod supervise;
+pub mod sweeper;
 
 pub use supervise::{Outcome, Signals};
 
