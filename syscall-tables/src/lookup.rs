@@ -19,6 +19,7 @@ macro_rules! family {
     (cred) => { Family::Cred };
     (system) => { Family::System };
     (socket) => { Family::Socket };
+    (mqueue) => { Family::Mqueue };
     (other) => { Family::Other };
 }
 

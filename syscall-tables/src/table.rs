@@ -265,12 +265,12 @@ macro_rules! for_each_syscall {
             237, 235, memory, mbind(addr: Addr, length: Size, mode: Int, nodemask: Addr, maxnode: Size, flags: UInt) -> Zero, partial, "one node";
             238, 237, memory, set_mempolicy(mode: Int, nodemask: Addr, maxnode: Size) -> Zero, partial, "one node";
             239, 236, memory, get_mempolicy(mode: IntOut, nodemask: Addr, maxnode: Size, addr: Addr, flags: Hex) -> Zero, partial, "one node";
-            240, 180, other, mq_open(name: Str, flags: OpenFlags, mode: OpenMode, attr: Addr) -> Fd, none, "ENOSYS: no POSIX message queues";
-            241, 181, other, mq_unlink(name: Str) -> Zero, none, "ENOSYS: no POSIX message queues";
-            242, 182, other, mq_timedsend(mqd: Fd, msg: BufIn, msg_len: Size, msg_prio: UInt, timeout: Timespec) -> Zero, none, "ENOSYS: no POSIX message queues";
-            243, 183, other, mq_timedreceive(mqd: Fd, msg: BufOut, msg_len: Size, msg_prio: IntOut, timeout: Timespec) -> Size, none, "ENOSYS: no POSIX message queues";
-            244, 184, other, mq_notify(mqd: Fd, sevp: SigEvent) -> Zero, none, "ENOSYS: no POSIX message queues";
-            245, 185, other, mq_getsetattr(mqd: Fd, new_attr: Addr, old_attr: Addr) -> Zero, none, "ENOSYS: no POSIX message queues";
+            240, 180, mqueue, mq_open(name: Str, flags: OpenFlags, mode: OpenMode, attr: Addr) -> Fd, full, "";
+            241, 181, mqueue, mq_unlink(name: Str) -> Zero, full, "";
+            242, 182, mqueue, mq_timedsend(mqd: Fd, msg: BufIn, msg_len: Size, msg_prio: UInt, timeout: Timespec) -> Zero, full, "";
+            243, 183, mqueue, mq_timedreceive(mqd: Fd, msg: BufOut, msg_len: Size, msg_prio: IntOut, timeout: Timespec) -> Size, full, "";
+            244, 184, mqueue, mq_notify(mqd: Fd, sevp: SigEvent) -> Zero, partial, "no SIGEV_THREAD";
+            245, 185, mqueue, mq_getsetattr(mqd: Fd, new_attr: Addr, old_attr: Addr) -> Zero, full, "";
             246, 104, other, kexec_load(entry: Addr, nr_segments: Size, segments: Addr, flags: Hex) -> Zero, none, "EPERM: no kernel to replace";
             247, 95, process, waitid(idtype: IdType, id: Pid, infop: SigInfoOut, options: WaitOptions, rusage: RusageOut) -> Zero, full, "";
             248, 217, other, add_key(kind: Str, description: Str, payload: Addr, plen: Size, keyring: Int) -> Int, none, "ENOSYS: no key rings";

@@ -92,6 +92,8 @@ pub enum Family {
     System,
     /// Sockets.
     Socket,
+    /// POSIX message queues.
+    Mqueue,
     /// What is left: kernel modules, key rings, bpf, io_uring, AIO, System V IPC, quotas,
     /// and calls that Linux itself no longer has.
     Other,
@@ -111,6 +113,7 @@ impl Family {
         Family::Cred,
         Family::System,
         Family::Socket,
+        Family::Mqueue,
         Family::Other,
     ];
 
@@ -128,6 +131,7 @@ impl Family {
             Family::Cred => "cred",
             Family::System => "system",
             Family::Socket => "socket",
+            Family::Mqueue => "mqueue",
             Family::Other => "other",
         }
     }

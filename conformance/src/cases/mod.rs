@@ -19,6 +19,7 @@ mod io;
 mod locks;
 mod memfds;
 mod memory;
+mod mqueues;
 mod open;
 mod paths;
 mod pipes;
@@ -54,6 +55,7 @@ static FAMILIES: &[&[Case]] = &[
     locks::CASES,
     memfds::CASES,
     memory::CASES,
+    mqueues::CASES,
     open::CASES,
     paths::CASES,
     pipes::CASES,

@@ -112,7 +112,7 @@ impl Builder<'_> {
             MountKind::Proc => crate::fs::proc::mount(self.kernel)?,
             MountKind::Sysfs => crate::fs::sysfs::mount(self.kernel)?,
             MountKind::Tmpfs(options) => self.tmpfs(options)?,
-            MountKind::Mqueue => self.tmpfs(&TmpfsOptions::default())?,
+            MountKind::Mqueue => crate::fs::mqueue::mount(self.kernel)?,
             MountKind::Devtmpfs => crate::fs::dev::mount(self.kernel)?,
             MountKind::Devpts(options) => ctx
                 .namespace

@@ -28,6 +28,7 @@ pub mod kernfs;
 pub mod locks;
 pub mod meta;
 pub mod mount;
+pub mod mqueue;
 pub mod namei;
 pub mod notify;
 pub mod open;

@@ -34,6 +34,7 @@ pub fn register_all(kernel: &Arc<Kernel>, namespace: &Arc<MountNamespace>) {
     };
     simple("proc", proc::mount);
     simple("sysfs", sysfs::mount);
+    simple("mqueue", crate::fs::mqueue::mount);
     let memory = kernel.memory.clone();
     namespace.register(Arc::new(dev::DevtmpfsType {
         memory: memory.clone(),

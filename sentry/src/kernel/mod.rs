@@ -86,6 +86,8 @@ pub trait Supervisor: Send + Sync {
 pub struct Kernel {
     pub platform: Arc<dyn Platform>,
     pub memory: Arc<MemoryFile>,
+    /// POSIX message queues.
+    pub mqueues: crate::fs::mqueue::Place,
     /// Holds the files of memfd_create(2).
     pub memfds: Arc<Tmpfs>,
     pub executor: Arc<Executor>,
@@ -133,6 +135,7 @@ impl Kernel {
                 },
             ),
             memory: parts.memory,
+            mqueues: Default::default(),
             executor: parts.executor,
             reactor: parts.reactor,
             tree: tree::Tree::default(),

@@ -9,6 +9,7 @@ pub mod futex;
 pub mod inotify;
 pub mod io;
 pub mod memory;
+pub mod mqueue;
 pub mod open;
 pub mod path;
 pub mod poll;

@@ -5,6 +5,7 @@
 //! set them and look again are content; the rest is read only.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -28,12 +29,14 @@ enum Kind {
     Live(fn(&Kernel) -> String),
     /// A number that is kept: what it is at first, least and greatest.
     Number(i64, i64, i64),
+    /// One that has effects: where it is, least and greatest.
+    Held(fn(&Kernel) -> &AtomicI64, i64, i64),
     /// A text that is kept.
     Kept(&'static str),
     Hostname,
     Domainname,
 }
-use Kind::{Domainname, Fixed, Hostname, Kept, Live, Number};
+use Kind::{Domainname, Fixed, Held, Hostname, Kept, Live, Number};
 
 const INT_MAX: i64 = i32::MAX as i64;
 
@@ -59,11 +62,30 @@ const TABLE: &[(&str, Kind)] = &[
     ("fs/lease-break-time", Number(45, 0, INT_MAX)),
     ("fs/leases-enable", Number(1, 0, 1)),
     ("fs/mount-max", Number(100_000, 1, INT_MAX)),
-    ("fs/mqueue/msg_default", Number(10, 1, 65536)),
-    ("fs/mqueue/msg_max", Number(10, 1, 65536)),
-    ("fs/mqueue/msgsize_default", Number(8192, 128, 16 << 20)),
-    ("fs/mqueue/msgsize_max", Number(8192, 128, 16 << 20)),
-    ("fs/mqueue/queues_max", Number(256, 0, INT_MAX)),
+    (
+        "fs/mqueue/msg_default",
+        Held(|k| &k.mqueues.queues.settings.msg_default, 1, 65536),
+    ),
+    (
+        "fs/mqueue/msg_max",
+        Held(|k| &k.mqueues.queues.settings.msg_max, 1, 65536),
+    ),
+    (
+        "fs/mqueue/msgsize_default",
+        Held(
+            |k| &k.mqueues.queues.settings.msgsize_default,
+            128,
+            16 << 20,
+        ),
+    ),
+    (
+        "fs/mqueue/msgsize_max",
+        Held(|k| &k.mqueues.queues.settings.msgsize_max, 128, 16 << 20),
+    ),
+    (
+        "fs/mqueue/queues_max",
+        Held(|k| &k.mqueues.queues.settings.queues_max, 0, INT_MAX),
+    ),
     ("fs/nr_open", Live(|_| NR_OPEN.to_string())),
     ("fs/overflowgid", Number(65534, 0, 65535)),
     ("fs/overflowuid", Number(65534, 0, 65535)),
@@ -255,6 +277,21 @@ fn file(kernel: &Arc<Kernel>, sb: &Arc<Super>, kind: &'static Kind) -> Arc<dyn I
                         return Err(Errno::EINVAL);
                     }
                     *set.lock() = new;
+                    Ok(data.len())
+                },
+            )
+        }
+        Held(at, least, greatest) => {
+            let set = kernel.clone();
+            Text::writable(
+                head(0o644),
+                move || Ok(format!("{}\n", at(&kernel).load(Ordering::Relaxed)).into_bytes()),
+                move |data| {
+                    let new = parse_number(data)?;
+                    if !(*least..=*greatest).contains(&new) {
+                        return Err(Errno::EINVAL);
+                    }
+                    at(&set).store(new, Ordering::Relaxed);
                     Ok(data.len())
                 },
             )
