@@ -22,7 +22,7 @@ use nix::{
 use serde_json::Value;
 
 /// Points in all, and threads that try them.
-const POINTS: u64 = 200;
+const POINTS: u64 = 280;
 const THREADS: u64 = 2;
 /// How long anything may take to come to rest.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -102,6 +102,25 @@ impl Subject {
     fn create(&self) -> Command {
         let path = self.bundle.path.display().to_string();
         self.command(&["create", "--bundle", &path, "c"])
+    }
+
+    /// In the foreground.
+    fn run(&self) -> Command {
+        let path = self.bundle.path.display().to_string();
+        self.command(&["run", "--bundle", &path, "c"])
+    }
+
+    /// Waits until nothing of it lives.
+    fn until_dead(&self, point: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = self.processes();
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{point}: {left:?} live");
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Our living processes and their names.
@@ -223,8 +242,41 @@ fn point(subject: &Subject, random: &mut Random, name: &str) -> (u64, Option<Str
         Duration::from_micros(random.next(subject.creation_us * percent / 100))
     };
     // Where the creation is what is cut short.
-    let kind = random.next(8);
+    let kind = random.next(11);
     let name = format!("{name}, kind {kind}");
+    match kind {
+        8 => {
+            let run = subject.run().spawn().unwrap();
+            cut_short(run, after(random, 200));
+            let status = subject.settle(&name);
+            assert!(
+                matches!(status.as_deref(), None | Some("stopped")),
+                "{name}: {status:?}"
+            );
+            subject.remove(&name);
+            return (kind, status);
+        }
+        9 => {
+            let mut run = subject.run().spawn().unwrap();
+            std::thread::sleep(after(random, 200));
+            let victim = ["runsc-monitor", "runsc-gofer", "runsc-sentry"][random.next(3) as usize];
+            match subject.part(victim) {
+                Some(pid) => {
+                    kill_part(pid);
+                    // It cleans up itself.
+                    assert!(!run.wait().unwrap().success(), "{name}");
+                    let status = subject.settle(&name);
+                    assert_eq!(status, None, "{name}");
+                }
+                None => cut_short(run, Duration::ZERO),
+            }
+            subject.settle(&name);
+            subject.remove(&name);
+            return (kind, None);
+        }
+        10 => return (kind, cut_do_short(subject, after(random, 150), &name)),
+        _ => {}
+    }
     if kind < 3 {
         let create = subject.create().spawn().unwrap();
         let moment = after(random, 150);
@@ -319,6 +371,33 @@ fn point(subject: &Subject, random: &mut Random, name: &str) -> (u64, Option<Str
     };
     subject.remove(&name);
     (kind, status)
+}
+
+/// `do` keeps no state: when it is killed, its processes die and its control group goes.
+fn cut_do_short(subject: &Subject, after: Duration, name: &str) -> Option<String> {
+    let command = subject
+        .command(&["do", "--cpus", "0.5", "--", "sleep", "1000"])
+        .spawn()
+        .unwrap();
+    let group = format!("runsc-rs-do-{}", command.id());
+    cut_short(command, after);
+    subject.until_dead(name);
+    // Should it have been killed before there was anybody to remove the group, the next one does.
+    let next = subject.call(&["do", "--cpus", "0.5", "--", "true"]);
+    assert_eq!(next, (0, String::new()), "{name}");
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    for line in own.lines() {
+        let path = line.rsplit(':').next().unwrap().trim_start_matches('/');
+        for hierarchy in fs::read_dir("/sys/fs/cgroup")
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let left = hierarchy.path().join(path).join(&group);
+            assert!(!left.exists(), "{name}: {} is left", left.display());
+        }
+    }
+    None
 }
 
 #[test]
