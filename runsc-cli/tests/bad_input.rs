@@ -23,6 +23,43 @@ fn refused(bundle: &Bundle, id: &str) -> String {
     line.replace(&bundle.path.display().to_string(), "BUNDLE")
 }
 
+/// What is no file is not waited for, and of one that is no end of, whatever its size, no more is
+/// read than a configuration may have.
+#[test]
+fn configurations_without_end() {
+    let limit = 16 << 20;
+    type Make = fn(&std::path::Path, u64);
+    let cases: [(Make, &str); 4] = [
+        (
+            |path, _| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+            "not a file",
+        ),
+        (
+            |path, _| std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
+            "not a file",
+        ),
+        (
+            |path, limit| fs::File::create(path).unwrap().set_len(limit + 1).unwrap(),
+            "larger than 16777216 bytes",
+        ),
+        // Its size is 0, but there are eight bytes for each page of the address space. Only whole ones
+        // can be read: the byte behind the limit cannot.
+        (
+            |path, _| std::os::unix::fs::symlink("/proc/self/pagemap", path).unwrap(),
+            "Invalid argument (os error 22)",
+        ),
+    ];
+    for (make, expected) in cases {
+        let bundle = Bundle::new(None);
+        make(&bundle.path.join("config.json"), limit);
+        let line = refused(&bundle, "c");
+        assert_eq!(
+            line,
+            format!("runsc-rs: run: BUNDLE/config.json: {expected}")
+        );
+    }
+}
+
 #[test]
 fn configurations() {
     let process = r#""args": ["/bin/true"]"#;

@@ -128,7 +128,7 @@ impl Filter {
     }
 
     /// Is `other` this one or one before it?
-    fn descends_from(&self, other: Option<&Arc<Filter>>) -> bool {
+    pub(crate) fn descends_from(&self, other: Option<&Arc<Filter>>) -> bool {
         match other {
             None => true,
             Some(other) => self.chain().any(|f| std::ptr::eq(f, &**other)),

@@ -1,6 +1,7 @@
 //! System calls of real tasks, on a platform that runs no guest code: a test makes the calls.
 
 mod files;
+mod filters;
 mod host;
 mod sockets;
 mod terminals;
