@@ -60,6 +60,39 @@ fn hooks_run_in_order_and_know_the_state() {
     });
 }
 
+/// Those that belong to the container find its network, those that belong to the runtime the host's.
+#[test]
+fn hooks_find_the_network_they_are_for() {
+    on_each(|runtime| {
+        let bundle = Bundle::new(&["sleep", "1000"]);
+        let hook = |name: &str| {
+            let script = format!(
+                "cat >/dev/null; readlink /proc/self/ns/net > {}",
+                bundle.at(name).display()
+            );
+            json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]})
+        };
+        let hooks = json!({
+            "createRuntime": [hook("runtime")],
+            "createContainer": [hook("container")],
+            "poststop": [hook("after")],
+        });
+        let bundle = bundle.with(|config| config["hooks"] = hooks);
+        runtime.create(&bundle, "c");
+        let network = |pid: &str| {
+            let link = std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+            format!("{}\n", link.display())
+        };
+        let own = network("self");
+        assert_eq!(bundle.text("runtime"), own);
+        let container = network(&runtime.state("c")["pid"].to_string());
+        assert_ne!(container, own);
+        assert_eq!(bundle.text("container"), container);
+        runtime.delete("c");
+        assert_eq!(bundle.text("after"), own);
+    });
+}
+
 #[test]
 fn a_failed_hook_ends_the_creation() {
     on_each(|runtime| {

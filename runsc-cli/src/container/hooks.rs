@@ -2,12 +2,16 @@
 //!
 //! Each gets the container's state as JSON on stdin and nothing of our environment. Those of kind
 //! `startContainer` are programs of the container's, run in it by the Sentry. `createContainer` hooks
-//! run on the host as well: there is no host namespace with the container's mounts in it.
+//! run in the container's network namespace, but with the host's mounts: there is no host namespace
+//! with the container's in it.
 
 use std::{
     fs::File,
     io::{Read, Seek, SeekFrom, Write},
-    os::unix::process::CommandExt,
+    os::{
+        fd::AsFd,
+        unix::{fs::MetadataExt, process::CommandExt},
+    },
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -15,10 +19,10 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
+    sched::{CloneFlags, setns},
     sys::memfd::{MFdFlags, memfd_create},
 };
 use oci_spec::runtime::{Hook, Hooks};
-use std::os::fd::AsFd;
 
 /// Bytes of what a failed hook said that are told.
 const MAX_SAID: u64 = 4096;
@@ -68,6 +72,26 @@ pub fn run(hooks: Option<&Hooks>, kind: Kind, state: &[u8]) -> Result<()> {
             .with_context(|| format!("{}[{index}] ({})", kind.name(), hook.path().display()))?;
     }
     Ok(())
+}
+
+/// The same in the network namespace of process `pid`: of the container's namespaces the one that the
+/// host has as well.
+pub fn run_in_network(hooks: Option<&Hooks>, kind: Kind, state: &[u8], pid: i32) -> Result<()> {
+    if kind.of(hooks).is_empty() {
+        return Ok(());
+    }
+    let open = |process: &str| {
+        let path = format!("/proc/{process}/ns/net");
+        File::open(&path).context(path)
+    };
+    let (own, theirs) = (open("self")?, open(&pid.to_string())?);
+    if own.metadata()?.ino() == theirs.metadata()?.ino() {
+        return run(hooks, kind, state);
+    }
+    setns(&theirs, CloneFlags::CLONE_NEWNET).context("the container's network namespace")?;
+    let result = run(hooks, kind, state);
+    setns(&own, CloneFlags::CLONE_NEWNET).context("this process's network namespace")?;
+    result
 }
 
 /// Runs all of them, and only warns of those that fail.

@@ -262,9 +262,11 @@ impl Building {
         log::debug!("container {} is kept by process {}", args.id, locked.pid());
         let hooks = bundle.spec().hooks().as_ref();
         let state = hook_state(locked, Status::Creating)?;
-        for kind in [Kind::Prestart, Kind::CreateRuntime, Kind::CreateContainer] {
+        for kind in [Kind::Prestart, Kind::CreateRuntime] {
             hooks::run(hooks, kind, &state).at(Stage::Hook)?;
         }
+        hooks::run_in_network(hooks, Kind::CreateContainer, &state, locked.pid())
+            .at(Stage::Hook)?;
         if let Some(path) = &args.pid_file {
             write_pid_file(path, locked.pid())?;
         }
