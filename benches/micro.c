@@ -17,6 +17,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -373,11 +375,43 @@ static int start_pipe_peer(void)
     return 0;
 }
 
-static int start_socket_peer(void)
+static int unix_pair(int pair[2])
+{
+    return socketpair(AF_UNIX, SOCK_STREAM, 0, pair) ? fail("socketpair") : 0;
+}
+
+/* Both ends of a connection over loopback. */
+static int tcp_pair(int pair[2])
+{
+    struct sockaddr_in at = {.sin_family = AF_INET};
+    socklen_t len = sizeof at;
+    int on = 1;
+    int server = socket(AF_INET, SOCK_STREAM, 0);
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (server < 0)
+        return fail("socket");
+    if (bind(server, (struct sockaddr *)&at, len) || listen(server, 1))
+        return fail("listen");
+    if (getsockname(server, (struct sockaddr *)&at, &len))
+        return fail("getsockname");
+    pair[0] = socket(AF_INET, SOCK_STREAM, 0);
+    if (pair[0] < 0 || connect(pair[0], (struct sockaddr *)&at, len))
+        return fail("connect");
+    pair[1] = accept(server, NULL, NULL);
+    if (pair[1] < 0)
+        return fail("accept");
+    close(server);
+    for (int i = 0; i < 2; i++)
+        if (setsockopt(pair[i], IPPROTO_TCP, TCP_NODELAY, &on, sizeof on))
+            return fail("TCP_NODELAY");
+    return 0;
+}
+
+static int start_peer(int make(int[2]))
 {
     int pair[2];
-    if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair))
-        return fail("socketpair");
+    if (make(pair))
+        return -1;
     peer = fork();
     if (peer < 0)
         return fail("fork");
@@ -388,6 +422,16 @@ static int start_socket_peer(void)
     close(pair[1]);
     ours[0] = ours[1] = pair[0];
     return 0;
+}
+
+static int start_socket_peer(void)
+{
+    return start_peer(unix_pair);
+}
+
+static int start_tcp_peer(void)
+{
+    return start_peer(tcp_pair);
 }
 
 /* Both ends are ours: what is written is there to be read, nobody waits. */
@@ -446,10 +490,10 @@ static int run_pingpong(uint64_t n)
 }
 
 /* A child that writes 64 KiB blocks as long as somebody reads them. */
-static int start_writer(void)
+static int start_writer(int make(int[2]))
 {
-    if (pipe(theirs))
-        return fail("pipe");
+    if (make(theirs))
+        return -1;
     peer = fork();
     if (peer < 0)
         return fail("fork");
@@ -465,13 +509,33 @@ static int start_writer(void)
     return 0;
 }
 
-static int run_pipe_64k(uint64_t n)
+static int make_pipe(int ends[2])
+{
+    return pipe(ends) ? fail("pipe") : 0;
+}
+
+static int start_pipe_writer(void)
+{
+    return start_writer(make_pipe);
+}
+
+static int start_socket_writer(void)
+{
+    return start_writer(unix_pair);
+}
+
+static int start_tcp_writer(void)
+{
+    return start_writer(tcp_pair);
+}
+
+static int run_64k(uint64_t n)
 {
     uint64_t left = n * sizeof buffer;
     while (left > 0) {
         ssize_t got = read(ours[0], buffer, left < sizeof buffer ? left : sizeof buffer);
         if (got <= 0)
-            return fail("read from pipe");
+            return fail("read from the writer");
         left -= (uint64_t)got;
     }
     return 0;
@@ -833,8 +897,11 @@ static const struct row rows[] = {
     {"socket_self", open_own_sockets, run_pingpong, end_peer, 0, 0},
     {"pipe_pingpong", start_pipe_peer, run_pingpong, end_peer, 0, 0},
     {"pipe_pingpong_threads", start_pipe_thread, run_pingpong, end_pipe_thread, 0, 0},
-    {"pipe_64k", start_writer, run_pipe_64k, end_peer, 0, 0},
+    {"pipe_64k", start_pipe_writer, run_64k, end_peer, 0, 0},
     {"socket_pingpong", start_socket_peer, run_pingpong, end_peer, 0, 0},
+    {"socket_64k", start_socket_writer, run_64k, end_peer, 0, 0},
+    {"tcp_pingpong", start_tcp_peer, run_pingpong, end_peer, 0, 0},
+    {"tcp_64k", start_tcp_writer, run_64k, end_peer, 0, 0},
     {"futex_pingpong", start_futex_thread, run_futex, end_futex_thread, 0, 0},
     {"futex_ring_64", start_ring, run_ring, end_ring, RING, 0},
     {"signal_self", set_handler, run_signal, NULL, 0, 0},

@@ -24,7 +24,7 @@ pub struct Stack {
     /// Abstract names of unix sockets.
     pub(super) unix_names: Mutex<Names>,
     /// Buffers of stream sockets, and the count of what all sockets hold.
-    pub pool: Pool,
+    pub pool: Arc<Pool>,
     /// What /proc/sys/net/ipv4 has.
     pub settings: RwLock<Settings>,
     /// Ports of the internet protocols.

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use super::address::Address;
 use crate::errno::{Errno, Result};
 use crate::fs::file::File;
+use crate::net::buffer::Piece;
 
 /// Most files in one message (SCM_MAX_FD).
 pub const MAX_RIGHTS: usize = 253;
@@ -153,9 +154,8 @@ pub fn drop_flat(files: Vec<Arc<File>>) {
 
 /// Bytes sent together, and who sent them.
 pub struct Message {
-    pub data: Vec<u8>,
-    /// Bytes of `data` already read.
-    pub start: usize,
+    /// What was not read yet.
+    pub data: Piece,
     pub from: Option<Address>,
     pub creds: Ucred,
     pub rights: Rights,
@@ -167,12 +167,7 @@ const OVERHEAD: usize = 256;
 const STEP: usize = 512;
 
 impl Message {
-    /// Bytes not yet read.
-    pub fn left(&self) -> usize {
-        self.data.len() - self.start
-    }
-
     pub fn cost(&self) -> usize {
-        self.left().next_multiple_of(STEP) + OVERHEAD
+        self.data.len().next_multiple_of(STEP) + OVERHEAD
     }
 }

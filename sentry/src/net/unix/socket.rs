@@ -12,6 +12,7 @@ use crate::fs::walk::{Base, Ctx, WalkFlags};
 use crate::kernel::task::Task;
 use crate::kernel::wait::Ready;
 use crate::mm::io::{Sink, Source};
+use crate::net::buffer::Piece;
 use crate::net::options;
 use crate::net::socket::{Common, Connect, Info, Kind, Name, Outgoing, Received, Socket};
 
@@ -82,14 +83,13 @@ impl Unix {
         let target = self.packet_target(to)?;
         let len = src.remaining();
         self.check_packet_len(len)?;
-        let mut data = vec![0u8; len];
         // The bytes stay in `src` until they are sent: the call may be tried again.
-        if len > 0 && src.peek(&mut data)? < len {
+        let data = Piece::look(&self.common.stack.pool, src)?;
+        if data.len() < len {
             return Err(Errno::EFAULT);
         }
         let mut message = Some(Message {
             data,
-            start: 0,
             from: self.address(),
             creds: out.creds,
             rights: std::mem::take(&mut out.rights),

@@ -6,6 +6,7 @@ use super::{Address, Message, Rights, Unix, connects};
 use crate::errno::{Errno, Result};
 use crate::kernel::wait::Ready;
 use crate::mm::io::{Sink, Source};
+use crate::net::buffer::Piece;
 use crate::net::socket::{Kind, Outgoing, Received};
 
 /// A stream is cut into messages of at most this many bytes.
@@ -35,24 +36,19 @@ impl Unix {
                 Err(_) if total > 0 => break,
                 Err(e) => return Err(e),
             };
-            {
-                let inbox = peer.inbox.lock();
-                if inbox.cost >= limit {
-                    break;
-                }
+            let pool = &self.common.stack.pool;
+            if pool.room(limit, peer.inbox.lock().cost) == 0 {
+                break;
             }
-            let room = limit.clamp(1, STREAM_CHUNK);
-            let mut data = vec![0u8; src.remaining().min(room)];
-            let got = match src.take(&mut data) {
-                Ok(n) => n,
+            let want = src.remaining().min(limit.clamp(1, STREAM_CHUNK));
+            let data = match Piece::fill(pool, src, want) {
+                Ok(piece) => piece,
                 Err(_) if total > 0 => break,
                 Err(e) => return Err(e),
             };
-            let short = got < data.len();
-            data.truncate(got);
+            let got = data.len();
             let message = Message {
                 data,
-                start: 0,
                 from,
                 creds: out.creds,
                 rights: std::mem::take(&mut out.rights),
@@ -61,7 +57,7 @@ impl Unix {
                 return if total > 0 { Ok(total) } else { Err(e) };
             }
             total += got;
-            if short {
+            if got < want {
                 break;
             }
         }
@@ -162,7 +158,8 @@ impl Unix {
             if inbox.shut {
                 return Err(Errno::EPIPE);
             }
-            if inbox.cost >= limit || (stranger && inbox.messages.len() > MAX_QUEUE) {
+            let full = self.common.stack.pool.room(limit, inbox.cost) == 0;
+            if full || (stranger && inbox.messages.len() > MAX_QUEUE) {
                 return Err(Errno::EAGAIN);
             }
             let Some(message) = message.take() else {
@@ -226,39 +223,36 @@ impl Unix {
 
     fn receive_packet(&self, dst: &mut Sink<'_>, peek: Peek) -> Result<Received> {
         let mut got = Received::default();
-        let data = {
+        let message = {
             let mut inbox = self.inbox.lock();
-            let message = match peek {
-                Peek::Yes => inbox.messages.front().map(|m| {
-                    let keep = m.data.len().min(dst.remaining());
-                    let data = m.data[..keep].to_vec();
-                    (data, m.data.len(), m.from.clone(), m.creds, m.rights.look())
-                }),
+            match peek {
+                Peek::Yes => inbox
+                    .messages
+                    .front()
+                    .map(|m| (m.data.clone(), m.from.clone(), m.creds, m.rights.look())),
                 Peek::No => inbox.messages.pop_front().map(|mut m| {
                     inbox.cost -= m.cost();
                     let files = m.rights.take();
-                    let data = std::mem::take(&mut m.data);
-                    let full = data.len();
-                    (data, full, m.from.take(), m.creds, files)
+                    (m.data, m.from, m.creds, files)
                 }),
-            };
-            drop(inbox);
-            match message {
-                None => return self.nothing(),
-                Some((data, full, from, creds, files)) => {
-                    got.full = full;
-                    got.from = from.map(|f| Address::name(Some(&f)));
-                    got.creds = creds;
-                    got.files = files;
-                    data
-                }
             }
+        };
+        let Some((data, from, creds, files)) = message else {
+            return self.nothing();
         };
         if peek == Peek::No {
             self.room();
         }
+        got.full = data.len();
+        got.from = from.map(|f| Address::name(Some(&f)));
+        got.creds = creds;
+        got.files = files;
         let n = data.len().min(dst.remaining());
-        got.count = if n == 0 { 0 } else { dst.put(&data[..n])? };
+        got.count = if n == 0 {
+            0
+        } else {
+            dst.put(&data.bytes()[..n])?
+        };
         Ok(got)
     }
 
@@ -285,36 +279,32 @@ impl Unix {
                         inbox.cost -= m.cost();
                         got.files = m.rights.take();
                         got.creds = m.creds;
-                        let n = m.left().min(dst.remaining());
-                        if n == m.left() {
-                            let mut data = std::mem::take(&mut m.data);
-                            data.drain(..m.start);
-                            Some(data)
-                        } else {
-                            let data = m.data[m.start..m.start + n].to_vec();
-                            m.start += n;
+                        let part = m.data.split(dst.remaining());
+                        if !m.data.is_empty() {
                             inbox.cost += m.cost();
                             inbox.messages.push_front(m);
-                            Some(data)
                         }
+                        Some(part)
                     }
                 }
             };
-            let Some(data) = part else {
+            let Some(mut part) = part else {
                 if got.count > 0 {
                     break;
                 }
                 return self.nothing();
             };
-            let put = dst.put(&data);
+            let put = dst.put(part.bytes());
             let done = *put.as_ref().unwrap_or(&0);
-            if done < data.len() {
-                self.give_back(data[done..].to_vec(), &got);
-            }
             got.count += done;
+            part.skip(done);
+            let whole = part.is_empty();
+            if !whole {
+                self.give_back(part, &got);
+            }
             match put {
                 Err(e) if got.count == 0 => return Err(e),
-                Ok(n) if n == data.len() => {}
+                _ if whole => {}
                 _ => break,
             }
         }
@@ -324,10 +314,9 @@ impl Unix {
     }
 
     /// Bytes that could not be copied out are still there.
-    fn give_back(&self, data: Vec<u8>, got: &Received) {
+    fn give_back(&self, data: Piece, got: &Received) {
         let message = Message {
             data,
-            start: 0,
             from: None,
             creds: got.creds,
             rights: Rights::default(),
@@ -339,15 +328,17 @@ impl Unix {
 
     fn peek_stream(&self, dst: &mut Sink<'_>) -> Result<Received> {
         let mut got = Received::default();
-        let mut data = Vec::new();
+        let mut parts = Vec::new();
         {
+            let mut left = dst.remaining();
             let inbox = self.inbox.lock();
             for m in &inbox.messages {
-                let n = m.left().min(dst.remaining() - data.len());
-                if n == 0 {
+                let part = m.data.clone().split(left);
+                if part.is_empty() {
                     break;
                 }
-                data.extend_from_slice(&m.data[m.start..m.start + n]);
+                left -= part.len();
+                parts.push(part);
                 got.creds = m.creds;
                 got.files = m.rights.look();
                 if !got.files.is_empty() {
@@ -355,10 +346,16 @@ impl Unix {
                 }
             }
         }
-        if data.is_empty() {
+        if parts.is_empty() {
             return self.nothing();
         }
-        got.count = dst.put(&data)?;
+        for part in parts {
+            match dst.put(part.bytes()) {
+                Ok(n) => got.count += n,
+                Err(e) if got.count == 0 => return Err(e),
+                Err(_) => break,
+            }
+        }
         got.full = got.count;
         Ok(got)
     }
@@ -367,8 +364,8 @@ impl Unix {
     pub fn readable_bytes(&self) -> usize {
         let inbox = self.inbox.lock();
         match self.kind() {
-            Kind::Stream => inbox.messages.iter().map(Message::left).sum(),
-            _ => inbox.messages.front().map_or(0, Message::left),
+            Kind::Stream => inbox.messages.iter().map(|m| m.data.len()).sum(),
+            _ => inbox.messages.front().map_or(0, |m| m.data.len()),
         }
     }
 

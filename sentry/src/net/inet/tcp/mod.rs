@@ -37,6 +37,8 @@ const MAX_BACKLOG: usize = 4096;
 /// SO_SNDBUF and SO_RCVBUF of a new socket, as Linux tells them.
 const SEND_BUFFER: usize = 16384;
 const RECEIVE_BUFFER: usize = 131_072;
+/// What a connection costs the sandbox besides its bytes: the socket and its entries in tables.
+const COST: usize = 2048;
 /// What each side's buffer holds unless the program sized it: Linux's grow with the connection to
 /// megabytes; this much keeps two processes busy and stays in the processor's cache.
 const QUEUE: usize = 256 * 1024;
@@ -111,6 +113,8 @@ pub struct Tcp {
     asked: Mutex<BTreeMap<(i32, i32), Vec<u8>>>,
     /// What the send buffer adds to the peer's inbox, bytes.
     send_room: AtomicUsize,
+    /// Its memory is counted: that of a connection, which needs no descriptor at first.
+    charged: bool,
 }
 
 impl PortUser for Tcp {
@@ -140,7 +144,8 @@ impl Tcp {
         Tcp::make(stack, domain, options, Values::default(), None)
     }
 
-    /// `ends`: of an accepted connection, its own address and the link to its peer.
+    /// `ends`: of an accepted connection, whose [`COST`] was charged: its own address and the link to
+    /// its peer.
     fn make(
         stack: &Arc<Stack>,
         domain: Domain,
@@ -152,6 +157,7 @@ impl Tcp {
         let send_room = transfer::room(options.send_buffer, options.send_locked);
         let capacity = transfer::room(options.receive_buffer, options.receive_locked);
         *common.options.lock() = options;
+        let charged = ends.is_some();
         let (local, phase) = match ends {
             Some((local, link)) => (Some(local), Phase::Connected(link)),
             None => (None, Phase::Closed),
@@ -174,6 +180,7 @@ impl Tcp {
             asked: Mutex::default(),
             inbox: Mutex::new(Inbox::new(capacity)),
             send_room: AtomicUsize::new(send_room),
+            charged,
         })
     }
 
@@ -387,6 +394,9 @@ impl Tcp {
         let Some(local) = self.state.lock().local else {
             return;
         };
+        if !self.common.stack.pool.charge(COST) {
+            return self.refuse();
+        }
         let child = Tcp::make(
             &self.common.stack,
             listener.domain,
@@ -617,7 +627,7 @@ impl Tcp {
             state.shut_write = false;
         }
         let mut inbox = self.inbox.lock();
-        inbox.clear(&self.common.stack.pool);
+        inbox.queue.clear();
         inbox.restart();
         drop(inbox);
         self.common.queue.wake_all();
@@ -630,7 +640,7 @@ impl Tcp {
             let mut inbox = self.inbox.lock();
             let unread = !inbox.queue.is_empty();
             inbox.closed = true;
-            inbox.clear(&self.common.stack.pool);
+            inbox.queue.clear();
             (unread, inbox.fin)
         };
         let options = {
@@ -687,6 +697,8 @@ enum Ending {
 
 impl Drop for Tcp {
     fn drop(&mut self) {
-        self.inbox.get_mut().clear(&self.common.stack.pool);
+        if self.charged {
+            self.common.stack.pool.uncharge(COST);
+        }
     }
 }

@@ -7,11 +7,8 @@ use super::{Phase, QUEUE, Tcp};
 use crate::errno::{Errno, Result};
 use crate::kernel::wait::Ready;
 use crate::mm::io::{Sink, Source};
-use crate::net::buffer::{ByteQueue, Piece, Pool};
+use crate::net::buffer::{ByteQueue, LARGE, Piece};
 use crate::net::socket::{Outgoing, Received};
-
-/// Most bytes that are moved at a time.
-const STEP: usize = 64 * 1024;
 
 /// What a buffer adds to a queue: as much as the program asked for, if it did.
 pub(super) fn room(buffer: usize, asked: bool) -> usize {
@@ -67,10 +64,6 @@ impl Inbox {
         self.shut = false;
     }
 
-    pub fn clear(&mut self, pool: &Pool) {
-        self.queue.clear(pool);
-    }
-
     /// At the urgent byte.
     pub fn at_mark(&self) -> bool {
         self.urgent.is_some_and(|u| u.at == self.head)
@@ -91,15 +84,14 @@ impl Inbox {
     }
 
     /// Takes up to `max` bytes. `begun`: the caller has some already, and stops at the mark.
-    fn pop(&mut self, max: usize, begun: bool, inline: bool, pool: &Pool) -> Option<Piece> {
+    fn pop(&mut self, max: usize, begun: bool, inline: bool) -> Option<Piece> {
         let mut max = max;
         if let Some(urgent) = self.urgent {
             if urgent.at == self.head {
                 if begun {
                     return None;
                 }
-                if !inline && let Some(byte) = self.queue.pop(1) {
-                    byte.release(pool);
+                if !inline && self.queue.pop(1).is_some() {
                     self.head += 1;
                     self.urgent = None;
                 }
@@ -108,7 +100,7 @@ impl Inbox {
             }
         }
         let piece = self.queue.pop(max)?;
-        self.head += piece.bytes().len() as u64;
+        self.head += piece.len() as u64;
         // Read past it.
         if self.urgent.is_some_and(|u| u.at < self.head) {
             self.urgent = None;
@@ -117,7 +109,7 @@ impl Inbox {
     }
 
     fn unpop(&mut self, piece: Piece) {
-        self.head -= piece.bytes().len() as u64;
+        self.head -= piece.len() as u64;
         self.queue.unpop(piece);
     }
 
@@ -174,11 +166,7 @@ impl Tcp {
                 let mut inbox = peer.inbox.lock();
                 let limit = inbox.capacity + self.send_room.load(Ordering::Relaxed);
                 let used = inbox.queue.len();
-                let room = if pool.exhausted() && used > 0 {
-                    0
-                } else {
-                    limit.saturating_sub(used)
-                };
+                let room = pool.room(limit, used);
                 if room == 0 {
                     inbox.tell_below = Some(if used > low(limit) { low(limit) } else { 0 });
                 }
@@ -191,18 +179,18 @@ impl Tcp {
                     Err(Errno::EAGAIN)
                 };
             }
-            let want = src.remaining().min(room).min(STEP);
+            let want = src.remaining().min(room).min(LARGE);
             let piece = match Piece::fill(pool, src, want) {
                 Ok(piece) => piece,
                 Err(_) if total > 0 => return Ok(total),
                 Err(e) => return Err(e),
             };
-            let n = piece.bytes().len();
+            let n = piece.len();
             let urgent = out.flags & libc::MSG_OOB != 0 && src.remaining() == 0;
             {
                 let mut inbox = peer.inbox.lock();
                 let last = piece.bytes().last().copied();
-                inbox.queue.push(pool, piece);
+                inbox.queue.push(piece);
                 if let Some(byte) = last.filter(|_| urgent) {
                     let at = inbox.head + inbox.queue.len() as u64 - 1;
                     inbox.urgent = Some(Urgent {
@@ -212,7 +200,7 @@ impl Tcp {
                     });
                 }
                 if inbox.closed {
-                    inbox.clear(pool);
+                    inbox.queue.clear();
                 }
             }
             let ready = Ready::IN | Ready::RDNORM;
@@ -263,15 +251,14 @@ impl Tcp {
         if flags & libc::MSG_PEEK != 0 {
             return self.peek_bytes(dst);
         }
-        let pool = &self.common.stack.pool;
         let inline = self.common.options.lock().oob_inline;
         let discard = flags & libc::MSG_TRUNC != 0;
         let mut total = 0;
         while dst.remaining() > 0 {
             let (piece, room) = {
                 let mut inbox = self.inbox.lock();
-                let want = dst.remaining().min(STEP);
-                let piece = inbox.pop(want, total > 0, inline, pool);
+                let want = dst.remaining().min(LARGE);
+                let piece = inbox.pop(want, total > 0, inline);
                 (piece, inbox.room_again())
             };
             if room {
@@ -283,10 +270,9 @@ impl Tcp {
                 }
                 return self.nothing();
             };
-            let n = piece.bytes().len();
+            let n = piece.len();
             if discard {
                 total += n;
-                piece.release(pool);
                 break;
             }
             let put = dst.put(piece.bytes());
@@ -301,7 +287,6 @@ impl Tcp {
                     _ => break,
                 }
             }
-            piece.release(pool);
         }
         Ok(Received {
             count: total,
@@ -334,7 +319,6 @@ impl Tcp {
                     Err(e) => failed = Some(e),
                 }
             }
-            piece.release(&self.common.stack.pool);
         }
         match failed {
             Some(e) if total == 0 => Err(e),
