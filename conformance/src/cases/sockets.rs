@@ -674,4 +674,48 @@ pub static CASES: &[Case] = &[
             Ok(())
         },
     ),
+    Case::new(
+        "socket.urgent",
+        "unix(7)",
+        "MSG_OOB on a stream: one byte apart, POLLPRI, the mark, in line; only the last counts",
+        || {
+            let (a, b) = socket_pair(SOCK_STREAM)?;
+            let mut byte = 0u8;
+            let at = (&raw mut byte).cast();
+            err!(EINVAL, recv(b, at, 1, MSG_OOB));
+            failed_with("empty", send_text(a, b"", MSG_OOB), &[EOPNOTSUPP])?;
+            eq("send", send_text(a, b"abU", MSG_OOB), 3)?;
+            write_all(a, b"de")?;
+            let mut fds = [pollfd {
+                fd: b,
+                events: POLLIN | POLLPRI,
+                revents: 0,
+            }];
+            gives!(1, poll(fds.as_mut_ptr(), 1, 0));
+            eq("poll", fds[0].revents, POLLIN | POLLPRI)?;
+            gives!(1, recv(b, at, 1, MSG_OOB | MSG_PEEK));
+            gives!(1, recv(b, at, 1, MSG_OOB));
+            eq("urgent", byte, b'U')?;
+            err!(EINVAL, recv(b, at, 1, MSG_OOB));
+            eq("up to the mark", read_some(b, 9)?, b"ab".to_vec())?;
+            let mut mark = 0;
+            ok!(ioctl(b, 0x8905, &mut mark));
+            eq("mark", mark, 1)?;
+            eq("behind", read_some(b, 9)?, b"de".to_vec())?;
+            // A second one makes the first an ordinary byte.
+            eq("send", send_text(a, b"aU", MSG_OOB), 2)?;
+            eq("send", send_text(a, b"bV", MSG_OOB), 2)?;
+            eq("first", read_some(b, 9)?, b"aUb".to_vec())?;
+            err!(EAGAIN, recv(b, at, 1, MSG_DONTWAIT));
+            let on = 1;
+            let on = (&raw const on).cast();
+            ok!(setsockopt(b, SOL_SOCKET, SO_OOBINLINE, on, 4));
+            eq("send", send_text(a, b"aU", MSG_OOB), 2)?;
+            err!(EINVAL, recv(b, at, 1, MSG_OOB));
+            eq("before", read_some(b, 9)?, b"a".to_vec())?;
+            eq("in line", read_some(b, 9)?, b"U".to_vec())?;
+            let (c, _d) = socket_pair(SOCK_DGRAM)?;
+            failed_with("datagram", send_text(c, b"x", MSG_OOB), &[EOPNOTSUPP])
+        },
+    ),
 ];

@@ -156,6 +156,8 @@ pub fn drop_flat(files: Vec<Arc<File>>) {
 pub struct Message {
     /// What was not read yet.
     pub data: Piece,
+    /// The one byte sent last with MSG_OOB; without data it was taken, and marks the place.
+    pub urgent: bool,
     pub from: Option<Address>,
     pub creds: Ucred,
     pub rights: Rights,
@@ -167,6 +169,11 @@ const OVERHEAD: usize = 256;
 const STEP: usize = 512;
 
 impl Message {
+    /// An urgent byte that was taken.
+    pub fn is_mark(&self) -> bool {
+        self.urgent && self.data.is_empty()
+    }
+
     pub fn cost(&self) -> usize {
         self.data.len().next_multiple_of(STEP) + OVERHEAD
     }

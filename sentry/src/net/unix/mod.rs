@@ -11,6 +11,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod urgent;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -375,7 +376,7 @@ impl Unix {
         if let Some(peer) = peer.and_then(|p| p.upgrade())
             && connects(self.kind())
         {
-            peer.peer_closed(!unread.is_empty());
+            peer.peer_closed(unread.iter().any(|m| !m.is_mark()));
         }
         for client in clients.iter().filter_map(Weak::upgrade) {
             client.common.queue.wake_all();
@@ -428,8 +429,11 @@ impl Unix {
         };
         {
             let inbox = self.inbox.lock();
-            if !inbox.messages.is_empty() {
+            if inbox.messages.iter().any(|m| !m.is_mark()) {
                 ready |= readable;
+            }
+            if inbox.has_urgent() {
+                ready |= Ready::PRI;
             }
             if inbox.shut {
                 ready |= readable | Ready::RDHUP;

@@ -70,11 +70,15 @@ impl Unix {
                 Errno::EOPNOTSUPP
             });
         }
-        if src.remaining() == 0 {
+        if src.remaining() == 0 && out.flags & libc::MSG_OOB == 0 {
             // Nothing to send: only whether one could.
             return self.packet_target(None).map(|_| 0);
         }
-        self.send_stream(src, out)
+        if out.flags & libc::MSG_OOB != 0 {
+            self.send_urgent(src, out)
+        } else {
+            self.send_stream(src, out)
+        }
     }
 
     fn send_message(&self, src: &mut Source<'_>, out: &mut Outgoing) -> Result<usize> {
@@ -90,6 +94,7 @@ impl Unix {
         }
         let mut message = Some(Message {
             data,
+            urgent: false,
             from: self.address(),
             creds: out.creds,
             rights: std::mem::take(&mut out.rights),
@@ -168,26 +173,31 @@ impl Socket for Unix {
     }
 
     fn send(&self, src: &mut Source<'_>, out: &mut Outgoing) -> Result<usize> {
-        if out.flags & libc::MSG_OOB != 0 {
-            return Err(Errno::EOPNOTSUPP);
-        }
         if self.kind() == Kind::Stream {
             self.send_bytes(src, out)
+        } else if out.flags & libc::MSG_OOB != 0 {
+            Err(Errno::EOPNOTSUPP)
         } else {
             self.send_message(src, out)
         }
     }
 
     fn receive(&self, dst: &mut Sink<'_>, flags: i32) -> Result<Received> {
-        if flags & libc::MSG_OOB != 0 {
-            return Err(Errno::EOPNOTSUPP);
+        if flags & libc::MSG_ERRQUEUE != 0 {
+            return Err(Errno::EAGAIN);
         }
         let peek = if flags & libc::MSG_PEEK != 0 {
             Peek::Yes
         } else {
             Peek::No
         };
-        self.take(dst, peek)
+        if flags & libc::MSG_OOB == 0 {
+            self.take(dst, peek)
+        } else if self.kind() == Kind::Stream {
+            self.take_urgent(dst, peek)
+        } else {
+            Err(Errno::EOPNOTSUPP)
+        }
     }
 
     fn shutdown(&self, read: bool, write: bool) -> Result<()> {
@@ -236,7 +246,9 @@ impl Socket for Unix {
     fn ioctl(&self, t: &Task, cmd: u32, arg: u64) -> Result<u64> {
         const FIONREAD: u32 = 0x541B;
         const TIOCOUTQ: u32 = 0x5411;
+        const SIOCATMARK: u32 = 0x8905;
         let n = match cmd {
+            SIOCATMARK if self.kind() == Kind::Stream => usize::from(self.at_mark()),
             FIONREAD if self.is_listening() => return Err(Errno::EINVAL),
             FIONREAD => self.readable_bytes(),
             TIOCOUTQ => self.unread_bytes(),

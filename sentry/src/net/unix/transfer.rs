@@ -28,9 +28,19 @@ impl Unix {
     /// # Errors
     /// EAGAIN if there is no room, EPIPE, ENOTCONN.
     pub fn send_stream(&self, src: &mut Source<'_>, out: &mut Outgoing) -> Result<usize> {
+        self.send_stream_but(src, out, 0)
+    }
+
+    /// As `send_stream` without the last `keep` bytes.
+    pub(super) fn send_stream_but(
+        &self,
+        src: &mut Source<'_>,
+        out: &mut Outgoing,
+        keep: usize,
+    ) -> Result<usize> {
         let mut total = 0;
         let limit = self.common.options.lock().send_buffer;
-        while src.remaining() > 0 {
+        while src.remaining() > keep {
             let (peer, from) = match self.stream_peer() {
                 Ok(found) => found,
                 Err(_) if total > 0 => break,
@@ -40,7 +50,7 @@ impl Unix {
             if pool.room(limit, peer.inbox.lock().cost) == 0 {
                 break;
             }
-            let want = src.remaining().min(limit.clamp(1, STREAM_CHUNK));
+            let want = (src.remaining() - keep).min(limit.clamp(1, STREAM_CHUNK));
             let data = match Piece::fill(pool, src, want) {
                 Ok(piece) => piece,
                 Err(_) if total > 0 => break,
@@ -49,6 +59,7 @@ impl Unix {
             let got = data.len();
             let message = Message {
                 data,
+                urgent: false,
                 from,
                 creds: out.creds,
                 rights: std::mem::take(&mut out.rights),
@@ -68,7 +79,7 @@ impl Unix {
     }
 
     /// Who gets what is sent, and whom from.
-    fn stream_peer(&self) -> Result<(Arc<Unix>, Option<Address>)> {
+    pub(super) fn stream_peer(&self) -> Result<(Arc<Unix>, Option<Address>)> {
         let state = self.state.lock();
         if state.shut_write {
             return Err(Errno::EPIPE);
@@ -83,16 +94,21 @@ impl Unix {
     }
 
     /// Adds a message to the inbox.
-    fn deliver(&self, message: Message) -> Result<()> {
+    pub(super) fn deliver(&self, message: Message) -> Result<()> {
+        let mut ready = Ready::IN | Ready::RDNORM;
+        ready.set(Ready::PRI, message.urgent);
         {
             let mut inbox = self.inbox.lock();
             if inbox.closed || (inbox.shut && connects(self.kind())) {
                 return Err(Errno::EPIPE);
             }
+            if message.urgent {
+                inbox.forget_urgent();
+            }
             inbox.cost += message.cost();
             inbox.messages.push_back(message);
         }
-        self.common.queue.wake(Ready::IN | Ready::RDNORM);
+        self.common.queue.wake(ready);
         Ok(())
     }
 
@@ -204,7 +220,7 @@ impl Unix {
     }
 
     /// What an empty inbox means.
-    fn nothing(&self) -> Result<Received> {
+    pub(super) fn nothing(&self) -> Result<Received> {
         let mut state = self.state.lock();
         if let Some(error) = state.error.take() {
             return Err(error);
@@ -263,12 +279,18 @@ impl Unix {
         if peek == Peek::Yes {
             return self.peek_stream(dst);
         }
-        let pass_creds = self.common.options.lock().pass_creds;
+        let (pass_creds, inline) = {
+            let options = self.common.options.lock();
+            (options.pass_creds, options.oob_inline)
+        };
         let mut got = Received::default();
         while dst.remaining() > 0 && got.files.is_empty() {
             let part = {
                 let mut inbox = self.inbox.lock();
-                let differs = |m: &Message| pass_creds && m.creds != got.creds;
+                let differs = |m: &Message| m.urgent || (pass_creds && m.creds != got.creds);
+                if got.count == 0 {
+                    inbox.pass_mark(inline);
+                }
                 match inbox.messages.pop_front() {
                     None => None,
                     Some(m) if got.count > 0 && differs(&m) => {
@@ -317,6 +339,7 @@ impl Unix {
     fn give_back(&self, data: Piece, got: &Received) {
         let message = Message {
             data,
+            urgent: false,
             from: None,
             creds: got.creds,
             rights: Rights::default(),
@@ -329,10 +352,16 @@ impl Unix {
     fn peek_stream(&self, dst: &mut Sink<'_>) -> Result<Received> {
         let mut got = Received::default();
         let mut parts = Vec::new();
+        let inline = self.common.options.lock().oob_inline;
         {
             let mut left = dst.remaining();
             let inbox = self.inbox.lock();
-            for m in &inbox.messages {
+            let mark = |m: &Message| m.urgent && !inline;
+            let first = usize::from(inbox.messages.front().is_some_and(mark));
+            for m in inbox.messages.iter().skip(first) {
+                if m.urgent && !parts.is_empty() {
+                    break;
+                }
                 let part = m.data.clone().split(left);
                 if part.is_empty() {
                     break;
