@@ -7,6 +7,7 @@ use crate::case::Case;
 
 mod attrs;
 mod creds;
+mod crowds;
 mod devices;
 mod events;
 mod exec;
@@ -43,6 +44,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
 static FAMILIES: &[&[Case]] = &[
     attrs::CASES,
     creds::CASES,
+    crowds::CASES,
     devices::CASES,
     events::CASES,
     exec::CASES,
