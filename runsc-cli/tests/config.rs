@@ -429,3 +429,20 @@ fn devices() {
         "{stderr}"
     );
 }
+
+#[test]
+fn a_priority_of_io_is_shown() {
+    let show = "import ctypes; print(ctypes.CDLL(None).syscall(252, 1, 0))";
+    let mut config = config(&format!("python3 -c '{show}'"));
+    config["process"]["ioPriority"] = json!({"class": "IOPRIO_CLASS_IDLE", "priority": 3});
+    let (code, said, stderr) = common::run(&config);
+    assert_eq!((code, said.as_str()), (Some(0), "24579\n"), "{stderr}");
+    assert!(stderr.contains("process.ioPriority"), "{stderr}");
+    config["process"]["ioPriority"]["priority"] = json!(8);
+    let (code, _, stderr) = common::run(&config);
+    assert_eq!(code, Some(1));
+    assert!(
+        stderr.contains("process.ioPriority.priority: 8"),
+        "{stderr}"
+    );
+}

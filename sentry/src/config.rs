@@ -268,6 +268,8 @@ pub struct ProcessConfig {
     /// What its system calls have to pass from the first on, and those of all its children.
     pub seccomp: Option<SeccompConfig>,
     pub oom_score_adj: Option<i32>,
+    /// As ioprio_set(2) takes it.
+    pub io_priority: u16,
     /// Signals ignored and signals blocked at the start, as execve(2) hands them on; signal n is
     /// bit n - 1.
     pub ignored_signals: u64,

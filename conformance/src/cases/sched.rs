@@ -501,4 +501,43 @@ pub static CASES: &[Case] = &[
             expect_exit(pid, 7)
         },
     ),
+    Case::new(
+        "sched.ioprio",
+        "ioprio_set(2)",
+        "a thread's priority is kept and inherited; of several the best counts",
+        || {
+            const BE: c_int = 2 << 13;
+            const IDLE: c_int = 3 << 13;
+            let get = |which: c_int, who: c_int| unsafe { syscall(SYS_ioprio_get, which, who) };
+            let set = |which: c_int, who: c_int, priority: c_int| unsafe {
+                syscall(SYS_ioprio_set, which, who, priority)
+            };
+            in_child(|| {
+                ok!(setpgid(0, 0));
+                eq("at first", get(1, 0), 0)?;
+                eq("of the group", get(2, 0), (BE | 4).into())?;
+                returned("ioprio_set", set(1, 0, BE | 6), 0)?;
+                eq("set", get(1, 0), (BE | 6).into())?;
+                eq("by number", get(1, getpid_now()), (BE | 6).into())?;
+                let other = in_child(|| {
+                    eq("inherited", get(1, 0), (BE | 6).into())?;
+                    returned("ioprio_set", set(1, 0, IDLE), 0)?;
+                    eq("of the group", get(2, 0), (BE | 6).into())
+                });
+                other?;
+                returned("ioprio_set", set(2, 0, BE | 1), 0)?;
+                eq("by group", get(1, 0), (BE | 1).into())?;
+                returned("ioprio_set", set(1, 0, 0), 0)?;
+                eq("none", get(1, 0), 0)?;
+                for bad in [1, 4 << 13, 7 << 13] {
+                    failed_with("ioprio_set", set(1, 0, bad), &[EINVAL])?;
+                }
+                failed_with("ioprio_set", set(4, 0, BE), &[EINVAL])?;
+                failed_with("ioprio_get", get(0, 0), &[EINVAL])?;
+                failed_with("ioprio_get", get(1, -1), &[ESRCH])?;
+                failed_with("ioprio_get", get(1, 0x3fff_fff0), &[ESRCH])
+            })?;
+            as_user(|| failed_with("ioprio_set", set(1, 0, 1 << 13), &[EPERM]))
+        },
+    ),
 ];

@@ -4,7 +4,8 @@ use std::{collections::HashSet, os::unix::ffi::OsStrExt, path::Path, str::FromSt
 
 use anyhow::{Result, ensure};
 use oci_spec::runtime::{
-    Capabilities, Capability, LinuxCapabilities, PosixRlimit, PosixRlimitType, Process,
+    Capabilities, Capability, IOPriorityClass, LinuxCapabilities, PosixRlimit, PosixRlimitType,
+    Process,
 };
 use runsc_sentry::config::{CapabilitySets, ProcessConfig, Rlimit};
 
@@ -75,6 +76,7 @@ pub fn translate(process: &Process, root: &Path) -> Result<ProcessConfig> {
         timeout_ms: None,
         seccomp: None,
         oom_score_adj,
+        io_priority: io_priority(process)?,
         ignored_signals: 0,
         blocked_signals: 0,
     })
@@ -145,6 +147,24 @@ pub fn remove_unknown_capabilities(config: &mut serde_json::Value) -> Vec<String
     unknown.sort();
     unknown.dedup();
     unknown
+}
+
+/// As ioprio_set(2) takes it. The guest sees it; its files are read by others.
+fn io_priority(process: &Process) -> Result<u16> {
+    let Some(asked) = process.io_priority() else {
+        return Ok(0);
+    };
+    let level = asked.priority();
+    ensure!(
+        (0..8).contains(&level),
+        "process.ioPriority.priority: {level}: out of range"
+    );
+    let class = match asked.class() {
+        IOPriorityClass::IoprioClassRt => 1,
+        IOPriorityClass::IoprioClassBe => 2,
+        IOPriorityClass::IoprioClassIdle => 3,
+    };
+    Ok(class << 13 | level as u16)
 }
 
 fn rlimits(given: &[PosixRlimit]) -> Result<Vec<Rlimit>> {

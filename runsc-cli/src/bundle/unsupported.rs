@@ -68,7 +68,7 @@ pub fn check(process: Option<&Process>, linux: &Linux, mounts: &[Mount]) -> Resu
         warn("process.selinuxLabel");
     }
     if process.io_priority().is_some() {
-        warn("process.ioPriority");
+        log::warn!("config.json: process.ioPriority: is shown, and has no effect on the host");
     }
     if process.scheduler().is_some() {
         warn("process.scheduler");

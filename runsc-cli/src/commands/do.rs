@@ -129,6 +129,7 @@ fn prepare(
         timeout_ms: limits.timeout_ms,
         seccomp: None,
         oom_score_adj: None,
+        io_priority: 0,
         ignored_signals: inherited.ignored_signals,
         blocked_signals: signals.blocked_before,
     };

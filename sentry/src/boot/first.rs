@@ -151,6 +151,10 @@ pub fn prepare(
                 comm: [0; 16],
                 signals: TaskSignals::default(),
             });
+            task.io_priority.store(
+                process.io_priority.into(),
+                std::sync::atomic::Ordering::Relaxed,
+            );
             group.add_task(task.clone());
             if role == Role::First {
                 kernel.set_first(&group);

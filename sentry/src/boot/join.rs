@@ -157,6 +157,7 @@ mod tests {
             timeout_ms: None,
             seccomp: None,
             oom_score_adj: None,
+            io_priority: 0,
             ignored_signals: 0,
             blocked_signals: 0,
         }

@@ -239,6 +239,8 @@ fn inherit(parent: &Task, child: &Task) {
         .store(parent.affinity.load(Ordering::Relaxed), Ordering::Relaxed);
     let personality = parent.personality.load(Ordering::Relaxed);
     child.personality.store(personality, Ordering::Relaxed);
+    let io_priority = parent.io_priority.load(Ordering::Relaxed);
+    child.io_priority.store(io_priority, Ordering::Relaxed);
     *child.sched.lock() = *parent.sched.lock();
 }
 

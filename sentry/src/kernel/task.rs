@@ -97,6 +97,8 @@ pub struct Task {
     pub personality: AtomicU32,
     /// sched_setaffinity(2) mask of virtual CPUs.
     pub affinity: AtomicU64,
+    /// ioprio_set(2), kept but without effect.
+    pub io_priority: AtomicU32,
     /// sched_setscheduler(2): policy and priority, kept but without effect.
     pub sched: Mutex<(i32, i32)>,
     /// exit(2) was called, or execve(2) passed the point of no return and failed.
@@ -198,6 +200,7 @@ impl Task {
             timer_slack_ns: AtomicU64::new(50_000),
             personality: AtomicU32::new(0),
             affinity: AtomicU64::new(u64::MAX),
+            io_priority: AtomicU32::new(0),
             sched: Mutex::new((0, 0)),
             exit: Mutex::new(None),
             times: Times::default(),

@@ -243,24 +243,68 @@ pub async fn setpriority(t: &Task, a: &Args) -> SysResult {
     Ok(0)
 }
 
-/// I/O priority: class "none" for everybody.
+const IOPRIO_CLASS_SHIFT: u32 = 13;
+const IOPRIO_CLASS_RT: u32 = 1;
+const IOPRIO_CLASS_BE: u32 = 2;
+const IOPRIO_CLASS_IDLE: u32 = 3;
+
+/// The threads that an ioprio call names.
+fn ioprio_targets(t: &Task, which: i32, who: i32) -> Result<Vec<Arc<Task>>> {
+    const IOPRIO_WHO_PROCESS: i32 = 1;
+    match which {
+        IOPRIO_WHO_PROCESS if who < 0 => Err(Errno::ESRCH),
+        IOPRIO_WHO_PROCESS => Ok(vec![target(t, who)?]),
+        2 | 3 => {
+            let groups = chosen(t, which - 1, who)?;
+            Ok(groups.iter().flat_map(|group| group.tasks()).collect())
+        }
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// The one of a thread is as it was set; of several the best counts, and those that have none have
+/// that of their nice value.
 pub async fn ioprio_get(t: &Task, a: &Args) -> SysResult {
-    ioprio_target(t, a.int(0), a.int(1))?;
-    Ok(0)
+    let targets = ioprio_targets(t, a.int(0), a.int(1))?;
+    let set = |task: &Arc<Task>| task.io_priority.load(Ordering::Relaxed);
+    if a.int(0) == 1 {
+        return Ok(targets.first().map_or(0, set).into());
+    }
+    let effective = |task: &Arc<Task>| match set(task) {
+        none if none >> IOPRIO_CLASS_SHIFT == 0 => {
+            let nice = task.group().nice.load(Ordering::Relaxed);
+            let class = match task.sched.lock().0 {
+                libc::SCHED_IDLE => IOPRIO_CLASS_IDLE,
+                libc::SCHED_FIFO | libc::SCHED_RR => IOPRIO_CLASS_RT,
+                _ => IOPRIO_CLASS_BE,
+            };
+            (class << IOPRIO_CLASS_SHIFT) | ((nice + 20) as u32 / 5)
+        }
+        set => set,
+    };
+    let best = targets.iter().map(effective).min();
+    Ok(best.ok_or(Errno::ESRCH)?.into())
 }
 
 pub async fn ioprio_set(t: &Task, a: &Args) -> SysResult {
-    const CLASS_SHIFT: i32 = 13;
-    if !(0..=3).contains(&(a.int(2) >> CLASS_SHIFT)) {
-        return Err(Errno::EINVAL.into());
+    const LEVEL: u32 = 7;
+    let priority = a.uint(2) & 0xffff;
+    match priority >> IOPRIO_CLASS_SHIFT {
+        IOPRIO_CLASS_RT
+            if !t.creds().has_cap(Cap::SysNice) && !t.creds().has_cap(Cap::SysAdmin) =>
+        {
+            return Err(Errno::EPERM.into());
+        }
+        IOPRIO_CLASS_RT..=IOPRIO_CLASS_IDLE => {}
+        0 if priority & LEVEL == 0 => {}
+        _ => return Err(Errno::EINVAL.into()),
     }
-    ioprio_target(t, a.int(0), a.int(1))
-}
-
-fn ioprio_target(t: &Task, which: i32, who: i32) -> SysResult {
-    if !(1..=3).contains(&which) {
-        return Err(Errno::EINVAL.into());
+    for task in ioprio_targets(t, a.int(0), a.int(1))? {
+        let (me, them) = (t.creds(), task.creds());
+        if them.ruid != me.euid && them.ruid != me.ruid && !me.has_cap(Cap::SysNice) {
+            return Err(Errno::EPERM.into());
+        }
+        task.io_priority.store(priority, Ordering::Relaxed);
     }
-    chosen(t, which - 1, who)?;
     Ok(0)
 }
