@@ -149,12 +149,25 @@ fn what_cannot_be_had_is_refused_by_name() {
 fn what_has_no_effect_is_said_once() {
     let mut config = config("echo ok");
     config["process"]["apparmorProfile"] = json!("docker-default");
-    config["linux"]["namespaces"] = json!([{"type": "network", "path": "/proc/1/ns/net"}]);
+    config["linux"]["mountLabel"] = json!("system_u:object_r:container_file_t");
     let (code, stdout, stderr) = run(&config);
     assert_eq!((code, stdout.as_str()), (Some(0), "ok\n"), "{stderr}");
-    for name in ["process.apparmorProfile", "linux.namespaces: network"] {
+    for name in ["process.apparmorProfile", "linux.mountLabel"] {
         assert_eq!(stderr.matches(name).count(), 1, "{stderr}");
     }
+}
+
+#[test]
+fn a_network_that_cannot_be_joined_is_refused() {
+    let mut config = config("echo not reached");
+    let nowhere = json!([{"type": "network", "path": "/no/such/network"}]);
+    config["linux"]["namespaces"] = nowhere;
+    let (code, stdout, stderr) = run(&config);
+    assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+    assert!(
+        stderr.contains("network: /no/such/network: No such file"),
+        "{stderr}"
+    );
 }
 
 #[test]
