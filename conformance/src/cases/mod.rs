@@ -21,6 +21,7 @@ mod locks;
 mod memfds;
 mod memory;
 mod mqueues;
+mod netlinks;
 mod open;
 mod paths;
 mod pipes;
@@ -58,6 +59,7 @@ static FAMILIES: &[&[Case]] = &[
     memfds::CASES,
     memory::CASES,
     mqueues::CASES,
+    netlinks::CASES,
     open::CASES,
     paths::CASES,
     pipes::CASES,

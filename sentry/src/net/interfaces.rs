@@ -21,6 +21,26 @@ pub struct Link {
     pub hardware_broadcast: Vec<u8>,
 }
 
+impl Link {
+    /// RFC 2863's state, as Linux numbers it: loopback has none.
+    pub fn oper_state(&self) -> u8 {
+        const UNKNOWN: u8 = 0;
+        const DOWN: u8 = 2;
+        const UP: u8 = 6;
+        if self.kind == libc::ARPHRD_LOOPBACK {
+            UNKNOWN
+        } else if self.has_carrier() {
+            UP
+        } else {
+            DOWN
+        }
+    }
+
+    pub fn has_carrier(&self) -> bool {
+        self.flags & IFF_LOWER_UP != 0
+    }
+}
+
 /// An address of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {

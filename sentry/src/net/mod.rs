@@ -2,7 +2,7 @@
 //!
 //! [`Socket`] is what the system-call layer talks to; each family has a folder that implements it
 //! and a row in [`FAMILIES`]. [`Stack`] is what the sockets of one network namespace share: names,
-//! interfaces, and the way out of the sandbox ([`outside`]).
+//! interfaces, and the way out of the sandbox ([`outside`]). [`netlink`] and ioctl(2) show it.
 
 pub mod buffer;
 mod file;
@@ -10,10 +10,12 @@ mod gofer;
 pub mod host;
 pub mod inet;
 pub mod interfaces;
+pub mod netlink;
 pub mod options;
 pub mod outside;
 pub mod socket;
 mod stack;
+pub mod traffic;
 pub mod unix;
 
 use std::sync::Arc;
@@ -55,6 +57,11 @@ const FAMILIES: &[Family] = &[
     Family {
         number: libc::AF_INET6,
         make: inet::make_v6,
+        pair: None,
+    },
+    Family {
+        number: libc::AF_NETLINK,
+        make: netlink::make,
         pair: None,
     },
 ];

@@ -4,6 +4,7 @@
 //! are bytes ([`Name`]), which the family takes apart.
 
 use std::any::Any;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -93,6 +94,18 @@ impl Name {
             return None;
         };
         Some(i32::from(u16::from_ne_bytes([*a, *b])))
+    }
+
+    /// The address and port of a struct sockaddr_in or sockaddr_in6. None: it is neither.
+    pub fn inet(&self) -> Option<SocketAddr> {
+        let raw = self.bytes();
+        let port = u16::from_be_bytes(*raw.get(2..)?.first_chunk()?);
+        let ip = match self.family()? {
+            libc::AF_INET => IpAddr::from(*raw.get(4..)?.first_chunk::<4>()?),
+            libc::AF_INET6 => IpAddr::from(*raw.get(8..)?.first_chunk::<16>()?),
+            _ => return None,
+        };
+        Some(SocketAddr::new(ip, port))
     }
 }
 

@@ -8,9 +8,11 @@ use parking_lot::{Mutex, RwLock};
 use super::buffer::Pool;
 use super::host::Host;
 use super::inet::{Settings, Tables};
-use super::interfaces::Interfaces;
+use super::interfaces::{Interfaces, LOOPBACK};
+use super::netlink::Ports;
 use super::outside::{Domain, HostSocket, Options, Outside, Transport};
 use super::socket::Socket;
+use super::traffic::{Counters, Traffic};
 use super::unix::address::Names;
 use crate::errno::Result;
 use crate::executor::Reactor;
@@ -29,6 +31,10 @@ pub struct Stack {
     pub settings: RwLock<Settings>,
     /// Ports of the internet protocols.
     pub(super) inet: Tables,
+    /// Port ids of netlink sockets.
+    pub(super) netlink_ports: Mutex<Ports>,
+    /// What went over loopback.
+    pub loopback: Traffic,
     way_out: OnceLock<WayOut>,
     /// Sockets with an open file, by inode number.
     sockets: Mutex<BTreeMap<u64, Weak<dyn Socket>>>,
@@ -92,6 +98,15 @@ impl Stack {
             .is_some_and(|way| way.outside.wait_for_change())
         {
             self.look();
+        }
+    }
+
+    /// What went over an interface, as far as the Sentry counts it.
+    pub fn counters(&self, link: u32) -> Counters {
+        if link == LOOPBACK {
+            self.loopback.counters()
+        } else {
+            Counters::default()
         }
     }
 

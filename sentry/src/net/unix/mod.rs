@@ -24,7 +24,7 @@ pub use self::message::{Message, Rights, Ucred};
 pub use self::socket::{make, make_pair};
 pub use self::transfer::Peek;
 use crate::errno::{Errno, Result};
-use crate::fs::inode::Inode;
+use crate::fs::inode::{Dev, Inode};
 use crate::kernel::wait::Ready;
 use crate::net::socket::{Common, Kind, Socket};
 use crate::net::stack::Stack;
@@ -137,6 +137,25 @@ impl Unix {
         let state = self.state.lock();
         let listening = state.listening.as_ref().map(|l| l.creds);
         state.peer_creds.or(listening).unwrap_or(Ucred::UNKNOWN)
+    }
+
+    /// The inode of the socket it is connected to: 0 if nobody accepted the connection yet.
+    pub fn peer_ino(&self) -> Option<u64> {
+        self.peer().map(|p| p.common.ino())
+    }
+
+    /// The file system (st_dev) and number of the inode it is bound to.
+    pub fn place(&self) -> Option<(Dev, u64)> {
+        let inode = self.state.lock().inode.clone();
+        let attr = inode?.attr().ok()?;
+        Some((attr.dev, attr.ino))
+    }
+
+    /// What shutdown(2) ended: RCV_SHUTDOWN 1, SEND_SHUTDOWN 2.
+    pub fn shut_bits(&self) -> u8 {
+        let write = self.state.lock().shut_write;
+        let read = self.inbox.lock().shut;
+        u8::from(read) | u8::from(write) << 1
     }
 
     fn peer(&self) -> Option<Arc<Unix>> {

@@ -1,0 +1,177 @@
+//! Counters of the protocols, and how many sockets there are (proc_net(5)).
+//!
+//! Data inside the sandbox moves through queues, not packets: what counts packets counts what a
+//! packet would have carried, and most of what can happen to one never does.
+
+use std::fmt::Write;
+
+use crate::net::Stack;
+use crate::net::socket::{Kind, Socket};
+
+/// Columns of /proc/net/snmp.
+const IP: &str = "Forwarding DefaultTTL InReceives InHdrErrors InAddrErrors ForwDatagrams InUnknownProtos \
+    InDiscards InDelivers OutRequests OutDiscards OutNoRoutes ReasmTimeout ReasmReqds ReasmOKs \
+    ReasmFails FragOKs FragFails FragCreates OutTransmits";
+/// As [`IP`].
+const ICMP: &str = "InMsgs InErrors InCsumErrors InDestUnreachs InTimeExcds InParmProbs InSrcQuenchs \
+    InRedirects InEchos InEchoReps InTimestamps InTimestampReps InAddrMasks InAddrMaskReps \
+    OutMsgs OutErrors OutRateLimitGlobal OutRateLimitHost OutDestUnreachs OutTimeExcds \
+    OutParmProbs OutSrcQuenchs OutRedirects OutEchos OutEchoReps OutTimestamps \
+    OutTimestampReps OutAddrMasks OutAddrMaskReps";
+/// As [`IP`].
+const TCP: &str = "RtoAlgorithm RtoMin RtoMax MaxConn ActiveOpens PassiveOpens AttemptFails EstabResets \
+    CurrEstab InSegs OutSegs RetransSegs InErrs OutRsts InCsumErrors";
+/// As [`IP`].
+const UDP: &str = "InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors SndbufErrors InCsumErrors \
+    IgnoredMulti MemErrors";
+/// Columns of /proc/net/netstat.
+const TCP_EXT: &str = "SyncookiesSent SyncookiesRecv SyncookiesFailed EmbryonicRsts PruneCalled RcvPruned \
+    OfoPruned OutOfWindowIcmps LockDroppedIcmps ArpFilter TW TWRecycled TWKilled PAWSActive \
+    PAWSEstab BeyondWindow TSEcrRejected PAWSOldAck PAWSTimewait DelayedACKs DelayedACKLocked \
+    DelayedACKLost ListenOverflows ListenDrops TCPHPHits TCPPureAcks TCPHPAcks TCPRenoRecovery \
+    TCPSackRecovery TCPSACKReneging TCPSACKReorder TCPRenoReorder TCPTSReorder TCPFullUndo \
+    TCPPartialUndo TCPDSACKUndo TCPLossUndo TCPLostRetransmit TCPRenoFailures TCPSackFailures \
+    TCPLossFailures TCPFastRetrans TCPSlowStartRetrans TCPTimeouts TCPLossProbes \
+    TCPLossProbeRecovery TCPRenoRecoveryFail TCPSackRecoveryFail TCPRcvCollapsed \
+    TCPBacklogCoalesce TCPDSACKOldSent TCPDSACKOfoSent TCPDSACKRecv TCPDSACKOfoRecv \
+    TCPAbortOnData TCPAbortOnClose TCPAbortOnMemory TCPAbortOnTimeout TCPAbortOnLinger \
+    TCPAbortFailed TCPMemoryPressures TCPMemoryPressuresChrono TCPSACKDiscard \
+    TCPDSACKIgnoredOld TCPDSACKIgnoredNoUndo TCPSpuriousRTOs TCPMD5NotFound TCPMD5Unexpected \
+    TCPMD5Failure TCPSackShifted TCPSackMerged TCPSackShiftFallback TCPBacklogDrop \
+    PFMemallocDrop TCPMinTTLDrop TCPDeferAcceptDrop IPReversePathFilter TCPTimeWaitOverflow \
+    TCPReqQFullDoCookies TCPReqQFullDrop TCPRetransFail TCPRcvCoalesce TCPOFOQueue TCPOFODrop \
+    TCPOFOMerge TCPChallengeACK TCPSYNChallenge TCPFastOpenActive TCPFastOpenActiveFail \
+    TCPFastOpenPassive TCPFastOpenPassiveFail TCPFastOpenListenOverflow TCPFastOpenCookieReqd \
+    TCPFastOpenBlackhole TCPSpuriousRtxHostQueues BusyPollRxPackets TCPAutoCorking \
+    TCPFromZeroWindowAdv TCPToZeroWindowAdv TCPWantZeroWindowAdv TCPSynRetrans TCPOrigDataSent \
+    TCPHystartTrainDetect TCPHystartTrainCwnd TCPHystartDelayDetect TCPHystartDelayCwnd \
+    TCPACKSkippedSynRecv TCPACKSkippedPAWS TCPACKSkippedSeq TCPACKSkippedFinWait2 \
+    TCPACKSkippedTimeWait TCPACKSkippedChallenge TCPWinProbe TCPKeepAlive TCPMTUPFail \
+    TCPMTUPSuccess TCPDelivered TCPDeliveredCE TCPAckCompressed TCPZeroWindowDrop TCPRcvQDrop \
+    TCPWqueueTooBig TCPFastOpenPassiveAltKey TcpTimeoutRehash TcpDuplicateDataRehash \
+    TCPDSACKRecvSegs TCPDSACKIgnoredDubious TCPMigrateReqSuccess TCPMigrateReqFailure \
+    TCPPLBRehash TCPAORequired TCPAOBad TCPAOKeyNotFound TCPAOGood TCPAODroppedIcmps";
+/// As [`TCP_EXT`].
+const IP_EXT: &str = "InNoRoutes InTruncatedPkts InMcastPkts OutMcastPkts InBcastPkts OutBcastPkts InOctets \
+    OutOctets InMcastOctets OutMcastOctets InBcastOctets OutBcastOctets InCsumErrors \
+    InNoECTPkts InECT1Pkts InECT0Pkts InCEPkts ReasmOverlaps";
+/// Rows of /proc/net/snmp6.
+const SNMP6: &str = "Ip6InReceives Ip6InHdrErrors Ip6InTooBigErrors Ip6InNoRoutes Ip6InAddrErrors \
+    Ip6InUnknownProtos Ip6InTruncatedPkts Ip6InDiscards Ip6InDelivers Ip6OutForwDatagrams \
+    Ip6OutRequests Ip6OutDiscards Ip6OutNoRoutes Ip6ReasmTimeout Ip6ReasmReqds Ip6ReasmOKs \
+    Ip6ReasmFails Ip6FragOKs Ip6FragFails Ip6FragCreates Ip6InMcastPkts Ip6OutMcastPkts \
+    Ip6InOctets Ip6OutOctets Ip6InMcastOctets Ip6OutMcastOctets Ip6InBcastOctets \
+    Ip6OutBcastOctets Ip6InNoECTPkts Ip6InECT1Pkts Ip6InECT0Pkts Ip6InCEPkts Ip6OutTransmits \
+    Icmp6InMsgs Icmp6InErrors Icmp6OutMsgs Icmp6OutErrors Icmp6InCsumErrors \
+    Icmp6OutRateLimitHost Icmp6InDestUnreachs Icmp6InPktTooBigs Icmp6InTimeExcds \
+    Icmp6InParmProblems Icmp6InEchos Icmp6InEchoReplies Icmp6InGroupMembQueries \
+    Icmp6InGroupMembResponses Icmp6InGroupMembReductions Icmp6InRouterSolicits \
+    Icmp6InRouterAdvertisements Icmp6InNeighborSolicits Icmp6InNeighborAdvertisements \
+    Icmp6InRedirects Icmp6InMLDv2Reports Icmp6OutDestUnreachs Icmp6OutPktTooBigs \
+    Icmp6OutTimeExcds Icmp6OutParmProblems Icmp6OutEchos Icmp6OutEchoReplies \
+    Icmp6OutGroupMembQueries Icmp6OutGroupMembResponses Icmp6OutGroupMembReductions \
+    Icmp6OutRouterSolicits Icmp6OutRouterAdvertisements Icmp6OutNeighborSolicits \
+    Icmp6OutNeighborAdvertisements Icmp6OutRedirects Icmp6OutMLDv2Reports Icmp6InType1 \
+    Icmp6OutType1 Icmp6OutType135 Icmp6OutType143 Udp6InDatagrams Udp6NoPorts Udp6InErrors \
+    Udp6OutDatagrams Udp6RcvbufErrors Udp6SndbufErrors Udp6InCsumErrors Udp6IgnoredMulti \
+    Udp6MemErrors UdpLite6InDatagrams UdpLite6NoPorts UdpLite6InErrors UdpLite6OutDatagrams \
+    UdpLite6RcvbufErrors UdpLite6SndbufErrors UdpLite6InCsumErrors UdpLite6MemErrors";
+
+/// A row of names and one of numbers; those that are not in `known` are zero.
+fn pair(text: &mut String, label: &str, names: &str, known: &[(&str, i64)]) {
+    let _ = writeln!(text, "{label}: {names}");
+    let _ = write!(text, "{label}:");
+    for name in names.split(' ') {
+        let value = known.iter().find(|(n, _)| *n == name).map_or(0, |k| k.1);
+        let _ = write!(text, " {value}");
+    }
+    text.push('\n');
+}
+
+/// TCP_ESTABLISHED and TCP_CLOSE_WAIT: what counts as a connection.
+fn is_established(state: u8) -> bool {
+    matches!(state, 1 | 8)
+}
+
+fn of_protocol(stack: &Stack, protocol: i32) -> usize {
+    let is = |s: &std::sync::Arc<dyn Socket>| {
+        let common = s.common();
+        let inet = matches!(common.family, libc::AF_INET | libc::AF_INET6);
+        inet && common.protocol == protocol && is_established(s.info().state)
+    };
+    stack.sockets().iter().filter(|s| is(s)).count()
+}
+
+pub fn snmp(stack: &Stack) -> String {
+    let packets = stack.loopback.counters().rx_packets as i64;
+    let established = of_protocol(stack, libc::IPPROTO_TCP) as i64;
+    let mut text = String::new();
+    let ip = [
+        // Not a router.
+        ("Forwarding", 2),
+        ("DefaultTTL", 64),
+        ("InReceives", packets),
+        ("InDelivers", packets),
+        ("OutRequests", packets),
+        ("OutTransmits", packets),
+    ];
+    pair(&mut text, "Ip", IP, &ip);
+    pair(&mut text, "Icmp", ICMP, &[]);
+    let tcp = [
+        ("RtoAlgorithm", 1),
+        ("RtoMin", 200),
+        ("RtoMax", 120_000),
+        ("MaxConn", -1),
+        ("CurrEstab", established),
+    ];
+    pair(&mut text, "Tcp", TCP, &tcp);
+    pair(&mut text, "Udp", UDP, &[]);
+    pair(&mut text, "UdpLite", UDP, &[]);
+    text
+}
+
+pub fn netstat(stack: &Stack) -> String {
+    let octets = stack.loopback.counters().rx_bytes as i64;
+    let mut text = String::new();
+    pair(&mut text, "TcpExt", TCP_EXT, &[]);
+    let ip = [("InOctets", octets), ("OutOctets", octets)];
+    pair(&mut text, "IpExt", IP_EXT, &ip);
+    text
+}
+
+pub fn snmp6(_: &Stack) -> String {
+    let row = |name: &str| format!("{name:<32}\t0\n");
+    SNMP6.split(' ').map(row).collect()
+}
+
+/// How many sockets of a family are in a state that holds a port.
+fn in_use(stack: &Stack, family: i32, kind: Kind) -> usize {
+    const CLOSE: u8 = 7;
+    let is = |s: &std::sync::Arc<dyn Socket>| {
+        let common = s.common();
+        let echo = matches!(common.protocol, libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6);
+        common.family == family
+            && common.kind == kind
+            && !echo
+            && (kind != Kind::Stream || s.info().state != CLOSE)
+    };
+    stack.sockets().iter().filter(|s| is(s)).count()
+}
+
+pub fn sockstat(stack: &Stack) -> String {
+    let used = stack.sockets().len();
+    let [tcp, udp] = [Kind::Stream, Kind::Datagram].map(|k| in_use(stack, libc::AF_INET, k));
+    let all = tcp + in_use(stack, libc::AF_INET6, Kind::Stream);
+    format!(
+        "sockets: used {used}\nTCP: inuse {tcp} orphan 0 tw 0 alloc {all} mem 0\n\
+         UDP: inuse {udp} mem 0\nUDPLITE: inuse 0\nRAW: inuse 0\nFRAG: inuse 0 memory 0\n"
+    )
+}
+
+pub fn sockstat6(stack: &Stack) -> String {
+    let [tcp, udp] = [Kind::Stream, Kind::Datagram].map(|k| in_use(stack, libc::AF_INET6, k));
+    format!(
+        "TCP6: inuse {tcp}\nUDP6: inuse {udp}\nUDPLITE6: inuse 0\nRAW6: inuse 0\n\
+         FRAG6: inuse 0 memory 0\n"
+    )
+}
