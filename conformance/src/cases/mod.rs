@@ -21,6 +21,7 @@ mod locks;
 mod memfds;
 mod memory;
 mod mqueues;
+mod netdevices;
 mod netlinks;
 mod open;
 mod paths;
@@ -59,6 +60,7 @@ static FAMILIES: &[&[Case]] = &[
     memfds::CASES,
     memory::CASES,
     mqueues::CASES,
+    netdevices::CASES,
     netlinks::CASES,
     open::CASES,
     paths::CASES,

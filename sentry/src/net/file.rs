@@ -67,7 +67,10 @@ impl FileOps for SocketFile {
     }
 
     fn ioctl(&self, task: &Task, _file: &File, cmd: u32, arg: u64) -> Result<u64> {
-        self.0.ioctl(task, cmd, arg)
+        match self.0.ioctl(task, cmd, arg) {
+            Err(Errno::ENOTTY) => super::ioctl::interface(&*self.0, task, cmd, arg),
+            other => other,
+        }
     }
 
     fn release(&self, _file: &File) {

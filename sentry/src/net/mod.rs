@@ -10,6 +10,7 @@ mod gofer;
 pub mod host;
 pub mod inet;
 pub mod interfaces;
+mod ioctl;
 pub mod netlink;
 pub mod options;
 pub mod outside;
