@@ -101,6 +101,11 @@ impl Stack {
         }
     }
 
+    /// Is there more than loopback?
+    pub fn has_outside(&self) -> bool {
+        self.way_out.get().is_some()
+    }
+
     /// What went over an interface, as far as the Sentry counts it.
     pub fn counters(&self, link: u32) -> Counters {
         if link == LOOPBACK {

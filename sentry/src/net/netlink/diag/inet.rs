@@ -28,6 +28,7 @@ const SKV6ONLY: u16 = 11;
 const MARK: u16 = 15;
 /// Longest value of an option asked for.
 const ROOM: usize = 512;
+const TCP_CLOSE: u8 = 7;
 const TCP_LISTEN: u8 = 10;
 
 struct Ask {
@@ -184,9 +185,14 @@ fn write(w: &mut Writer, asker: &Asker<'_>, socket: &Arc<dyn Socket>, info: &Inf
             let class = byte(libc::IPPROTO_IPV6, libc::IPV6_TCLASS);
             w.attr_u8(TCLASS, class.unwrap_or(0));
         }
-        if matches!(info.state, TCP_LISTEN | 7) {
-            let only = byte(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY);
-            w.attr_u8(SKV6ONLY, only.unwrap_or(0));
+        if matches!(info.state, TCP_LISTEN | TCP_CLOSE) {
+            // An address of IPv6 makes it so.
+            let of_v6 = match about.local.ip() {
+                IpAddr::V6(ip) => !ip.is_unspecified() && ip.to_ipv4_mapped().is_none(),
+                IpAddr::V4(_) => false,
+            };
+            let only = byte(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY).unwrap_or(0);
+            w.attr_u8(SKV6ONLY, only | u8::from(of_v6));
         }
     }
     if asker.admin().is_ok() {
@@ -238,8 +244,12 @@ pub fn dump(asker: &Asker<'_>, request: &Request<'_>, batch: &mut Batch) -> Answ
         }
         let info = socket.info();
         let about = subject(&*socket, &info);
-        // Linux lists what has a port: those that do not are in no table yet.
-        let listed = about.local.port() != 0 || common.kind == Kind::Raw;
+        // Linux lists what is in a table: what has a port, and for TCP does something with it.
+        let listed = match common.kind {
+            Kind::Raw => true,
+            Kind::Stream => info.state != TCP_CLOSE,
+            _ => about.local.port() != 0,
+        };
         let shown = listed
             && ask.states & (1 << (info.state & 31)) != 0
             && any(ask.source.port(), about.local.port())

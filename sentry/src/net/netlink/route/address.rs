@@ -140,8 +140,8 @@ fn change(asker: &Asker<'_>, request: &Request<'_>) -> Answer<(Ask, IpAddr)> {
     if ask.prefix_len > bits {
         return Err(Errno::EINVAL.into());
     }
-    // Others are the host's.
-    if ask.index != LOOPBACK {
+    // Others are the host's, and all of them where it tells which there are.
+    if ask.index != LOOPBACK || asker.stack.has_outside() {
         return Err(Errno::EOPNOTSUPP.into());
     }
     Ok((ask, ip))
