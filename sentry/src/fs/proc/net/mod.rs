@@ -1,4 +1,9 @@
-//! /proc/PID/net: tables of a network without sockets of its own; headings as Linux prints them.
+//! /proc/PID/net: what there is in the network (proc_net(5)), in Linux's formats: tables of
+//! [`sockets`] and of [`interfaces`], [`counters`].
+
+mod counters;
+mod interfaces;
+mod sockets;
 
 use std::sync::Arc;
 
@@ -6,71 +11,120 @@ use super::subject::{OwnerBits, ProcessOwner, Subject};
 use crate::errno::{Errno, Result};
 use crate::fs::inode::{DirEntry, FileType, Inode};
 use crate::fs::kernfs::{Dir, Entries, Head, Super, Text, list_table};
+use crate::net::Stack;
 
 const CLASS: u64 = 4;
 
-const FILES: [(&str, &str); 15] = [
+/// The lines of a file behind its heading.
+type Rows = fn(&Stack) -> String;
+
+/// What there is none of.
+fn nothing(_: &Stack) -> String {
+    String::new()
+}
+
+/// Name, heading, and what makes the rest.
+const FILES: [(&str, &str, Rows); 26] = [
     (
         "arp",
         "IP address       HW type     Flags       HW address            Mask     Device\n",
+        interfaces::arp,
     ),
     (
         "dev",
         "Inter-|   Receive                                                |  Transmit\n \
          face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs \
          drop fifo colls carrier compressed\n",
+        interfaces::dev,
     ),
-    ("if_inet6", ""),
+    ("dev_mcast", "", nothing),
+    (
+        "icmp",
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout \
+         inode ref pointer drops             \n",
+        sockets::icmp,
+    ),
+    (
+        "icmp6",
+        "  sl  local_address                         remote_address                        st \
+         tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n",
+        sockets::icmp6,
+    ),
+    ("if_inet6", "", interfaces::if_inet6),
+    (
+        "igmp",
+        "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n",
+        interfaces::igmp,
+    ),
+    ("igmp6", "", interfaces::igmp6),
+    ("ipv6_route", "", interfaces::ipv6_route),
     (
         "netlink",
         "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n",
+        sockets::netlink,
     ),
+    ("netstat", "", counters::netstat),
     (
         "packet",
         "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n",
+        nothing,
     ),
-    ("ptype", "Type Device      Function\n"),
+    (
+        "protocols",
+        "protocol  size sockets  memory press maxhdr  slab module     cl co di ac io in de sh ss gs se re bi br ha uh gp em\n",
+        sockets::protocols,
+    ),
+    ("ptype", "Type Device      Function\n", nothing),
     (
         "raw",
         "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout \
          inode ref pointer drops\n",
+        nothing,
+    ),
+    (
+        "raw6",
+        "  sl  local_address                         remote_address                        st \
+         tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n",
+        nothing,
     ),
     (
         "route",
         "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\
          \u{20}                                                      \n",
+        interfaces::route,
     ),
-    (
-        "sockstat",
-        "sockets: used 0\nTCP: inuse 0 orphan 0 tw 0 alloc 0 mem 0\nUDP: inuse 0 mem 0\n",
-    ),
+    ("snmp", "", counters::snmp),
+    ("snmp6", "", counters::snmp6),
+    ("sockstat", "", counters::sockstat),
+    ("sockstat6", "", counters::sockstat6),
     (
         "tcp",
         "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout \
          inode                                                     \n",
+        sockets::tcp,
     ),
     (
         "tcp6",
         "  sl  local_address                         remote_address                        st \
          tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n",
+        sockets::tcp6,
     ),
     (
         "udp",
         "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout \
          inode ref pointer drops            \n",
+        sockets::udp,
     ),
     (
         "udp6",
         "  sl  local_address                         remote_address                        st \
          tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n",
+        sockets::udp6,
     ),
     (
         "unix",
         "Num       RefCount Protocol Flags    Type St Inode Path\n",
-    ),
-    (
-        "protocols",
-        "protocol  size sockets  memory press maxhdr  slab module     cl co di ac io in de sh ss gs se re bi br ha uh gp em\n",
+        sockets::unix,
     ),
 ];
 
@@ -97,17 +151,21 @@ struct Net {
 
 impl Entries for Net {
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
-        let (index, (_, text)) = FILES
+        let (index, (_, heading, rows)) = FILES
             .iter()
             .enumerate()
-            .find(|(_, (entry, _))| entry.as_bytes() == name)
+            .find(|(_, (entry, ..))| entry.as_bytes() == name)
             .ok_or(Errno::ENOENT)?;
         let ino = self.subject.ino(CLASS, index as u64);
-        Ok(Text::fixed(Head::numbered(&self.sb, ino, 0o444), *text))
+        let stack = self.subject.kernel.net.clone();
+        let head = Head::numbered(&self.sb, ino, 0o444);
+        Ok(Text::made(head, move || {
+            Ok(format!("{heading}{}", rows(&stack)).into_bytes())
+        }))
     }
 
     fn list(&self, pos: u64, emit: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<()> {
-        let rows = FILES.iter().enumerate().map(|(index, (name, _))| {
+        let rows = FILES.iter().enumerate().map(|(index, (name, ..))| {
             let ino = self.subject.ino(CLASS, index as u64);
             (name.as_bytes(), ino, FileType::Regular)
         });
@@ -122,15 +180,11 @@ mod tests {
 
     #[test]
     fn headings_are_the_hosts() {
-        for (name, text) in FILES {
+        for (name, text, _) in FILES {
             let Ok(host) = std::fs::read_to_string(format!("/proc/self/net/{name}")) else {
                 continue;
             };
             let host: Vec<&str> = host.lines().collect();
-            // Not tables with a heading.
-            if matches!(name, "if_inet6" | "sockstat") {
-                continue;
-            }
             for (ours, theirs) in text.lines().zip(host) {
                 assert_eq!(ours, theirs, "{name}");
             }
