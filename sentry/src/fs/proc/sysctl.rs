@@ -1,6 +1,6 @@
 //! /proc/sys (proc_sys(5)).
 //!
-//! One table of paths. Settings that exist here take effect (host and domain name); others that
+//! One table of paths. Settings that exist here take effect (host and domain name, ports); others that
 //! Linux lets the superuser change keep what is written, within Linux's bounds, so that tools that
 //! set them and look again are content; the rest is read only.
 
@@ -18,6 +18,7 @@ use crate::fs::kernfs::{Head, StaticDir, Super, Text};
 use crate::kernel::cred::CAP_LAST;
 use crate::kernel::tree::PID_MAX;
 use crate::kernel::{Kernel, UTS_RELEASE, UTS_SYSNAME, UTS_VERSION};
+use crate::net::inet::Settings;
 
 /// Longest host or domain name, bytes.
 const NAME_MAX: usize = 64;
@@ -33,10 +34,15 @@ enum Kind {
     Held(fn(&Kernel) -> &AtomicI64, i64, i64),
     /// A text that is kept.
     Kept(&'static str),
+    /// What the network goes by: how it is told, and taken (EINVAL).
+    Net(
+        fn(&Settings) -> String,
+        fn(&mut Settings, &[u8]) -> Result<()>,
+    ),
     Hostname,
     Domainname,
 }
-use Kind::{Domainname, Fixed, Held, Hostname, Kept, Live, Number};
+use Kind::{Domainname, Fixed, Held, Hostname, Kept, Live, Net, Number};
 
 const INT_MAX: i64 = i32::MAX as i64;
 
@@ -149,6 +155,12 @@ const TABLE: &[(&str, Kind)] = &[
     ("kernel/unprivileged_bpf_disabled", Fixed("2")),
     ("kernel/version", Live(|_| UTS_VERSION.to_owned())),
     ("kernel/yama/ptrace_scope", Fixed("0")),
+    ("net/core/busy_poll", Number(0, 0, INT_MAX)),
+    ("net/core/busy_read", Number(0, 0, INT_MAX)),
+    ("net/core/default_qdisc", Kept("pfifo_fast")),
+    ("net/core/dev_weight", Number(64, 1, INT_MAX)),
+    ("net/core/message_burst", Number(10, 0, INT_MAX)),
+    ("net/core/netdev_budget", Number(300, 0, INT_MAX)),
     ("net/core/netdev_max_backlog", Number(1000, 0, INT_MAX)),
     ("net/core/optmem_max", Number(131_072, 0, INT_MAX)),
     ("net/core/rmem_default", Number(212_992, 2304, INT_MAX)),
@@ -156,37 +168,145 @@ const TABLE: &[(&str, Kind)] = &[
     ("net/core/somaxconn", Number(4096, 0, INT_MAX)),
     ("net/core/wmem_default", Number(212_992, 4608, INT_MAX)),
     ("net/core/wmem_max", Number(212_992, 4608, INT_MAX)),
+    ("net/ipv4/conf/all/accept_redirects", Number(0, 0, 1)),
+    ("net/ipv4/conf/all/accept_source_route", Number(0, 0, 1)),
+    ("net/ipv4/conf/all/arp_announce", Number(0, 0, 2)),
+    ("net/ipv4/conf/all/arp_ignore", Number(0, 0, 8)),
+    ("net/ipv4/conf/all/forwarding", Number(0, 0, 1)),
+    ("net/ipv4/conf/all/log_martians", Number(0, 0, 1)),
+    ("net/ipv4/conf/all/route_localnet", Number(0, 0, 1)),
+    ("net/ipv4/conf/all/rp_filter", Number(0, 0, 2)),
+    ("net/ipv4/conf/all/send_redirects", Number(1, 0, 1)),
+    ("net/ipv4/conf/default/accept_redirects", Number(0, 0, 1)),
+    ("net/ipv4/conf/default/accept_source_route", Number(0, 0, 1)),
+    ("net/ipv4/conf/default/arp_announce", Number(0, 0, 2)),
+    ("net/ipv4/conf/default/arp_ignore", Number(0, 0, 8)),
+    ("net/ipv4/conf/default/forwarding", Number(0, 0, 1)),
+    ("net/ipv4/conf/default/log_martians", Number(0, 0, 1)),
+    ("net/ipv4/conf/default/route_localnet", Number(0, 0, 1)),
+    ("net/ipv4/conf/default/rp_filter", Number(0, 0, 2)),
+    ("net/ipv4/conf/default/send_redirects", Number(1, 0, 1)),
+    ("net/ipv4/conf/lo/accept_redirects", Number(0, 0, 1)),
+    ("net/ipv4/conf/lo/accept_source_route", Number(0, 0, 1)),
+    ("net/ipv4/conf/lo/arp_announce", Number(0, 0, 2)),
+    ("net/ipv4/conf/lo/arp_ignore", Number(0, 0, 8)),
+    ("net/ipv4/conf/lo/forwarding", Number(0, 0, 1)),
+    ("net/ipv4/conf/lo/log_martians", Number(0, 0, 1)),
+    ("net/ipv4/conf/lo/route_localnet", Number(0, 0, 1)),
+    ("net/ipv4/conf/lo/rp_filter", Number(0, 0, 2)),
+    ("net/ipv4/conf/lo/send_redirects", Number(1, 0, 1)),
     ("net/ipv4/icmp_echo_ignore_all", Number(0, 0, 1)),
+    ("net/ipv4/icmp_echo_ignore_broadcasts", Number(1, 0, 1)),
+    ("net/ipv4/igmp_max_memberships", Number(20, 0, INT_MAX)),
     ("net/ipv4/ip_default_ttl", Number(64, 1, 255)),
+    ("net/ipv4/ip_dynaddr", Number(0, 0, INT_MAX)),
+    ("net/ipv4/ip_early_demux", Number(1, 0, 1)),
     ("net/ipv4/ip_forward", Number(0, 0, 1)),
-    ("net/ipv4/ip_local_port_range", Kept("32768\t60999")),
+    (
+        "net/ipv4/ip_local_port_range",
+        Net(
+            |s| format!("{}\t{}", s.local_ports.0, s.local_ports.1),
+            |s, data| {
+                let [low, high] = numbers(data)?;
+                match (u16::try_from(low), u16::try_from(high)) {
+                    (Ok(low), Ok(high)) if (1..=high).contains(&low) => {
+                        s.local_ports = (low, high);
+                        Ok(())
+                    }
+                    _ => Err(Errno::EINVAL),
+                }
+            },
+        ),
+    ),
     ("net/ipv4/ip_local_reserved_ports", Kept("")),
+    ("net/ipv4/ip_no_pmtu_disc", Number(0, 0, 3)),
     ("net/ipv4/ip_nonlocal_bind", Number(0, 0, 1)),
     (
         "net/ipv4/ip_unprivileged_port_start",
-        Number(1024, 0, 65535),
+        Net(
+            |s| s.unprivileged_port.to_string(),
+            |s, data| {
+                let [port] = numbers(data)?;
+                s.unprivileged_port = u16::try_from(port).map_err(|_| Errno::EINVAL)?;
+                Ok(())
+            },
+        ),
     ),
-    ("net/ipv4/ping_group_range", Kept("1\t0")),
+    (
+        "net/ipv4/ping_group_range",
+        Net(
+            |s| format!("{}\t{}", s.ping_groups.0, s.ping_groups.1),
+            |s, data| {
+                let [low, high] = numbers(data)?;
+                let group = |n: i64| u32::try_from(n).ok().filter(|n| *n != u32::MAX);
+                let range = group(low).zip(group(high)).ok_or(Errno::EINVAL)?;
+                // Linux: no group at all.
+                s.ping_groups = if range.0 > range.1 { (1, 0) } else { range };
+                Ok(())
+            },
+        ),
+    ),
+    ("net/ipv4/tcp_abort_on_overflow", Number(0, 0, 1)),
+    ("net/ipv4/tcp_adv_win_scale", Number(1, -31, 31)),
+    (
+        "net/ipv4/tcp_allowed_congestion_control",
+        Kept("reno cubic"),
+    ),
     (
         "net/ipv4/tcp_available_congestion_control",
         Fixed("reno cubic"),
     ),
     ("net/ipv4/tcp_congestion_control", Kept("cubic")),
+    ("net/ipv4/tcp_dsack", Number(1, 0, 1)),
+    ("net/ipv4/tcp_ecn", Number(2, 0, 5)),
+    ("net/ipv4/tcp_fastopen", Number(1, 0, INT_MAX)),
     ("net/ipv4/tcp_fin_timeout", Number(60, 0, INT_MAX)),
     ("net/ipv4/tcp_keepalive_intvl", Number(75, 1, 32767)),
     ("net/ipv4/tcp_keepalive_probes", Number(9, 1, 127)),
     ("net/ipv4/tcp_keepalive_time", Number(7200, 1, 32767)),
+    ("net/ipv4/tcp_low_latency", Number(0, 0, 1)),
+    ("net/ipv4/tcp_max_orphans", Number(131072, 0, INT_MAX)),
     ("net/ipv4/tcp_max_syn_backlog", Number(512, 0, INT_MAX)),
+    ("net/ipv4/tcp_max_tw_buckets", Number(131072, 0, INT_MAX)),
+    ("net/ipv4/tcp_mem", Kept("287901\t383868\t575802")),
+    ("net/ipv4/tcp_moderate_rcvbuf", Number(1, 0, 1)),
+    ("net/ipv4/tcp_mtu_probing", Number(0, 0, 2)),
+    ("net/ipv4/tcp_no_metrics_save", Number(0, 0, 1)),
+    (
+        "net/ipv4/tcp_notsent_lowat",
+        Number(4294967295, 0, 4294967295),
+    ),
+    ("net/ipv4/tcp_orphan_retries", Number(0, 0, 255)),
+    ("net/ipv4/tcp_retries1", Number(3, 0, 255)),
+    ("net/ipv4/tcp_retries2", Number(15, 0, 255)),
+    ("net/ipv4/tcp_rfc1337", Number(0, 0, 1)),
     ("net/ipv4/tcp_rmem", Kept("4096\t131072\t6291456")),
     ("net/ipv4/tcp_sack", Number(1, 0, 1)),
+    ("net/ipv4/tcp_slow_start_after_idle", Number(1, 0, 1)),
+    ("net/ipv4/tcp_syn_retries", Number(6, 1, 127)),
+    ("net/ipv4/tcp_synack_retries", Number(5, 0, 255)),
     ("net/ipv4/tcp_syncookies", Number(1, 0, 2)),
     ("net/ipv4/tcp_timestamps", Number(1, 0, 2)),
     ("net/ipv4/tcp_tw_reuse", Number(2, 0, 2)),
     ("net/ipv4/tcp_window_scaling", Number(1, 0, 1)),
     ("net/ipv4/tcp_wmem", Kept("4096\t16384\t4194304")),
+    ("net/ipv4/udp_mem", Kept("575802\t767736\t1151604")),
+    ("net/ipv4/udp_rmem_min", Number(4096, 1, INT_MAX)),
+    ("net/ipv4/udp_wmem_min", Number(4096, 1, INT_MAX)),
     ("net/ipv6/bindv6only", Number(0, 0, 1)),
+    ("net/ipv6/conf/all/accept_ra", Number(1, 0, 2)),
+    ("net/ipv6/conf/all/accept_redirects", Number(1, 0, 1)),
     ("net/ipv6/conf/all/disable_ipv6", Number(0, 0, 1)),
+    ("net/ipv6/conf/all/forwarding", Number(0, 0, 1)),
+    ("net/ipv6/conf/default/accept_ra", Number(1, 0, 2)),
+    ("net/ipv6/conf/default/accept_redirects", Number(1, 0, 1)),
     ("net/ipv6/conf/default/disable_ipv6", Number(0, 0, 1)),
+    ("net/ipv6/conf/default/forwarding", Number(0, 0, 1)),
+    ("net/ipv6/conf/lo/accept_ra", Number(1, 0, 2)),
+    ("net/ipv6/conf/lo/accept_redirects", Number(1, 0, 1)),
+    ("net/ipv6/conf/lo/disable_ipv6", Number(0, 0, 1)),
+    ("net/ipv6/conf/lo/forwarding", Number(0, 0, 1)),
+    ("net/ipv6/ip_nonlocal_bind", Number(0, 0, 1)),
     ("net/unix/max_dgram_qlen", Number(10, 0, INT_MAX)),
     ("vm/admin_reserve_kbytes", Number(8192, 0, i64::MAX)),
     ("vm/dirty_background_ratio", Number(10, 0, 100)),
@@ -214,6 +334,13 @@ const TABLE: &[(&str, Kind)] = &[
     ("vm/user_reserve_kbytes", Number(131_072, 0, i64::MAX)),
     ("vm/vfs_cache_pressure", Number(100, 0, INT_MAX)),
 ];
+
+/// Numbers with blanks between them. EINVAL if there are fewer or more.
+fn numbers<const N: usize>(data: &[u8]) -> Result<[i64; N]> {
+    let words = data.split(u8::is_ascii_whitespace);
+    let found: Result<Vec<i64>> = words.filter(|w| !w.is_empty()).map(parse_number).collect();
+    <[i64; N]>::try_from(found?).map_err(|_| Errno::EINVAL)
+}
 
 /// Open descriptors of the whole sandbox.
 fn open_files(kernel: &Kernel) -> usize {
@@ -304,6 +431,17 @@ fn file(kernel: &Arc<Kernel>, sb: &Arc<Super>, kind: &'static Kind) -> Arc<dyn I
                 move || Ok(with_newline(value.lock().clone())),
                 move |data| {
                     *set.lock() = text_written(data, TEXT_MAX);
+                    Ok(data.len())
+                },
+            )
+        }
+        Net(read, write) => {
+            let set = kernel.clone();
+            Text::writable(
+                head(0o644),
+                move || Ok(with_newline(read(&kernel.net.settings.read()).into_bytes())),
+                move |data| {
+                    write(&mut set.net.settings.write(), data)?;
                     Ok(data.len())
                 },
             )
@@ -403,6 +541,34 @@ mod tests {
         }
         for pair in paths.windows(2) {
             assert!(pair[0] != pair[1]);
+        }
+    }
+
+    #[test]
+    fn settings_of_the_network_are_checked() {
+        let row = |path: &str| TABLE.iter().find(|(p, _)| *p == path).map(|r| &r.1);
+        for (path, text, want) in [
+            ("ip_local_port_range", "1024 65535\n", Some("1024\t65535")),
+            ("ip_local_port_range", "9 8", None),
+            ("ip_local_port_range", "0 8", None),
+            ("ip_local_port_range", "8 65536", None),
+            ("ip_local_port_range", "8", None),
+            ("ip_local_port_range", "8 9 10", None),
+            ("ip_unprivileged_port_start", "0\n", Some("0")),
+            ("ip_unprivileged_port_start", "65536", None),
+            ("ip_unprivileged_port_start", "-1", None),
+            ("ping_group_range", "0 2147483647", Some("0\t2147483647")),
+            ("ping_group_range", "5 4", Some("1\t0")),
+            ("ping_group_range", "0 4294967295", None),
+            ("ping_group_range", "x", None),
+        ] {
+            let Some(Net(read, write)) = row(&format!("net/ipv4/{path}")) else {
+                panic!("{path} is no setting of the network");
+            };
+            let mut settings = Settings::default();
+            let result = write(&mut settings, text.as_bytes());
+            let want = want.map(str::to_owned).ok_or(Errno::EINVAL);
+            assert_eq!(result.map(|()| read(&settings)), want, "{path}: {text}");
         }
     }
 
