@@ -1,5 +1,7 @@
 //! sysfs: the little of it that programs ask for and that is true in the sandbox: processors, one
-//! memory node, settings of memory, empty directories elsewhere.
+//! memory node, settings of memory, network interfaces ([`net`]), empty directories elsewhere.
+
+mod net;
 
 use std::sync::Arc;
 
@@ -55,9 +57,10 @@ impl Tree {
         let head = Head::new(&self.sb, 0o755);
         let fs = StaticDir::new().with("cgroup", self.empty());
         let bus = StaticDir::new().with("cpu", self.empty());
-        let class = ["block", "mem", "misc", "net", "tty"]
+        let class = ["block", "mem", "misc", "tty"]
             .into_iter()
-            .fold(StaticDir::new(), |dir, name| dir.with(name, self.empty()));
+            .fold(StaticDir::new(), |dir, name| dir.with(name, self.empty()))
+            .with("net", net::class(kernel, &self.sb));
         let dev = StaticDir::new()
             .with("block", self.empty())
             .with("char", self.empty());
@@ -86,7 +89,7 @@ impl Tree {
         let system = StaticDir::new()
             .with("cpu", self.cpus(kernel))
             .with("node", self.dir(node));
-        let virtual_ = StaticDir::new();
+        let virtual_ = StaticDir::new().with("net", net::devices(kernel, &self.sb));
         let dir = StaticDir::new()
             .with("system", self.dir(system))
             .with("virtual", self.dir(virtual_));
