@@ -29,6 +29,7 @@ mod pipes;
 mod ports;
 mod process;
 mod procfs;
+mod procnet;
 mod sched;
 mod seccomp;
 mod signals;
@@ -68,6 +69,7 @@ static FAMILIES: &[&[Case]] = &[
     ports::CASES,
     process::CASES,
     procfs::CASES,
+    procnet::CASES,
     sched::CASES,
     seccomp::CASES,
     signals::CASES,
