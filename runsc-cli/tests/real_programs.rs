@@ -66,6 +66,7 @@ real_programs! {
     find
     git
     grep
+    network
     perl
     python_json
     python_mmap
