@@ -60,6 +60,7 @@ struct State {
     /// A dump is running. It may be out of `dump` while a part of it is made.
     dumping: bool,
     part: usize,
+    closed: bool,
     error: Option<Errno>,
     drops: u32,
     manners: Manners,
@@ -156,7 +157,12 @@ impl Netlink {
         {
             let mut state = self.state.lock();
             let cost = datagram.len() + OVERHEAD;
-            if state.cost + cost > room && !state.queue.is_empty() {
+            if state.closed {
+                return;
+            }
+            // One alone always has room, if the stack has.
+            let full = state.cost + cost > room && !state.queue.is_empty();
+            if full || !self.common.stack.pool.charge(cost) {
                 state.drops = state.drops.saturating_add(1);
                 if !state.no_enobufs {
                     state.error = Some(Errno::ENOBUFS);
@@ -377,7 +383,9 @@ impl Socket for Netlink {
                 state.queue.front().cloned()
             } else {
                 let taken = state.queue.pop_front();
-                state.cost -= taken.as_ref().map_or(0, |(_, d)| d.len() + OVERHEAD);
+                let cost = taken.as_ref().map_or(0, |(_, d)| d.len() + OVERHEAD);
+                state.cost -= cost;
+                self.common.stack.pool.uncharge(cost);
                 taken
             };
             let (from, data) = taken.ok_or(Errno::EAGAIN)?;
@@ -505,7 +513,9 @@ impl Socket for Netlink {
         let port = {
             let mut state = self.state.lock();
             state.queue.clear();
+            self.common.stack.pool.uncharge(state.cost);
             state.cost = 0;
+            state.closed = true;
             state.dump = None;
             state.port
         };
