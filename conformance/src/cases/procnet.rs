@@ -170,6 +170,33 @@ pub static CASES: &[Case] = &[
         },
     ),
     Case::new(
+        "procnet.counters",
+        "proc_net(5)",
+        "a datagram over loopback counts on it",
+        || {
+            let count = || -> Outcome<u64> {
+                let text = slurp("/sys/class/net/lo/statistics/rx_bytes")?;
+                match text.trim_end().parse() {
+                    Ok(n) => Ok(n),
+                    Err(_) => fail!("no number: {text}"),
+                }
+            };
+            let before = count()?;
+            let (fd, port) = bound(SOCK_DGRAM)?;
+            let mut to = zeroed::<sockaddr_in>();
+            to.sin_family = AF_INET as u16;
+            to.sin_port = port.to_be();
+            to.sin_addr.s_addr = u32::from_ne_bytes([127, 0, 0, 1]);
+            let len = size_of::<sockaddr_in>() as socklen_t;
+            let data = [0u8; 100];
+            let at = (&raw const to).cast();
+            gives!(100, sendto(fd, data.as_ptr().cast(), 100, 0, at, len));
+            let more = count()? - before;
+            ensure!(more >= 128, "only {more} bytes more");
+            Ok(())
+        },
+    ),
+    Case::new(
         "sock_diag.inet",
         "sock_diag(7)",
         "a filter finds the one listener on a port; what is no program is EINVAL",

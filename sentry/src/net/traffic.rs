@@ -18,9 +18,25 @@ pub struct Counters {
     pub tx_bytes: u64,
 }
 
+/// Bytes of the headers that a packet would have: those of IPv4 and IPv6 with UDP or ICMP.
+const HEADERS_V4: u64 = 28;
+const HEADERS_V6: u64 = 48;
+
 impl Traffic {
+    /// A datagram to an address.
+    pub fn datagram(&self, to: std::net::IpAddr, len: usize) {
+        let headers = if to.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
+        self.add(1, headers + len as u64);
+    }
+
+    /// A piece of a stream: a segment with timestamps, on IPv4 as most are.
+    pub fn segment(&self, len: usize) {
+        const HEADERS: u64 = 52;
+        self.add(1, HEADERS + len as u64);
+    }
+
     /// `packets` with `bytes` in all, headers included.
-    pub fn add(&self, packets: u64, bytes: u64) {
+    fn add(&self, packets: u64, bytes: u64) {
         self.packets.fetch_add(packets, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }

@@ -486,6 +486,9 @@ impl Socket for Udp {
             return Ok(len);
         }
         let time_ns = crate::kernel::time::clock_ns(nix::time::ClockId::CLOCK_REALTIME);
+        if !receivers.is_empty() {
+            self.common.stack.loopback.datagram(to.ip(), len);
+        }
         let mut left = receivers.len();
         for receiver in receivers {
             left -= 1;

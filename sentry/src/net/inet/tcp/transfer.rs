@@ -207,6 +207,7 @@ impl Tcp {
             peer.common
                 .queue
                 .wake(if urgent { ready | Ready::PRI } else { ready });
+            self.common.stack.loopback.segment(n);
             total += n;
             if n < want {
                 return Ok(total);
