@@ -12,6 +12,7 @@ pub mod arch;
 pub mod auxv;
 mod common;
 pub mod host;
+pub mod kvm;
 pub mod memory;
 pub mod process;
 pub mod ptrace;

@@ -38,6 +38,11 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
+    /// The changes, for a platform that carries them out itself.
+    pub fn host_ops(&self) -> impl Iterator<Item = &HostOp> {
+        self.ops.iter().map(|queued| &queued.op)
+    }
+
     /// Whether something must outlive the change it is part of.
     pub fn retires(&self) -> bool {
         self.ops.iter().any(|queued| !queued.retired.is_empty())

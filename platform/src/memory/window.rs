@@ -27,6 +27,27 @@ impl Window {
     /// Maps `len` bytes of `fd` from `offset` (a multiple of the page size). The file may be
     /// shorter: touching what is beyond its end faults until it grows.
     pub fn map(fd: BorrowedFd<'_>, offset: u64, len: usize, writable: bool) -> io::Result<Window> {
+        Window::map_as(fd, offset, len, writable, libc::MAP_SHARED)
+    }
+
+    /// As [`Window::map`], but what is written stays here (MAP_PRIVATE).
+    pub(crate) fn map_copy(fd: BorrowedFd<'_>, offset: u64, len: usize) -> io::Result<Window> {
+        Window::map_as(
+            fd,
+            offset,
+            len,
+            true,
+            libc::MAP_PRIVATE | libc::MAP_NORESERVE,
+        )
+    }
+
+    fn map_as(
+        fd: BorrowedFd<'_>,
+        offset: u64,
+        len: usize,
+        writable: bool,
+        flags: i32,
+    ) -> io::Result<Window> {
         let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
         let offset = i64::try_from(offset).map_err(|_| invalid())?;
         let prot = if writable {
@@ -40,7 +61,7 @@ impl Window {
                 std::ptr::null_mut(),
                 len,
                 prot,
-                libc::MAP_SHARED,
+                flags,
                 fd.as_raw_fd(),
                 offset,
             )

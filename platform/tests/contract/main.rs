@@ -29,6 +29,7 @@ mod wakeups;
 use std::sync::Arc;
 
 use runsc_platform::Platform;
+use runsc_platform::kvm;
 use runsc_platform::memory::install_fault_handler;
 use runsc_platform::ptrace::PtracePlatform;
 use runsc_platform::systrap::{InPlace, Options, Patching, SystrapPlatform};
@@ -51,6 +52,13 @@ const PLATFORMS: &[Maker] = &[
             patching: Patching::HotSites,
         };
         Ok(Arc::new(SystrapPlatform::new(options)?))
+    }),
+    ("kvm", || {
+        let options = kvm::Options {
+            workers: 2,
+            device: None,
+        };
+        Ok(Arc::new(kvm::KvmPlatform::new(options)?))
     }),
 ];
 

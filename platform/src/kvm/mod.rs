@@ -1,0 +1,261 @@
+//! The kvm platform: guest code runs in ring 3 of a virtual machine.
+//!
+//! ```text
+//! Sentry threads                      the virtual machine
+//! ──────────────────────────────────────────────────────────────
+//! worker ── KVM_RUN ── its vCPU ──┐   ring 3: guest code, one set of page tables
+//! helper ── KVM_RUN ── its vCPU ──┼──         an address space
+//! watch (no vCPU)                 ┘   ring 0: one instruction for each kind of trap
+//! ```
+//!
+//! There is one virtual machine a sandbox. A trap is one KVM_RUN, and at most one instruction of
+//! ring 0; the thread that was in KVM_RUN handles it, if it is a worker. No process holds guest
+//! memory but the Sentry.
+//!
+//! - [`ring0`]: what of the guest is ours; [`registers`], [`vcpu`]: entering ring 3 and coming back;
+//! - [`slots`], [`regions`]: guest-physical memory; [`tables`], [`mappings`], [`space`]: page
+//!   tables, made lazily, and address spaces;
+//! - [`context`], [`kick`]: one guest thread; [`sched`], [`worker`]: which thread runs it;
+//! - [`rules`]: the host calls a Sentry needs for this platform.
+//!
+//! Everything is made for two kinds of machine, told apart by what they do: where ring 0 runs on
+//! the processor and SYSCALL enters it, and where KVM emulates ring 0 and SYSCALL faults. Not done:
+//! pages of 2 MiB, calls answered in ring 0, a vDSO. Process-wide, SIGUSR1 belongs to this platform.
+
+mod context;
+mod kick;
+mod mappings;
+mod regions;
+mod registers;
+mod ring0;
+mod rules;
+mod sched;
+mod slots;
+mod space;
+mod tables;
+mod vcpu;
+mod worker;
+
+use std::io;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
+use kvm_ioctls::{Cap, Kvm};
+use parking_lot::Mutex;
+
+pub use rules::host_calls;
+
+use crate::common::xstate::{X87_SSE, XState};
+use crate::{AddressSpace, Error, Platform, Result, VdsoRange, Worker, WorkerId, WorkerWaker};
+use regions::Regions;
+use ring0::Ring0;
+use sched::Sched;
+use slots::Memory;
+use space::Space;
+use tables::Graveyard;
+use worker::{KvmWorker, Waker};
+
+/// The device.
+pub const DEVICE: &str = "/dev/kvm";
+/// KVM_GET_API_VERSION: has been this since Linux 2.6.22.
+const API_VERSION: i32 = 12;
+/// Areas an address space may have, where the host does not tell its own limit.
+const MAX_AREAS: usize = 65530;
+/// Three pages that KVM needs on some processors, below our memory.
+const TSS_ADDRESS: usize = 0xfffb_d000;
+
+/// How to make the platform.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Workers there will be.
+    pub workers: usize,
+    /// [`DEVICE`], opened for reading and writing; None: it is opened here.
+    pub device: Option<OwnedFd>,
+}
+
+/// The virtual machine, and what is the same for all of it.
+struct Machine {
+    memory: Arc<Memory>,
+    graveyard: Arc<Graveyard>,
+    regions: Arc<Regions>,
+    ring0: Ring0,
+    cpuid: CpuId,
+    cr4: u64,
+    /// XSAVE is the guest's to use because we switch it on; where KVM does not support that, what
+    /// the processor has switched on is.
+    has_xsave: bool,
+    /// KVM gives the FP state in the XSAVE layout.
+    save_xsave: bool,
+    xstate: XState,
+    max_areas: usize,
+    vcpus: AtomicUsize,
+}
+
+fn host(what: &'static str) -> impl Fn(io::Error) -> Error {
+    move |source| Error::Host { what, source }
+}
+
+fn kvm_error(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> Error {
+    move |error| Error::Host {
+        what,
+        source: io::Error::from_raw_os_error(error.errno()),
+    }
+}
+
+fn too_old(what: &str) -> Error {
+    Error::Host {
+        what: DEVICE,
+        source: io::Error::new(io::ErrorKind::Unsupported, format!("{what} is missing")),
+    }
+}
+
+impl Machine {
+    fn new(device: Option<OwnedFd>) -> Result<Machine> {
+        let kvm = match device {
+            // SAFETY: the descriptor is ours, and given up here. If it is not of that device, the
+            // next call says so.
+            Some(fd) => unsafe { Kvm::from_raw_fd(fd.into_raw_fd()) },
+            None => Kvm::new().map_err(kvm_error(DEVICE))?,
+        };
+        if kvm.get_api_version() != API_VERSION {
+            return Err(too_old("version 12 of its interface"));
+        }
+        let needed = [
+            (Cap::SyncRegs, "KVM_CAP_SYNC_REGS"),
+            (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+            (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+            (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
+            (Cap::SetTssAddr, "KVM_CAP_SET_TSS_ADDR"),
+        ];
+        for (capability, name) in needed {
+            if !kvm.check_extension(capability) {
+                return Err(too_old(name));
+            }
+        }
+        let cpuid = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(kvm_error("KVM_GET_SUPPORTED_CPUID"))?;
+        let vm = kvm.create_vm().map_err(kvm_error("KVM_CREATE_VM"))?;
+        vm.set_tss_address(TSS_ADDRESS)
+            .map_err(kvm_error("KVM_SET_TSS_ADDR"))?;
+        let leaf = |function, index| {
+            let entries = cpuid.as_slice().iter();
+            let mut found = entries.filter(|e| e.function == function && e.index == index);
+            found.next().copied().unwrap_or_default()
+        };
+        let has_xsave = leaf(1, 0).ecx & 1 << 26 != 0;
+        let mut cr4 = registers::CR4;
+        if has_xsave {
+            cr4 |= registers::CR4_OSXSAVE;
+        }
+        if leaf(7, 0).ebx & 1 != 0 {
+            cr4 |= registers::CR4_FSGSBASE;
+        }
+        let mut xstate = XState::of_processor();
+        let save_xsave = kvm.check_extension(Cap::Xsave);
+        xstate.features &= match save_xsave {
+            true => u64::from(leaf(0xd, 0).eax) | X87_SSE,
+            false => X87_SSE,
+        };
+        let address_bits = leaf(0x8000_0008, 0).eax & 0xff;
+        let memory = Arc::new(Memory::new(vm, kvm.get_nr_memslots(), address_bits));
+        let ring0 = Ring0::new(&memory).map_err(host("the pages of ring 0"))?;
+        Ok(Machine {
+            graveyard: Arc::default(),
+            regions: Arc::new(Regions::new(&memory)),
+            memory,
+            ring0,
+            cpuid,
+            cr4,
+            has_xsave,
+            save_xsave,
+            xstate,
+            max_areas: max_areas(),
+            vcpus: AtomicUsize::new(0),
+        })
+    }
+
+    /// The number of the next vCPU.
+    fn next_vcpu(&self) -> io::Result<usize> {
+        let index = self.vcpus.fetch_add(1, Ordering::Relaxed);
+        if index >= ring0::MAX_VCPUS {
+            return Err(io::Error::other("there are too many vCPUs"));
+        }
+        Ok(index)
+    }
+}
+
+/// What other platforms are held to by the host: its limit for mappings of a process.
+fn max_areas() -> usize {
+    let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count");
+    let limit = limit.ok().and_then(|text| text.trim().parse().ok());
+    limit.unwrap_or(MAX_AREAS)
+}
+
+/// The platform. Make it, and all workers, before the Sentry's seccomp filter is installed.
+pub struct KvmPlatform {
+    sched: Arc<Sched>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl KvmPlatform {
+    /// Makes the virtual machine, and the threads that run guest code beside the workers.
+    pub fn new(options: Options) -> Result<KvmPlatform> {
+        kick::install_handler().map_err(host("sigaction"))?;
+        let machine = Arc::new(Machine::new(options.device)?);
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        // With every worker busy in the Sentry, there is one for each core.
+        let (sched, threads) = Sched::start(&machine, options.workers.max(1), cores.clamp(1, 16))
+            .map_err(host("threads for vCPUs"))?;
+        Ok(KvmPlatform {
+            sched,
+            threads: Mutex::new(threads),
+        })
+    }
+}
+
+impl Drop for KvmPlatform {
+    fn drop(&mut self) {
+        self.sched.end();
+        for thread in self.threads.lock().drain(..) {
+            // It has nothing to say.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Platform for KvmPlatform {
+    fn name(&self) -> &'static str {
+        "kvm"
+    }
+
+    fn user_range(&self) -> (u64, u64) {
+        space::USER
+    }
+
+    fn vdso(&self) -> Option<VdsoRange> {
+        None
+    }
+
+    fn new_address_space(&self) -> Arc<dyn AddressSpace> {
+        Arc::new(Space::new(&self.sched.machine))
+    }
+
+    fn new_worker(&self, id: WorkerId) -> Result<Box<dyn Worker>> {
+        Ok(Box::new(KvmWorker::new(id, &self.sched)?))
+    }
+
+    fn waker(&self, id: WorkerId) -> Arc<dyn WorkerWaker> {
+        Arc::new(Waker {
+            worker: id.0,
+            sched: self.sched.clone(),
+        })
+    }
+
+    fn contexts_are_bound(&self) -> bool {
+        false
+    }
+}
