@@ -31,7 +31,7 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 const FIRST_SLAB: usize = 64 * PAGE as usize;
 const SLAB: usize = 512 * PAGE as usize;
 /// Tables an address space may have: they are memory that the host accounts to the Sentry.
-const MAX_TABLES: usize = 64 * 1024;
+const MAX_TABLES: usize = 16 * 1024;
 /// So many dead slabs are removed together.
 const GRAVES: usize = 32;
 

@@ -20,6 +20,7 @@ mod attacks;
 mod guest;
 mod mappings;
 mod patched;
+mod ring0;
 mod state;
 mod threads;
 mod trampolines;
@@ -96,6 +97,7 @@ fn run_all(how: &str, filter: Option<&str>) -> bool {
         patched::CASES,
         attacks::CASES,
         trampolines::CASES,
+        ring0::CASES,
     ]
     .into_iter()
     .flatten()
