@@ -49,8 +49,14 @@ impl Home {
 
     /// Exit code, stdout and stderr of the container.
     fn run(&self) -> (Option<i32>, String, String) {
+        self.run_with(&[])
+    }
+
+    /// The same with these options.
+    fn run_with(&self, options: &[&str]) -> (Option<i32>, String, String) {
         let mut command = Command::new(self.path.join("runsc-rs"));
         command
+            .args(options)
             .arg("--root")
             .arg(self.path.join("data/.state"))
             .args(["run", "--bundle"])
@@ -99,6 +105,28 @@ fn the_caller_is_root_inside() {
     let (code, stdout, stderr) = home.run();
     assert_eq!((code, stdout.as_str()), (Some(0), "0\n0\n1\n"), "{stderr}");
     assert_eq!(home.owner("made"), 12345);
+}
+
+#[test]
+fn a_platform_that_is_not_permitted_is_refused() {
+    const DEVICE: &str = "/dev/kvm";
+    if !Uid::effective().is_root() {
+        eprintln!("skipped: only root becomes somebody else");
+        return;
+    }
+    let expected = match fs::metadata(DEVICE) {
+        Ok(device) if device.mode() & 0o006 != 0 => {
+            eprintln!("skipped: {DEVICE} is for everybody here");
+            return;
+        }
+        Ok(_) => "platform kvm: /dev/kvm: Permission denied",
+        Err(_) => "platform kvm: /dev/kvm: No such file or directory",
+    };
+    let home = Home::new(12345, "echo >/mnt/made");
+    let (code, _, stderr) = home.run_with(&["--platform=kvm"]);
+    assert_eq!(code, Some(128), "{stderr}");
+    assert!(stderr.contains(expected), "{stderr}");
+    assert!(!home.path.join("data/made").exists());
 }
 
 #[test]

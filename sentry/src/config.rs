@@ -358,6 +358,8 @@ pub struct BootFds {
     /// The files of the host's control group that tell what the sandbox as a whole uses of a
     /// [`MemoryLimit`]: the bytes in use, and memory.stat.
     pub memory_use: Option<[OwnedFd; 2]>,
+    /// [`runsc_platform::kvm::DEVICE`], for the platform of that name.
+    pub kvm: Option<OwnedFd>,
     /// Where changes are told, if that is asked for.
     pub changes: Option<OwnedFd>,
     /// Where log records go; crate `log` is already set up to write there.

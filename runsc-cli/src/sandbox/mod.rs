@@ -441,6 +441,7 @@ impl Parts {
             Some(cgroup) => cgroup.memory_use()?,
             None => None,
         };
+        let kvm = kvm_device(boot.platform.as_deref())?;
         let payload = SentryPayload {
             boot,
             mode,
@@ -449,6 +450,7 @@ impl Parts {
             stdio: stdio.each_ref().map(Option::is_some),
             preserved: holdings.preserved.len(),
             memory_use: memory_use.is_some(),
+            kvm: kvm.is_some(),
             changes: changes.is_some(),
             log: observation.log.is_some(),
             log_format: observation.log_format,
@@ -465,6 +467,7 @@ impl Parts {
             .chain(stdio.iter().flatten())
             .chain(&holdings.preserved)
             .chain(memory_use.iter().flatten())
+            .chain(&kvm)
             .chain(changes)
             .chain(&observation.log)
             .chain(&observation.strace)
@@ -562,4 +565,15 @@ struct Part<'a> {
     ids: Option<Ids>,
     /// CLONE_NEWNET, or 0 to stay in our network namespace.
     network: i32,
+}
+
+/// The device that guests run with on that platform, which the Sentry cannot open in its empty root.
+fn kvm_device(platform: Option<&str>) -> Result<Option<OwnedFd>> {
+    if platform != Some("kvm") {
+        return Ok(None);
+    }
+    let device = runsc_platform::kvm::DEVICE;
+    let file = std::fs::File::options().read(true).write(true).open(device);
+    let file = file.with_context(|| format!("platform kvm: {device}"))?;
+    Ok(Some(file.into()))
 }

@@ -76,6 +76,7 @@ pub struct SentryPayload {
     pub stdio: [bool; 3],
     pub preserved: usize,
     pub memory_use: bool,
+    pub kvm: bool,
     pub changes: bool,
     pub log: bool,
     pub log_format: Format,
@@ -149,7 +150,13 @@ impl SentryPayload {
     pub fn receive() -> Result<(Self, BootFds, Option<OwnedFd>)> {
         let payload: Self = from_memfd()?;
         let files = payload.stdio.iter().filter(|open| **open).count() + payload.preserved;
-        let more = [payload.changes, payload.log, payload.strace, payload.alive];
+        let more = [
+            payload.kvm,
+            payload.changes,
+            payload.log,
+            payload.strace,
+            payload.alive,
+        ];
         let more = more.iter().filter(|there| **there).count();
         let pairs = 2 * (usize::from(payload.network) + usize::from(payload.memory_use));
         let mut fds = Fds::take(payload.channels + files + pairs + more)?;
@@ -174,6 +181,7 @@ impl SentryPayload {
                 true => Some([fds.next()?, fds.next()?]),
                 false => None,
             },
+            kvm: fds.next_if(payload.kvm)?,
             changes: fds.next_if(payload.changes)?,
             log: fds.next_if(payload.log)?,
             strace: fds.next_if(payload.strace)?,

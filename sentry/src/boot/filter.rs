@@ -15,6 +15,7 @@ pub fn sentry(platform: &str, outside: bool) -> Filter {
     rules.extend_from_slice(match platform {
         "ptrace" => runsc_platform::ptrace::host_calls(),
         "systrap" => runsc_platform::systrap::host_calls(),
+        "kvm" => runsc_platform::kvm::host_calls(),
         _ => &[],
     });
     if outside {

@@ -13,9 +13,11 @@ mod query;
 mod supervise;
 
 use std::convert::Infallible;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Barrier, OnceLock};
 use std::time::Duration;
 
+use runsc_platform::kvm;
 use runsc_platform::memory::install_fault_handler;
 use runsc_platform::systrap::{self, InPlace, Patching};
 use runsc_platform::{Platform, WorkerId};
@@ -42,7 +44,7 @@ pub enum BootError {
         name: String,
         source: runsc_platform::Error,
     },
-    #[error("unknown platform {0:?}: this build has systrap and ptrace")]
+    #[error("unknown platform {0:?}: this build has systrap, ptrace and kvm")]
     UnknownPlatform(String),
     #[error("system-call filter: {0}")]
     Filter(#[from] runsc_platform::seccomp::Error),
@@ -62,20 +64,25 @@ fn host(step: &'static str) -> impl Fn(std::io::Error) -> BootError {
     move |source| BootError::Host { step, source }
 }
 
-/// Names of the platforms this build knows, the one to try first first.
-pub const PLATFORMS: &[&str] = &["systrap", "ptrace"];
+/// Names of the platforms this build knows.
+pub const PLATFORMS: &[&str] = &["systrap", "ptrace", "kvm"];
+
+/// Those tried when none is asked for. kvm is not: whether it is the faster one depends on how the
+/// machine virtualises, and where its traps are slow they are so by a factor of ten.
+const DEFAULTS: &[&str] = &["systrap", "ptrace"];
 
 /// The platform asked for, or the first that works here.
 fn choose_platform(
     name: Option<&str>,
     options: systrap::Options,
+    kvm: Option<OwnedFd>,
 ) -> Result<Arc<dyn Platform>, BootError> {
     if let Some(name) = name {
-        return make_platform(name, options);
+        return make_platform(name, options, kvm);
     }
     let mut result = Err(BootError::UnknownPlatform(String::new()));
-    for name in PLATFORMS {
-        result = make_platform(name, options);
+    for name in DEFAULTS {
+        result = make_platform(name, options, None);
         match &result {
             Ok(_) => break,
             Err(e) => log::info!("{e}"),
@@ -84,10 +91,21 @@ fn choose_platform(
     result
 }
 
-fn make_platform(name: &str, options: systrap::Options) -> Result<Arc<dyn Platform>, BootError> {
+fn make_platform(
+    name: &str,
+    options: systrap::Options,
+    kvm: Option<OwnedFd>,
+) -> Result<Arc<dyn Platform>, BootError> {
     let made: runsc_platform::Result<Arc<dyn Platform>> = match name {
         "systrap" => systrap::SystrapPlatform::new(options).map(|p| Arc::new(p) as _),
         "ptrace" => runsc_platform::ptrace::PtracePlatform::new().map(|p| Arc::new(p) as _),
+        "kvm" => {
+            let options = kvm::Options {
+                workers: options.workers,
+                device: kvm,
+            };
+            kvm::KvmPlatform::new(options).map(|p| Arc::new(p) as _)
+        }
         other => return Err(BootError::UnknownPlatform(other.to_owned())),
     };
     made.map_err(|source| BootError::Platform {
@@ -136,7 +154,7 @@ pub fn run(config: BootConfig, fds: BootFds, begin: Start) -> Result<Infallible,
             false => Patching::Never,
         },
     };
-    let platform = choose_platform(config.platform.as_deref(), options)?;
+    let platform = choose_platform(config.platform.as_deref(), options, fds.kvm)?;
     let memory = match (fds.memory, config.limits.memory) {
         (Some(file), limit) => MemoryFile::limited(file, limit.map(|limit| limit.usable)),
         (None, _) => MemoryFile::new(),
