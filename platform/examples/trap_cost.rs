@@ -1,12 +1,13 @@
 //! What a trap and its relatives cost: medians in nanoseconds, and host calls for each.
 //!
-//! `cargo run --release -p runsc-platform --example trap_cost`
+//! `cargo run --release -p runsc-platform --example trap_cost [ptrace|kvm]`
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
 use runsc_platform::arch::Registers;
+use runsc_platform::kvm::KvmPlatform;
 use runsc_platform::memory::{MemFd, Window, install_fault_handler};
 use runsc_platform::ptrace::{PtracePlatform, host_call_count};
 use runsc_platform::*;
@@ -19,7 +20,7 @@ const PAGE: u64 = 4096;
 const CALL_LOOP: &[u8] = &[0x0f, 0x05, 0xeb, 0xfc];
 
 struct Bench {
-    platform: PtracePlatform,
+    platform: Arc<dyn Platform>,
     worker: Box<dyn Worker>,
     file: Arc<OwnedFd>,
 }
@@ -75,7 +76,10 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     memfd.set_len(1 << 30)?;
     let window = Window::map(memfd.as_fd(), 0, 1 << 30, true)?;
     window.write(CODE as usize, CALL_LOOP)?;
-    let platform = PtracePlatform::new()?;
+    let platform: Arc<dyn Platform> = match std::env::args().nth(1).as_deref() {
+        Some("kvm") => Arc::new(KvmPlatform::new(Default::default())?),
+        _ => Arc::new(PtracePlatform::new()?),
+    };
     let worker = platform.new_worker(WorkerId(0))?;
     let mut bench = Bench {
         platform,
