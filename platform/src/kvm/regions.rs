@@ -12,6 +12,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use super::slots::{Memory, Slot};
+use crate::common::host_calls::count;
 
 /// Length of a chunk of a large file, and of a small one.
 const LARGE: u64 = 64 << 20;
@@ -58,6 +59,7 @@ impl Regions {
 
     /// The length of chunks to cut a file into.
     pub fn chunk_size(file: &OwnedFd) -> u64 {
+        count();
         let stat = nix::sys::stat::fstat(file.as_fd());
         match stat {
             Ok(stat) if stat.st_size <= SMALL as i64 => SMALL,
