@@ -146,7 +146,9 @@ impl Links {
                 let interfaces = stack.interfaces.read();
                 let link = interfaces.link(index).ok_or(Errno::ENODEV)?;
                 let mut text = read(link).ok_or(Errno::EINVAL)?;
-                text.push('\n');
+                if !text.is_empty() {
+                    text.push('\n');
+                }
                 Ok(text.into_bytes())
             });
             dir.add(name, file);
@@ -207,7 +209,8 @@ mod tests {
         let read = |name: &str| std::fs::read_to_string(host.join(name)).ok();
         let lo = interfaces::Interfaces::default().links.remove(0);
         for (name, text) in FILES {
-            assert_eq!(text(&lo).map(|t| t + "\n"), read(name), "{name}");
+            let line = |t: String| if t.is_empty() { t } else { t + "\n" };
+            assert_eq!(text(&lo).map(line), read(name), "{name}");
         }
         for (name, count) in STATISTICS {
             assert!(read(&format!("statistics/{name}")).is_some(), "{name}");

@@ -232,7 +232,8 @@ pub async fn sendmmsg(t: &Task, a: &Args) -> SysResult {
     let count = u64::from(a.uint(2)).min(UIO_MAXIOV);
     for i in 0..count {
         let at = a.u64(1).wrapping_add(i * MMSGHDR_LEN);
-        let sent = match send_header(t, &file, at, a.int(3)).await {
+        // Boxed: the future of every call has room for this one.
+        let sent = match Box::pin(send_header(t, &file, at, a.int(3))).await {
             Ok(n) => n as u32,
             Err(_) if i > 0 => return Ok(i),
             Err(e) => return Err(e),
@@ -436,7 +437,7 @@ pub async fn recvmmsg(t: &Task, a: &Args) -> SysResult {
     let mut flags = a.int(3) & !libc::MSG_WAITFORONE;
     for i in 0..count {
         let at = a.u64(1).wrapping_add(i * MMSGHDR_LEN);
-        let got = match receive_header(t, &file, at, flags).await {
+        let got = match Box::pin(receive_header(t, &file, at, flags)).await {
             Ok(n) => n as u32,
             Err(_) if i > 0 => return Ok(i),
             Err(e) => return Err(e),
