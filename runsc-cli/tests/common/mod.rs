@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "not every test file uses everything")]
 
+pub mod docker;
+
 use std::{
     ffi::OsStr,
     fs,
