@@ -21,7 +21,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 const APPLETS: &[&str] = &[
     "sh", "true", "false", "sleep", "cat", "ls", "echo", "id", "env", "pwd", "kill", "touch",
     "stty", "grep", "tty", "test", "mkdir", "ps", "head", "tail", "wc", "nproc", "hostname", "rm",
-    "top", "vi", "mount", "chmod", "seq",
+    "top", "vi", "mount", "chmod", "seq", "ip", "httpd", "nslookup", "tee",
 ];
 
 #[track_caller]

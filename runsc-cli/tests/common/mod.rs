@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "not every test file uses everything")]
 
 pub mod docker;
+pub mod netns;
 
 use std::{
     ffi::OsStr,
