@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod options;
+mod outer;
 pub mod ping;
 pub mod ports;
 pub mod tcp;

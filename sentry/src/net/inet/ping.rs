@@ -1,5 +1,5 @@
 //! ICMP echo sockets (icmp(7), SOCK_DGRAM): a request to one of the sandbox's own addresses is
-//! answered at once. Its identifier is the socket's port, whatever the program put there.
+//! answered at once, one to the outside goes through a socket of the host. Its identifier is the socket's port, whatever the program put there.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -9,14 +9,16 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use super::options::Values;
+use super::outer::{self, Outer};
 use super::ports::{PortUser, Scope};
 use super::{address, check_inside, decode_local, family, source_for};
 use crate::errno::{Errno, Result};
 use crate::kernel::task::Task;
 use crate::kernel::wait::Ready;
 use crate::mm::io::{Sink, Source};
+use crate::net::host::Host;
 use crate::net::options::{self, Stamp};
-use crate::net::outside::Domain;
+use crate::net::outside::{Domain, Transport};
 use crate::net::socket::{Common, Connect, Extra, Info, Kind, Name, Outgoing, Received, Socket};
 use crate::net::stack::Stack;
 
@@ -62,6 +64,7 @@ pub struct Ping {
     domain: Domain,
     values: Mutex<Values>,
     state: Mutex<State>,
+    outer: Outer,
 }
 
 impl PortUser for Ping {
@@ -99,6 +102,7 @@ impl Ping {
             domain,
             values: Mutex::default(),
             state: Mutex::default(),
+            outer: Outer::default(),
         })
     }
 
@@ -132,8 +136,33 @@ impl Ping {
         if to.is_ipv4() != (self.domain == Domain::V4) {
             return Err(Errno::EINVAL);
         }
-        check_inside(&self.common, to)?;
+        if self.common.stack.way_out().is_none() {
+            check_inside(&self.common, to)?;
+        }
         Ok(to)
+    }
+
+    /// The host's socket, made and bound to the identifier of this one. ENETDOWN, EADDRINUSE.
+    fn way_out(&self) -> Result<Arc<Host>> {
+        if let Some(host) = self.outer.get() {
+            return Ok(host);
+        }
+        let local = SocketAddr::new(address::any(self.domain), self.local()?.port());
+        let guest: Weak<dyn Socket> = self.this.clone();
+        let host = self
+            .outer
+            .open(&self.common, self.domain, Transport::Ping, guest)?
+            .ok_or(Errno::ENETDOWN)?;
+        if let Err(e) = host.socket().bind(local) {
+            self.outer.close();
+            return Err(e);
+        }
+        Ok(host)
+    }
+
+    fn receive_outside(&self, dst: &mut Sink<'_>, flags: i32) -> Result<Received> {
+        let host = self.outer.get().ok_or(Errno::EAGAIN)?;
+        outer::receive(&host, self.domain, dst, flags)
     }
 
     fn extras(&self, reply: &Reply) -> Vec<Extra> {
@@ -190,10 +219,20 @@ impl Socket for Ping {
     fn connect(&self, _t: &Task, to: &Name) -> Result<Connect> {
         if to.family() == Some(libc::AF_UNSPEC) {
             self.state.lock().remote = None;
+            if let Some(host) = self.outer.get() {
+                host.socket().disconnect()?;
+            }
             return Ok(Connect::Done);
         }
         let to = address::this_host(address::decode(self.domain, to)?);
-        check_inside(&self.common, to.ip())?;
+        let inside = check_inside(&self.common, to.ip());
+        if self.common.stack.way_out().is_none() {
+            inside?;
+        } else if inside.is_err() {
+            self.way_out()?.socket().connect(to)?;
+            self.state.lock().remote = Some(to);
+            return Ok(Connect::Done);
+        }
         let local = self.local()?;
         let mut state = self.state.lock();
         if local.ip().is_unspecified() {
@@ -228,6 +267,13 @@ impl Socket for Ping {
         }
         let from = self.destination(out)?;
         let local = self.local()?;
+        if check_inside(&self.common, from).is_err() {
+            let to = out.to.is_some().then(|| SocketAddr::new(from, 0));
+            self.way_out()?
+                .send_packet(&data, to, &out.extra, out.flags)?;
+            src.skip(len);
+            return Ok(len);
+        }
         src.skip(len);
         data[0] = answer;
         data[2..4].fill(0);
@@ -260,13 +306,16 @@ impl Socket for Ping {
         if flags & libc::MSG_OOB != 0 {
             return Err(Errno::EOPNOTSUPP);
         }
+        // Inside there are no errors to be queued.
+        if flags & libc::MSG_ERRQUEUE != 0 {
+            return self.receive_outside(dst, flags);
+        }
         let reply = {
             let mut state = self.state.lock();
-            // There are no errors to be queued.
-            if flags & libc::MSG_ERRQUEUE != 0 {
-                return Err(Errno::EAGAIN);
-            }
-            let reply = state.replies.pop_front().ok_or(Errno::EAGAIN)?;
+            let Some(reply) = state.replies.pop_front() else {
+                drop(state);
+                return self.receive_outside(dst, flags);
+            };
             state.cost -= reply.cost();
             self.common.stack.pool.uncharge(reply.cost());
             reply
@@ -314,7 +363,16 @@ impl Socket for Ping {
         if !self.state.lock().replies.is_empty() {
             ready |= Ready::IN | Ready::RDNORM;
         }
+        if let Some(host) = self.outer.get() {
+            ready |= host.ready() & (Ready::IN | Ready::RDNORM | Ready::ERR);
+        }
         ready
+    }
+
+    fn take_error(&self) -> Option<Errno> {
+        let host = self.outer.get()?;
+        let failed = host.ready().contains(Ready::ERR);
+        failed.then(|| outer::take_error(&host)).flatten()
     }
 
     fn set_option(&self, t: &Task, level: i32, name: i32, value: &[u8]) -> Result<()> {
@@ -324,7 +382,9 @@ impl Socket for Ping {
                 self.values.lock().set(level, name, value)
             }
             _ => options::set(&self.common, t, level, name, value),
-        }
+        }?;
+        self.outer.set_option(level, name, value);
+        Ok(())
     }
 
     fn option(&self, _t: &Task, level: i32, name: i32, room: usize) -> Result<Vec<u8>> {
@@ -351,6 +411,7 @@ impl Socket for Ping {
     }
 
     fn close(&self) {
+        self.outer.close();
         let mut tables = self.common.stack.inet.ping.lock();
         let mut state = self.state.lock();
         if let Some(local) = state.local.take() {

@@ -3,6 +3,8 @@
 //!
 //! Of two sockets never both are locked. `Tables::udp` comes before a socket's state.
 
+mod outside;
+
 use std::any::Any;
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -10,13 +12,14 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::options::Values;
-use super::ports::{PortUser, Scope};
-use super::{address, check_inside, decode_local, family, source_for};
 use crate::errno::{Errno, Result};
 use crate::kernel::task::Task;
 use crate::kernel::wait::Ready;
 use crate::mm::io::{Sink, Source};
+use crate::net::inet::options::Values;
+use crate::net::inet::outer::{self, Outer};
+use crate::net::inet::ports::{PortUser, Scope};
+use crate::net::inet::{address, check_inside, decode_local, family, source_for};
 use crate::net::interfaces::LOOPBACK;
 use crate::net::options::{self, Stamp};
 use crate::net::outside::Domain;
@@ -67,6 +70,8 @@ struct State {
     error: Option<Errno>,
     shut_read: bool,
     shut_write: bool,
+    /// The host's socket is connected as well.
+    outside: bool,
 }
 
 /// See the module documentation.
@@ -77,6 +82,7 @@ pub struct Udp {
     values: Mutex<Values>,
     state: Mutex<State>,
     inbox: Mutex<Inbox>,
+    outer: Outer,
 }
 
 impl PortUser for Udp {
@@ -98,6 +104,7 @@ impl Udp {
             values: Mutex::default(),
             state: Mutex::default(),
             inbox: Mutex::default(),
+            outer: Outer::default(),
         })
     }
 
@@ -113,8 +120,8 @@ impl Udp {
         Scope::new(self.domain, ip, self.v6_only())
     }
 
-    /// Takes the port of `local`. EINVAL if it has one, EADDRINUSE.
-    fn bind_to(&self, local: SocketAddr) -> Result<SocketAddr> {
+    /// Takes the port of `local`, inside only. EINVAL if it has one, EADDRINUSE.
+    fn bind_inside(&self, local: SocketAddr) -> Result<SocketAddr> {
         let this = self.this.upgrade().ok_or(Errno::EINVAL)?;
         let scope = self.scope(local.ip());
         let range = self.common.stack.settings.read().local_ports;
@@ -133,7 +140,7 @@ impl Udp {
         if let Some(local) = self.state.lock().local {
             return Ok(local);
         }
-        match self.bind_to(SocketAddr::new(address::any(self.domain), 0)) {
+        match self.bind_inside(SocketAddr::new(address::any(self.domain), 0)) {
             Err(Errno::EINVAL) => self.state.lock().local.ok_or(Errno::EINVAL),
             // No port is free.
             Err(_) => Err(Errno::EAGAIN),
@@ -159,7 +166,7 @@ impl Udp {
             let allowed = self.common.options.lock().broadcast;
             return if allowed { Ok(()) } else { Err(Errno::EACCES) };
         }
-        if to.is_multicast() {
+        if to.is_multicast() || self.common.stack.way_out().is_some() {
             return Ok(());
         }
         check_inside(&self.common, to)
@@ -172,6 +179,9 @@ impl Udp {
         if !local.ip().is_unspecified() && local.is_ipv4() != to.is_ipv4() {
             return Err(Errno::ENETUNREACH);
         }
+        if self.leads_outside(local, to) {
+            return self.connect_outside(to);
+        }
         if local.ip().is_unspecified() {
             let source = source_for(&self.common.stack, to.ip());
             self.set_local(SocketAddr::new(source, local.port()));
@@ -181,6 +191,7 @@ impl Udp {
     }
 
     fn disconnect(&self) {
+        self.disconnect_outside();
         let (local, bound) = {
             let mut state = self.state.lock();
             state.remote = None;
@@ -257,10 +268,8 @@ impl Udp {
     }
 
     fn take_pending(&self) -> Result<()> {
-        match self.state.lock().error.take() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        let error = self.state.lock().error.take();
+        error.map_or(Ok(()), Err)
     }
 
     fn destination(&self, out: &Outgoing) -> Result<SocketAddr> {
@@ -465,11 +474,19 @@ impl Socket for Udp {
             return Err(Errno::ENETUNREACH);
         };
         let from = SocketAddr::new(ip, own.port());
+        let receivers = self.receivers(from, to);
         let mut data = vec![0u8; len];
-        if len > 0 && src.take(&mut data)? < len {
+        let outside = receivers.is_empty() && self.leads_outside(own, to);
+        // What waits for room is not lost.
+        if len > 0 && src.peek(&mut data)? < len {
             return Err(Errno::EFAULT);
         }
-        let receivers = self.receivers(from, to);
+        if outside && let Some(host) = self.way_out()? {
+            self.send_outside(&host, &data, to, out)?;
+            src.skip(len);
+            return Ok(len);
+        }
+        src.skip(len);
         if receivers.is_empty() && !to.ip().is_multicast() {
             // Port unreachable: told to those who are connected.
             let mut state = self.state.lock();
@@ -514,7 +531,10 @@ impl Socket for Udp {
             return Err(Errno::EOPNOTSUPP);
         }
         if flags & libc::MSG_ERRQUEUE != 0 {
-            return Err(Errno::EAGAIN);
+            return match self.way_in() {
+                Some(host) => outer::receive(&host, self.domain, dst, flags),
+                None => Err(Errno::EAGAIN),
+            };
         }
         self.take_pending()?;
         let mut got = Received::default();
@@ -536,6 +556,12 @@ impl Socket for Udp {
         };
         let full = self.first_len(flags, &taken);
         let Some(datagram) = taken else {
+            if let Some(host) = self.way_in() {
+                match outer::receive(&host, self.domain, dst, flags) {
+                    Err(Errno::EAGAIN) => {}
+                    other => return other,
+                }
+            }
             return if self.state.lock().shut_read {
                 Ok(got)
             } else {
@@ -561,6 +587,10 @@ impl Socket for Udp {
             state.shut_write |= write;
             state.remote.is_some()
         };
+        if let Some(host) = self.outer.get().filter(|_| connected) {
+            // Not connected, if the other end is inside.
+            let _ = host.shutdown(read, write);
+        }
         self.common.queue.wake_all();
         if connected {
             Ok(())
@@ -584,6 +614,9 @@ impl Socket for Udp {
         let mut ready = Ready::OUT | Ready::WRNORM | Ready::WRBAND;
         if !self.inbox.lock().datagrams.is_empty() {
             ready |= Ready::IN | Ready::RDNORM;
+        }
+        if let Some(host) = self.way_in() {
+            ready |= host.ready() & (Ready::IN | Ready::RDNORM | Ready::ERR);
         }
         let state = self.state.lock();
         if state.error.is_some() {
@@ -628,11 +661,17 @@ impl Socket for Udp {
                 }
             }
             (libc::IPPROTO_IP | libc::IPPROTO_IPV6, _) => {
-                self.values.lock().set(level, name, value)
+                self.values.lock().set(level, name, value)?;
+                self.outer.set_option(level, name, value);
+                Ok(())
             }
             // UDP_CORK and segmentation offload are not for queues.
             (libc::IPPROTO_UDP, _) => Err(Errno::ENOPROTOOPT),
-            _ => options::set(&self.common, t, level, name, value),
+            _ => {
+                options::set(&self.common, t, level, name, value)?;
+                self.outer.set_option(level, name, value);
+                Ok(())
+            }
         }
     }
 
@@ -648,7 +687,12 @@ impl Socket for Udp {
     }
 
     fn take_error(&self) -> Option<Errno> {
-        self.state.lock().error.take()
+        let error = self.state.lock().error.take();
+        error.or_else(|| {
+            let host = self.outer.get()?;
+            let failed = host.ready().contains(Ready::ERR);
+            failed.then(|| outer::take_error(&host)).flatten()
+        })
     }
 
     fn ioctl(&self, t: &Task, cmd: u32, arg: u64) -> Result<u64> {
@@ -657,7 +701,10 @@ impl Socket for Udp {
         let n = match cmd {
             FIONREAD => {
                 let inbox = self.inbox.lock();
-                inbox.datagrams.front().map_or(0, |d| d.data.len())
+                match inbox.datagrams.front() {
+                    Some(datagram) => datagram.data.len(),
+                    None => self.way_in().map_or(0, |h| h.unread().unwrap_or(0)),
+                }
             }
             TIOCOUTQ => 0,
             _ => return Err(Errno::ENOTTY),
@@ -688,6 +735,7 @@ impl Socket for Udp {
             tables.leave(local.port(), self.common.cookie);
         }
         drop(tables);
+        self.outer.close();
         let mut inbox = self.inbox.lock();
         inbox.closed = true;
         self.common.stack.pool.uncharge(inbox.cost);
