@@ -17,6 +17,7 @@ pub mod empty_root;
 pub mod filter;
 mod id_maps;
 pub mod monitor;
+mod network;
 pub mod payload;
 pub mod supervise;
 pub mod sweeper;
@@ -31,7 +32,6 @@ use std::{
         unix::{ffi::OsStringExt, fs::OpenOptionsExt},
     },
     path::Path,
-    path::PathBuf,
 };
 
 use anyhow::{Context, Result};
@@ -42,7 +42,7 @@ use nix::{
         termios::{Termios, tcgetattr},
     },
 };
-use runsc_gofer::{network, server::ServerConfig};
+use runsc_gofer::{network as wire, server::ServerConfig};
 use runsc_platform::process::{self, Child, Inherited, Spawn};
 use runsc_sentry::{
     config::{BootConfig, LogLevel, StraceConfig},
@@ -52,23 +52,12 @@ use runsc_sentry::{
 use crate::{args::GlobalArgs, cgroup::Cgroup, environment, logging::Format};
 use id_maps::Ids;
 pub use id_maps::{IdRange, Mappings, Owner};
+pub use network::Network;
 pub use payload::Mode;
 use payload::{GoferPayload, NetworkPayload, SentryPayload};
-use serde::{Deserialize, Serialize};
 
 /// Requests the Sentry can have at the Gofer at the same time.
 const CHANNELS: usize = 4;
-
-/// The network namespace a sandbox is started in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Network {
-    /// The caller's.
-    Inherited,
-    /// A new one.
-    Own,
-    /// The one a file stands for.
-    At(PathBuf),
-}
 
 /// What both containers and `do` ask for.
 #[derive(Debug)]
@@ -263,7 +252,7 @@ impl Sandbox {
         drop(server_ends);
         let (network_ends, network) = match plan.outside {
             true => {
-                let (ends, channels) = network::client::pairs()?;
+                let (ends, channels) = wire::client::pairs()?;
                 (
                     Some(ends),
                     Some(parts.network(&channels, holdings, observation)?),
@@ -312,7 +301,7 @@ pub fn spawn_self(command: &str, fds: &[BorrowedFd<'_>]) -> Result<Child> {
 struct SentryEnds<'a> {
     /// The Gofer's.
     channels: &'a [OwnedFd],
-    network: Option<&'a network::client::Ends>,
+    network: Option<&'a wire::client::Ends>,
     /// The guest's.
     stdio: &'a [Option<OwnedFd>; 3],
     /// Where changes are told.
@@ -398,7 +387,7 @@ impl Parts {
     /// in a user namespace of its own it would have none over the network.
     fn network(
         &self,
-        channels: &network::server::Channels,
+        channels: &wire::server::Channels,
         holdings: &Holdings,
         observation: &Observation,
     ) -> Result<Process> {

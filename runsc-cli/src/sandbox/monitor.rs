@@ -11,7 +11,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{File, OpenOptions},
+    fs::OpenOptions,
     os::{
         fd::{AsFd, OwnedFd},
         unix::fs::OpenOptionsExt,
@@ -23,7 +23,6 @@ use anyhow::{Context, Result, bail, ensure};
 use caps::{CapSet, Capability};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sched::{CloneFlags, setns},
     sys::prctl,
     unistd::setsid,
 };
@@ -213,7 +212,9 @@ pub fn run() -> Result<u8> {
     };
     let begin = || -> Result<Monitor> {
         setsid().context("setsid").at(Stage::Monitor)?;
-        join_network(&plan.network).at(Stage::Namespaces)?;
+        plan.network
+            .join(&plan.boot.sysctls)
+            .at(Stage::Namespaces)?;
         let signals = Signals::block().at(Stage::Monitor)?;
         if payload.console {
             take_terminal(plan.stdio[0].as_ref()).at(Stage::Console)?;
@@ -259,22 +260,6 @@ fn give_up_rights() -> Result<()> {
     prctl::set_no_new_privs().context("no_new_privs")?;
     // Until it is let go.
     prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).context("PDEATHSIG")
-}
-
-/// A new one has loopback, as runc's has.
-fn join_network(network: &Network) -> Result<()> {
-    match network {
-        Network::Inherited => Ok(()),
-        Network::Own => {
-            nix::sched::unshare(CloneFlags::CLONE_NEWNET).context("network")?;
-            runsc_gofer::network::raise_loopback().context("network: loopback")
-        }
-        Network::At(path) => {
-            let what = || format!("network: {}", path.display());
-            let file = File::open(path).with_context(what)?;
-            setns(file, CloneFlags::CLONE_NEWNET).with_context(what)
-        }
-    }
 }
 
 /// Makes the terminal that is the guest's ours, so that its signals come to us. A session leader
