@@ -20,6 +20,7 @@ macro_rules! family {
     (system) => { Family::System };
     (socket) => { Family::Socket };
     (mqueue) => { Family::Mqueue };
+    (sysv) => { Family::Sysv };
     (other) => { Family::Other };
 }
 

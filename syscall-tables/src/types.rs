@@ -94,8 +94,9 @@ pub enum Family {
     Socket,
     /// POSIX message queues.
     Mqueue,
-    /// What is left: kernel modules, key rings, bpf, io_uring, AIO, System V IPC, quotas,
-    /// and calls that Linux itself no longer has.
+    /// System V IPC.
+    Sysv,
+    /// What is left: kernel modules, key rings, bpf, io_uring, AIO, quotas, and calls that Linux itself no longer has.
     Other,
 }
 
@@ -114,6 +115,7 @@ impl Family {
         Family::System,
         Family::Socket,
         Family::Mqueue,
+        Family::Sysv,
         Family::Other,
     ];
 
@@ -132,6 +134,7 @@ impl Family {
             Family::System => "system",
             Family::Socket => "socket",
             Family::Mqueue => "mqueue",
+            Family::Sysv => "sysv",
             Family::Other => "other",
         }
     }

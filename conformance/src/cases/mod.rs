@@ -34,6 +34,7 @@ mod sched;
 mod seccomp;
 mod signals;
 mod sockets;
+mod sysv;
 mod tcp;
 mod times;
 mod udp;
@@ -74,6 +75,7 @@ static FAMILIES: &[&[Case]] = &[
     seccomp::CASES,
     signals::CASES,
     sockets::CASES,
+    sysv::CASES,
     tcp::CASES,
     times::CASES,
     udp::CASES,

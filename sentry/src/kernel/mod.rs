@@ -4,7 +4,7 @@
 //! 1. `Tree::inner`
 //! 2. `ThreadGroup::filters`, `ThreadGroup::life`, then `ThreadGroup::tasks`
 //! 3. `ThreadGroup::signals`, `Task::signals`, then the dispositions
-//! 4. memory: `Mm`'s lock, then a file's page lock, then the MemoryFile's
+//! 4. memory: `Mm`'s lock, then a file's page lock or that of the segments, then the MemoryFile's
 //! 5. files: a description's position, then its object's lock (of two objects never both: a socket
 //!    and its peer, the ends of tee(2)); an epoll's items
 //! 6. wait queues, from the watched to its watcher (epoll); then an epoll's ready list; the reactor's
@@ -25,6 +25,7 @@ pub mod exit;
 pub mod freeze;
 pub mod futex;
 pub mod group;
+pub mod ipc;
 pub mod limits;
 mod memory;
 pub mod resources;
@@ -88,6 +89,8 @@ pub struct Kernel {
     pub memory: Arc<MemoryFile>,
     /// POSIX message queues.
     pub mqueues: crate::fs::mqueue::Place,
+    /// System V IPC.
+    pub ipc: ipc::Ipc,
     /// Holds the files of memfd_create(2).
     pub memfds: Arc<Tmpfs>,
     pub executor: Arc<Executor>,
@@ -134,6 +137,7 @@ impl Kernel {
                     ..Default::default()
                 },
             ),
+            ipc: ipc::Ipc::new(&parts.memory),
             memory: parts.memory,
             mqueues: Default::default(),
             executor: parts.executor,

@@ -218,13 +218,14 @@ impl Inner {
             return Ok((source, may));
         }
         let guard = OwnerGuard::new(mappable.clone(), self.this.clone());
+        let nameless = mappable.shown_as().is_some();
         Ok((
             Source::File(FileMap {
                 mappable,
                 file: file.file.clone(),
                 offset,
                 guard,
-                dev_zero: false,
+                nameless,
             }),
             may,
         ))
@@ -238,7 +239,7 @@ impl Inner {
             file: None,
             offset: 0,
             guard,
-            dev_zero: true,
+            nameless: true,
         }))
     }
 
@@ -311,8 +312,10 @@ impl Inner {
         {
             return Err(Errno::ENOMEM);
         }
-        let counted =
-            private_write || vma.shared() && matches!(&vma.source, Source::File(f) if f.dev_zero);
+        // The memory of a segment was counted when it was made.
+        let anonymous = matches!(&vma.source, Source::File(map)
+            if map.nameless && map.mappable.segment_len().is_none());
+        let counted = private_write || vma.shared() && anonymous;
         if counted && !vma.flags.contains(VmaFlags::NORESERVE) {
             self.check_overcommit(len)?;
         }

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::errno::Result;
+use crate::mm::types::VmaName;
 
 /// Where the bytes of a piece of a file are on the host.
 #[derive(Clone)]
@@ -57,6 +58,16 @@ pub trait Mappable: Send + Sync {
     /// /dev/zero: a private mapping is anonymous memory, a shared one a new anonymous object.
     fn is_zero_device(&self) -> bool {
         false
+    }
+
+    /// Memory that is no file's: how /proc/PID/maps shows it.
+    fn shown_as(&self) -> Option<VmaName> {
+        None
+    }
+
+    /// A System V segment: its length in bytes. shmdt(2) takes no other mappings away.
+    fn segment_len(&self) -> Option<u64> {
+        None
     }
 
     /// May it be mapped shared and writable, or are writes refused (sealed memfd: EPERM)?

@@ -503,6 +503,11 @@ impl FileRange {
         self.len
     }
 
+    /// Host memory behind it, bytes.
+    pub fn resident(&self) -> u64 {
+        self.file.resident(self.offset, self.end())
+    }
+
     fn end(&self) -> u64 {
         self.offset + self.len
     }

@@ -29,6 +29,7 @@ mod pages;
 mod patch;
 mod remap;
 mod report;
+mod segment;
 pub mod shared;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -48,6 +49,7 @@ use crate::mm::mappable::{Backing, Mappable, MappingOwner, WriteIntent};
 pub(crate) use crate::mm::memory_file::Contents;
 pub use crate::mm::memory_file::{FileRange, MemoryFile};
 use crate::mm::pages::{Batch, Held, PageMap, host_prot};
+pub use crate::mm::segment::Place;
 pub use crate::mm::types::*;
 use crate::mm::vma::{Source, Vma, VmaFlags, VmaMap};
 
@@ -400,7 +402,7 @@ impl Inner {
             .collect();
         for (s, vma) in vmas {
             let intent = match &vma.source {
-                Source::File(map) if map.dev_zero => WriteIntent::Write,
+                Source::File(map) if map.nameless => WriteIntent::Write,
                 _ => WriteIntent::Read,
             };
             for (from, to) in self.pages.gaps(start.max(s), end.min(vma.end)) {

@@ -44,7 +44,7 @@ impl Mm {
             let used = inner.usage(start, vma);
             totals.rss_anon += used.anonymous;
             match &vma.source {
-                Source::File(map) if map.dev_zero => totals.rss_shmem += used.rss - used.anonymous,
+                Source::File(map) if map.nameless => totals.rss_shmem += used.rss - used.anonymous,
                 _ => totals.rss_file += used.rss - used.anonymous,
             }
         }
@@ -119,8 +119,7 @@ impl Inner {
         match &vma.source {
             Source::Vvar => VmaName::Vvar,
             Source::Vdso { .. } => VmaName::Vdso,
-            Source::File(map) if map.dev_zero => VmaName::DevZero,
-            Source::File(_) => VmaName::None,
+            Source::File(map) => map.mappable.shown_as().unwrap_or(VmaName::None),
             Source::Anon { name } => {
                 let l = &self.layout;
                 if l.start_brk < l.brk && start <= l.brk && vma.end >= l.start_brk {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use crate::errno::{Errno, Result};
 use crate::mm::mappable::{Backing, Mappable, MappingOwner, WriteIntent};
 use crate::mm::memory_file::{FileRange, MemoryFile};
+use crate::mm::types::VmaName;
 
 /// A nameless object of fixed size in the MemoryFile, sparse until touched.
 pub struct SharedAnon {
@@ -18,6 +19,11 @@ impl SharedAnon {
         Ok(Arc::new(SharedAnon {
             range: Arc::new(memory.allocate(len)?),
         }))
+    }
+
+    /// Bytes that take memory of the host.
+    pub fn resident(&self) -> u64 {
+        self.range.resident()
     }
 }
 
@@ -38,6 +44,10 @@ impl Mappable for SharedAnon {
     fn add_owner(&self, _owner: Weak<dyn MappingOwner>) {}
 
     fn remove_owner(&self, _owner: &Weak<dyn MappingOwner>) {}
+
+    fn shown_as(&self) -> Option<VmaName> {
+        Some(VmaName::DevZero)
+    }
 
     fn discard(&self, offset: u64, len: u64) -> Result<()> {
         self.range.punch(offset, len)

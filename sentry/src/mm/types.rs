@@ -180,6 +180,11 @@ pub enum VmaName {
     Anon(Arc<[u8]>),
     /// MAP_SHARED | MAP_ANONYMOUS: shown as `/dev/zero (deleted)`.
     DevZero,
+    /// A System V segment: shown as `/SYSVkey (deleted)`.
+    Segment {
+        key: i32,
+        id: i32,
+    },
 }
 
 impl VmaName {
@@ -193,6 +198,7 @@ impl VmaName {
             VmaName::Vdso => b"[vdso]".to_vec(),
             VmaName::Anon(name) => [b"[anon:", &name[..], b"]"].concat(),
             VmaName::DevZero => b"/dev/zero (deleted)".to_vec(),
+            VmaName::Segment { key, .. } => format!("/SYSV{key:08x} (deleted)").into_bytes(),
         }
     }
 }

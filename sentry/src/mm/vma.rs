@@ -67,8 +67,8 @@ pub struct FileMap {
     /// Offset of the VMA's first byte.
     pub offset: u64,
     pub guard: Arc<OwnerGuard>,
-    /// Made by MAP_SHARED | MAP_ANONYMOUS.
-    pub dev_zero: bool,
+    /// Memory that is no file's: MAP_SHARED | MAP_ANONYMOUS, a System V segment.
+    pub nameless: bool,
 }
 
 /// Where a VMA's bytes come from.

@@ -19,6 +19,7 @@ pub mod signal;
 pub mod socket;
 pub mod strace;
 pub mod system;
+pub mod sysv;
 pub mod table;
 #[cfg(test)]
 mod tests;

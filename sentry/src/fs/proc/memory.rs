@@ -103,6 +103,10 @@ fn maps_line(text: &mut Vec<u8>, vma: &VmaInfo, root: &PathRef) {
         (Some(attr), _) => (attr.dev, attr.ino),
         // The kernel's own tmpfs.
         (None, VmaName::DevZero) => (crate::fs::inode::Dev::new(0, 1), 1024),
+        (None, VmaName::Segment { id, .. }) => (
+            crate::fs::inode::Dev::new(0, 1),
+            u64::from(id.unsigned_abs()),
+        ),
         (None, _) => Default::default(),
     };
     let line = format!(

@@ -64,18 +64,24 @@ const FILES: [(&str, Read); 18] = [
     ("vmstat", system::vmstat),
 ];
 
-const SYSVIPC: [(&str, &str); 3] = [
+/// A file below sysvipc: its name, its first line, and the rest.
+type Sysvipc = (&'static str, &'static str, fn(&Kernel) -> String);
+
+const SYSVIPC: [Sysvipc; 3] = [
     (
         "msg",
         "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime\n",
+        |_| String::new(),
     ),
     (
         "sem",
         "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n",
+        |_| String::new(),
     ),
     (
         "shm",
         "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n",
+        |k| k.ipc.shm.list(),
     ),
 ];
 
@@ -120,8 +126,10 @@ fn fixed(kernel: &Arc<Kernel>, sb: &Arc<Super>) -> Result<StaticDir> {
     );
     dir.add("sys", sysctl::dir(kernel, sb)?);
     let mut sysvipc = StaticDir::new();
-    for (name, text) in SYSVIPC {
-        sysvipc.add(name, Text::fixed(Head::new(sb, 0o444), text));
+    for (name, first, rest) in SYSVIPC {
+        let kernel = kernel.clone();
+        let text = move || Ok([first.as_bytes(), rest(&kernel).as_bytes()].concat());
+        sysvipc.add(name, Text::made(Head::new(sb, 0o444), text));
     }
     dir.add("sysvipc", sysvipc.build(sb));
     Ok(dir)

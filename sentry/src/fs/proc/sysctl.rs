@@ -5,7 +5,7 @@
 //! set them and look again are content; the rest is read only.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -32,6 +32,8 @@ enum Kind {
     Number(i64, i64, i64),
     /// One that has effects: where it is, least and greatest.
     Held(fn(&Kernel) -> &AtomicI64, i64, i64),
+    /// As `Held`, without bounds.
+    Wide(fn(&Kernel) -> &AtomicU64),
     /// A text that is kept.
     Kept(&'static str),
     /// What the network goes by: how it is told, and taken (EINVAL).
@@ -42,7 +44,7 @@ enum Kind {
     Hostname,
     Domainname,
 }
-use Kind::{Domainname, Fixed, Held, Hostname, Kept, Live, Net, Number};
+use Kind::{Domainname, Fixed, Held, Hostname, Kept, Live, Net, Number, Wide};
 
 const INT_MAX: i64 = i32::MAX as i64;
 
@@ -138,10 +140,13 @@ const TABLE: &[(&str, Kind)] = &[
     ("kernel/randomize_va_space", Number(2, 0, 2)),
     ("kernel/sched_rr_timeslice_ms", Fixed("100")),
     ("kernel/sem", Fixed("32000\t1024000000\t500\t32000")),
-    ("kernel/shm_rmid_forced", Number(0, 0, 1)),
-    ("kernel/shmall", Fixed("18446744073692774399")),
-    ("kernel/shmmax", Fixed("18446744073692774399")),
-    ("kernel/shmmni", Number(4096, 0, 32768)),
+    ("kernel/shm_rmid_forced", Fixed("0")),
+    ("kernel/shmall", Wide(|k| &k.ipc.shm.settings.shmall)),
+    ("kernel/shmmax", Wide(|k| &k.ipc.shm.settings.shmmax)),
+    (
+        "kernel/shmmni",
+        Held(|k| &k.ipc.shm.settings.shmmni, 0, 32768),
+    ),
     ("kernel/sysctl_writes_strict", Fixed("1")),
     ("kernel/tainted", Fixed("0")),
     (
@@ -418,6 +423,19 @@ fn file(kernel: &Arc<Kernel>, sb: &Arc<Super>, kind: &'static Kind) -> Arc<dyn I
                     if !(*least..=*greatest).contains(&new) {
                         return Err(Errno::EINVAL);
                     }
+                    at(&set).store(new, Ordering::Relaxed);
+                    Ok(data.len())
+                },
+            )
+        }
+        Wide(at) => {
+            let set = kernel.clone();
+            Text::writable(
+                head(0o644),
+                move || Ok(format!("{}\n", at(&kernel).load(Ordering::Relaxed)).into_bytes()),
+                move |data| {
+                    let text = std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?;
+                    let new = text.trim().parse().map_err(|_| Errno::EINVAL)?;
                     at(&set).store(new, Ordering::Relaxed);
                     Ok(data.len())
                 },

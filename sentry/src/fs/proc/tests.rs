@@ -714,7 +714,7 @@ fn the_machine() {
     let boot = w.text("/sys/kernel/random/boot_id");
     assert_eq!(boot, w.text("/sys/kernel/random/boot_id"));
     assert_ne!(boot, w.text("/sys/kernel/random/uuid"));
-    for (name, text) in SYSVIPC {
+    for (name, text, _) in SYSVIPC {
         if let Ok(theirs) = std::fs::read_to_string(format!("/proc/sysvipc/{name}")) {
             assert_eq!(theirs.lines().next(), text.lines().next());
         }

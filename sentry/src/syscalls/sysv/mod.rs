@@ -1,0 +1,5 @@
+//! System V IPC: `shm*`, `sem*`, `msg*`.
+
+mod shm;
+
+pub use shm::{shmat, shmctl, shmdt, shmget};
