@@ -89,9 +89,9 @@ macro_rules! for_each_syscall {
             61, 260, process, wait4(pid: Pid, wstatus: WaitStatusOut, options: WaitOptions, rusage: RusageOut) -> Pid, full, "";
             62, 129, signal, kill(pid: Pid, sig: Signal) -> Zero, full, "";
             63, 160, system, uname(buf: UtsnameOut) -> Zero, full, "";
-            64, 190, sysv, semget(key: Hex, nsems: Int, semflg: Hex) -> Int, none, "ENOSYS: no System V IPC";
-            65, 193, sysv, semop(semid: Int, sops: Addr, nsops: Size) -> Zero, none, "ENOSYS: no System V IPC";
-            66, 191, sysv, semctl(semid: Int, semnum: Int, cmd: Int, arg: Hex) -> Int, none, "ENOSYS: no System V IPC";
+            64, 190, sysv, semget(key: Hex, nsems: Int, semflg: Hex) -> Int, full, "";
+            65, 193, sysv, semop(semid: Int, sops: Addr, nsops: Size) -> Zero, full, "";
+            66, 191, sysv, semctl(semid: Int, semnum: Int, cmd: Int, arg: Hex) -> Int, full, "";
             67, 197, sysv, shmdt(shmaddr: Addr) -> Zero, full, "";
             68, 186, sysv, msgget(key: Hex, msgflg: Hex) -> Int, none, "ENOSYS: no System V IPC";
             69, 189, sysv, msgsnd(msqid: Int, msgp: Addr, msgsz: Size, msgflg: Hex) -> Zero, none, "ENOSYS: no System V IPC";
@@ -245,7 +245,7 @@ macro_rules! for_each_syscall {
             217, 61, path, getdents64(fd: Fd, dirp: DentsOut, count: Size) -> Size, full, "";
             218, 96, process, set_tid_address(tidptr: Addr) -> Pid, full, "";
             219, 128, signal, restart_syscall() -> Int, full, "";
-            220, 192, sysv, semtimedop(semid: Int, sops: Addr, nsops: Size, timeout: Timespec) -> Zero, none, "ENOSYS: no System V IPC";
+            220, 192, sysv, semtimedop(semid: Int, sops: Addr, nsops: Size, timeout: Timespec) -> Zero, full, "";
             221, 223, io, fadvise64(fd: Fd, offset: Offset, len: Size, advice: Fadvice) -> Zero, full, "";
             222, 107, time, timer_create(clockid: ClockId, sevp: SigEvent, timerid: IntOut) -> Zero, full, "";
             223, 110, time, timer_settime(timerid: Int, flags: TimerFlags, new_value: Itimerspec, old_value: ItimerspecOut) -> Zero, full, "";

@@ -45,6 +45,35 @@ fn null_ds() -> *mut shmid_ds {
     null_mut()
 }
 
+fn op(num: u16, change: i16, flags: c_int) -> sembuf {
+    sembuf {
+        sem_num: num,
+        sem_op: change,
+        sem_flg: flags as i16,
+    }
+}
+
+fn semop_now(id: c_int, ops: &[sembuf]) -> Outcome {
+    let mut ops = ops.to_vec();
+    gives!(0, semop(id, ops.as_mut_ptr(), ops.len()));
+    Ok(())
+}
+
+/// A new set of that many semaphores.
+fn set(count: c_int) -> Outcome<c_int> {
+    Ok(ok!(semget(IPC_PRIVATE, count, IPC_CREAT | 0o600)))
+}
+
+fn all(id: c_int) -> Outcome<Vec<u16>> {
+    let mut stat = zeroed::<semid_ds>();
+    gives!(0, semctl(id, 0, IPC_STAT, &raw mut stat));
+    let mut values = vec![0u16; stat.sem_nsems as usize];
+    gives!(0, semctl(id, 0, GETALL, values.as_mut_ptr()));
+    Ok(values)
+}
+
+extern "C" fn nothing(_: c_int) {}
+
 pub static CASES: &[Case] = &[
     Case::new(
         "sysv.shmget",
@@ -312,6 +341,251 @@ pub static CASES: &[Case] = &[
             ok!(shmctl(id, SHM_UNLOCK, null_ds()));
             eq("mode", shm_stat(id)?.shm_perm.mode as u16, 0o600)?;
             ok!(shmctl(id, IPC_RMID, null_ds()));
+            Ok(())
+        },
+    ),
+    Case::new(
+        "sysv.semget",
+        "semctl(2)",
+        "keys and sizes of sets, values, and who changed them",
+        || {
+            let key = own_key(4);
+            err!(ENOENT, semget(key, 3, 0));
+            err!(EINVAL, semget(key, 0, IPC_CREAT | 0o600));
+            err!(EINVAL, semget(key, -1, IPC_CREAT | 0o600));
+            err!(EINVAL, semget(key, 32001, IPC_CREAT | 0o600));
+            let id = ok!(semget(key, 3, IPC_CREAT | IPC_EXCL | 0o640));
+            err!(EEXIST, semget(key, 3, IPC_CREAT | IPC_EXCL | 0o640));
+            gives!(id, semget(key, 0, 0));
+            err!(EINVAL, semget(key, 4, 0));
+            gives!(0, semctl(id, 1, GETPID));
+            gives!(0, semctl(id, 1, SETVAL, 7));
+            gives!(7, semctl(id, 1, GETVAL));
+            gives!(getpid_now(), semctl(id, 1, GETPID));
+            let mut values = [1u16, 2, 3];
+            gives!(0, semctl(id, 0, SETALL, values.as_mut_ptr()));
+            values = [0; 3];
+            gives!(0, semctl(id, 0, GETALL, values.as_mut_ptr()));
+            eq("values", values, [1, 2, 3])?;
+            values[2] = 32768;
+            err!(ERANGE, semctl(id, 0, SETALL, values.as_mut_ptr()));
+            err!(ERANGE, semctl(id, 0, SETVAL, 32768));
+            err!(ERANGE, semctl(id, 0, SETVAL, -1));
+            err!(EINVAL, semctl(id, 3, GETVAL));
+            err!(EINVAL, semctl(id, -1, SETVAL, 1));
+            err!(EINVAL, semctl(id, 0, 99));
+            err!(EFAULT, semctl(id, 0, GETALL, bad_ptr::<u16>()));
+            let mut stat = zeroed::<semid_ds>();
+            gives!(0, semctl(id, 0, IPC_STAT, &raw mut stat));
+            eq("count", stat.sem_nsems, 3)?;
+            eq("mode", stat.sem_perm.mode, 0o640)?;
+            eq("otime", stat.sem_otime, 0)?;
+            gives!(id, semctl(id & 0x7fff, 0, SEM_STAT, &raw mut stat));
+            stat.sem_perm.mode = 0o600;
+            gives!(0, semctl(id, 0, IPC_SET, &raw mut stat));
+            let row = listed("sem", id)?.unwrap_or_default();
+            let want: Vec<i64> = [key.into(), id.into(), 600, 3].into();
+            eq("listed", row.get(..4).unwrap_or_default().to_vec(), want)?;
+            let mut info = [0i32; 10];
+            ok!(semctl(0, 0, SEM_INFO, info.as_mut_ptr()));
+            ensure!(info[7] >= 1 && info[9] >= 3, "{info:?}");
+            ok!(semctl(0, 0, IPC_INFO, info.as_mut_ptr()));
+            eq(
+                "limits",
+                (info[1], info[4], info[5], info[8]),
+                (32000, 32000, 500, 32767),
+            )?;
+            gives!(0, semctl(id, 0, IPC_RMID));
+            err!(EINVAL, semctl(id, 0, GETVAL));
+            Ok(())
+        },
+    ),
+    Case::new(
+        "sysv.semop",
+        "semop(2)",
+        "all operations of a call or none",
+        || {
+            let id = set(3)?;
+            let up = op(0, 2, 0);
+            semop_now(id, &[up, op(1, 1, 0)])?;
+            eq("values", all(id)?, vec![2, 1, 0])?;
+            err!(
+                EAGAIN,
+                semop(id, [op(0, -1, 0), op(1, -2, IPC_NOWAIT)].as_mut_ptr(), 2)
+            );
+            eq("values", all(id)?, vec![2, 1, 0])?;
+            err!(EAGAIN, semop(id, [op(0, 0, IPC_NOWAIT)].as_mut_ptr(), 1));
+            // Of one semaphore twice: the second sees what the first did.
+            semop_now(id, &[op(0, -2, 0), op(0, 0, IPC_NOWAIT), op(0, 5, 0)])?;
+            eq("values", all(id)?, vec![5, 1, 0])?;
+            err!(EFBIG, semop(id, [op(3, 1, 0)].as_mut_ptr(), 1));
+            err!(ERANGE, semop(id, [op(0, 32767, 0)].as_mut_ptr(), 1));
+            err!(EINVAL, semop(id, [up].as_mut_ptr(), 0));
+            err!(EINVAL, semop(-1, [up].as_mut_ptr(), 1));
+            err!(E2BIG, semop(id, [up].as_mut_ptr(), 501));
+            err!(EFAULT, semop(id, bad_ptr(), 1));
+            let soon = millis(20);
+            let mut down = [op(2, -1, 0)];
+            err!(
+                EAGAIN,
+                syscall(
+                    SYS_semtimedop,
+                    id,
+                    down.as_mut_ptr(),
+                    1usize,
+                    &raw const soon
+                )
+            );
+            let bad = timespec {
+                tv_sec: 0,
+                tv_nsec: -1,
+            };
+            err!(
+                EINVAL,
+                syscall(
+                    SYS_semtimedop,
+                    id,
+                    down.as_mut_ptr(),
+                    1usize,
+                    &raw const bad
+                )
+            );
+            gives!(0, semctl(id, 0, IPC_RMID));
+            err!(EINVAL, semop(id, [up].as_mut_ptr(), 1));
+            Ok(())
+        },
+    ),
+    Case::new(
+        "sysv.sem_waits",
+        "semop(2)",
+        "sleepers are counted, served at once, and told of removal and signals",
+        || {
+            let id = set(2)?;
+            let sleeps = |ops: &[sembuf], want: i32| {
+                let mut ops = ops.to_vec();
+                child(move || {
+                    let result = raw!(semop(id, ops.as_mut_ptr(), ops.len()));
+                    let seen = if result == 0 { 0 } else { errno() };
+                    i32::from(seen != want)
+                })
+            };
+            let until = |num: c_int, cmd: c_int, count: c_int| -> Outcome {
+                while ok!(semctl(id, num, cmd)) != count {
+                    raw!(sched_yield());
+                }
+                Ok(())
+            };
+            let more = sleeps(&[op(0, -2, 0)], 0)?;
+            until(0, GETNCNT, 1)?;
+            gives!(0, semctl(id, 1, SETVAL, 1));
+            let zero = sleeps(&[op(1, 0, 0)], 0)?;
+            until(1, GETZCNT, 1)?;
+            eq("others", ok!(semctl(id, 0, GETZCNT)), 0)?;
+            semop_now(id, &[op(0, 1, 0)])?;
+            eq("still asleep", ok!(semctl(id, 0, GETNCNT)), 1)?;
+            // What it waits for is its own before anybody else can look.
+            semop_now(id, &[op(0, 1, 0)])?;
+            eq("handed over", ok!(semctl(id, 0, GETVAL)), 0)?;
+            eq("whose", ok!(semctl(id, 0, GETPID)), more)?;
+            expect_exit(more, 0)?;
+            semop_now(id, &[op(1, -1, 0)])?;
+            expect_exit(zero, 0)?;
+            let killed = sleeps(&[op(0, -1, 0)], 0)?;
+            until(0, GETNCNT, 1)?;
+            ok!(kill(killed, SIGKILL));
+            expect_signal(killed, SIGKILL)?;
+            until(0, GETNCNT, 0)?;
+            let interrupted = child(|| {
+                let handler = nothing as *const () as usize;
+                let mut action = zeroed::<sigaction>();
+                action.sa_sigaction = handler;
+                action.sa_flags = SA_RESTART;
+                raw!(sigaction(SIGUSR1, &raw const action, null_mut()));
+                let mut down = op(0, -1, 0);
+                let result = raw!(semop(id, &raw mut down, 1));
+                i32::from(result != -1 || errno() != EINTR)
+            })?;
+            until(0, GETNCNT, 1)?;
+            ok!(kill(interrupted, SIGUSR1));
+            expect_exit(interrupted, 0)?;
+            let told = sleeps(&[op(0, -1, 0)], EIDRM)?;
+            until(0, GETNCNT, 1)?;
+            gives!(0, semctl(id, 0, IPC_RMID));
+            expect_exit(told, 0)
+        },
+    ),
+    Case::new(
+        "sysv.sem_undo",
+        "semop(2)",
+        "SEM_UNDO takes back at the end of a process, not of a thread or program",
+        || {
+            let id = set(2)?;
+            semop_now(id, &[op(0, 5, 0)])?;
+            let pid = child(|| {
+                let taken = semop_now(id, &[op(0, -3, SEM_UNDO), op(1, 2, SEM_UNDO)]);
+                // A thread shares what is to be undone, and does not undo it at its end.
+                let thread = std::thread::spawn(move || {
+                    semop_now(id, &[op(0, -1, SEM_UNDO)]).is_ok() && all(id) == Ok(vec![1, 2])
+                });
+                let thread = thread.join().unwrap_or(false);
+                i32::from(taken.is_err() || !thread || all(id) != Ok(vec![1, 2]))
+            })?;
+            expect_exit(pid, 0)?;
+            eq("undone", all(id)?, vec![5, 0])?;
+            eq("by", ok!(semctl(id, 0, GETPID)), pid)?;
+            // SETVAL forgets what was to be undone.
+            let pid = child(|| {
+                let taken = semop_now(id, &[op(0, -3, SEM_UNDO)]);
+                raw!(semctl(id, 0, SETVAL, 1));
+                i32::from(taken.is_err())
+            })?;
+            expect_exit(pid, 0)?;
+            eq("set", all(id)?, vec![1, 0])?;
+            let (r, w) = pipe_pair()?;
+            let pid = child(|| {
+                let taken = semop_now(id, &[op(0, -1, SEM_UNDO)]);
+                raw!(dup2(r, 0));
+                let args = [p(c"cat"), null()];
+                raw!(execv(p(c"/bin/cat"), args.as_ptr()));
+                i32::from(taken.is_err())
+            })?;
+            let comm = format!("/proc/{pid}/comm");
+            while slurp(&comm)?.trim() != "cat" {
+                raw!(sched_yield());
+            }
+            eq("by the program before", all(id)?, vec![0, 0])?;
+            // Who sleeps gets what the end of the process gives back.
+            let sleeper = child(|| {
+                raw!(close(w));
+                i32::from(semop_now(id, &[op(0, -1, 0)]).is_err())
+            })?;
+            while ok!(semctl(id, 0, GETNCNT)) != 1 {
+                raw!(sched_yield());
+            }
+            ok!(close(w));
+            expect_exit(pid, 0)?;
+            expect_exit(sleeper, 0)?;
+            eq("taken", all(id)?, vec![0, 0])?;
+            gives!(0, semctl(id, 0, IPC_RMID));
+            Ok(())
+        },
+    ),
+    Case::new(
+        "sysv.sem_permissions",
+        "semctl(2)",
+        "reading and changing a set take permission",
+        || {
+            need_root()?;
+            let id = ok!(semget(IPC_PRIVATE, 1, 0o604));
+            as_user(|| {
+                gives!(0, semctl(id, 0, GETVAL));
+                err!(EACCES, semctl(id, 0, SETVAL, 1));
+                err!(EACCES, semop(id, [op(0, 1, 0)].as_mut_ptr(), 1));
+                gives!(0, semop(id, [op(0, 0, 0)].as_mut_ptr(), 1));
+                err!(EPERM, semctl(id, 0, IPC_RMID));
+                Ok(())
+            })?;
+            gives!(0, semctl(id, 0, IPC_RMID));
             Ok(())
         },
     ),

@@ -216,6 +216,9 @@ fn make(task: &Task, args: &CloneArgs, latch: Option<Arc<VforkLatch>>) -> Result
             signals,
         });
         inherit(task, &child);
+        if f.contains(CloneFlags::SYSVSEM) {
+            task.share_sem_undo(&child);
+        }
         if !group.add_task(child.clone()) {
             // Somebody is ending the group: the caller will notice on its way out.
             return Err(Errno::EAGAIN);

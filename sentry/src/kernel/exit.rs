@@ -10,6 +10,7 @@ use crate::mm::io::UserMemory;
 pub fn finish(task: &Arc<Task>, status: ExitStatus) {
     let group = task.group().clone();
     let kernel = task.kernel().clone();
+    task.end_sem_undo();
     release_memory(task);
     task.set_files(None);
     // Recorded before it leaves, so that the sum never shrinks.

@@ -20,6 +20,7 @@ use crate::fs::file::File;
 use crate::kernel::Kernel;
 use crate::kernel::cred::{Cap, Credentials};
 use crate::kernel::group::{ExitStatus, ThreadGroup, Usage};
+use crate::kernel::ipc::sem::UndoList;
 use crate::kernel::seccomp::Seccomp;
 use crate::kernel::signal::{Signal, TaskSignals};
 use crate::kernel::time::MonoTime;
@@ -85,6 +86,8 @@ pub struct Task {
     pub signal_watchers: WaitQueue,
     pub addresses: Mutex<ThreadAddresses>,
     pub restart: Mutex<Option<RestartBlock>>,
+    /// What its end undoes of its semaphore operations (SEM_UNDO); shared with CLONE_SYSVSEM.
+    sem_undo: Mutex<Option<Arc<UndoList>>>,
     /// Set while a child made by vfork(2) still uses our memory.
     pub vfork_done: Arc<VforkLatch>,
     /// The latch of the parent that waits for us.
@@ -194,6 +197,7 @@ impl Task {
             signal_watchers: WaitQueue::new(),
             addresses: Mutex::default(),
             restart: Mutex::new(None),
+            sem_undo: Mutex::new(None),
             vfork_done: Arc::default(),
             vfork_parent: Mutex::new(None),
             pdeathsig: AtomicI32::new(0),
@@ -299,6 +303,30 @@ impl Task {
         self.publish(Answer::Gettid, self.tid() as u32);
         self.publish_creds(&self.creds());
         self.kernel.tree.publish_parent(self);
+    }
+
+    /// The list that its operations with SEM_UNDO are noted in, by number.
+    pub fn sem_undo_list(&self) -> Option<u64> {
+        self.shared_sem_undo().map(|list| list.id)
+    }
+
+    fn shared_sem_undo(&self) -> Option<Arc<UndoList>> {
+        let mut list = self.sem_undo.lock();
+        if list.is_none() {
+            *list = self.kernel.ipc.sem.undo_list(self.pid());
+        }
+        list.clone()
+    }
+
+    /// CLONE_SYSVSEM.
+    pub(in crate::kernel) fn share_sem_undo(&self, child: &Task) {
+        *child.sem_undo.lock() = self.shared_sem_undo();
+    }
+
+    /// The task's share in what is to be undone ends.
+    pub fn end_sem_undo(&self) {
+        let list = self.sem_undo.lock().take();
+        drop(list);
     }
 
     pub fn pid(&self) -> i32 {

@@ -76,7 +76,7 @@ const SYSVIPC: [Sysvipc; 3] = [
     (
         "sem",
         "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n",
-        |_| String::new(),
+        |k| k.ipc.sem.list(),
     ),
     (
         "shm",

@@ -139,7 +139,7 @@ const TABLE: &[(&str, Kind)] = &[
     ("kernel/random/write_wakeup_threshold", Fixed("256")),
     ("kernel/randomize_va_space", Number(2, 0, 2)),
     ("kernel/sched_rr_timeslice_ms", Fixed("100")),
-    ("kernel/sem", Fixed("32000\t1024000000\t500\t32000")),
+    ("kernel/sem", Fixed("32000\t1024000\t500\t32000")),
     ("kernel/shm_rmid_forced", Fixed("0")),
     ("kernel/shmall", Wide(|k| &k.ipc.shm.settings.shmall)),
     ("kernel/shmmax", Wide(|k| &k.ipc.shm.settings.shmmax)),

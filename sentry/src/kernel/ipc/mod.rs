@@ -1,11 +1,13 @@
 //! System V IPC (sysvipc(7)): what all tasks of the sandbox share by number instead of by descriptor.
 //!
 //! [`ids`] has what the three kinds have in common: identifiers, keys, owners and permissions.
-//! [`shm`] has the segments of shared memory, which [`crate::mm`] maps like any other object.
+//! [`shm`] has the segments of shared memory, which [`crate::mm`] maps like any other object; [`sem`]
+//! the sets of semaphores.
 //! Each kind has one lock. That of the segments is taken below an address space's; nothing is taken
 //! below any of them but what drops no memory.
 
 pub mod ids;
+pub mod sem;
 pub mod shm;
 
 use std::sync::Arc;
@@ -18,12 +20,14 @@ use crate::mm::MemoryFile;
 /// The IPC namespace of all tasks.
 pub struct Ipc {
     pub shm: Arc<shm::Segments>,
+    pub sem: Arc<sem::Sets>,
 }
 
 impl Ipc {
     pub fn new(memory: &Arc<MemoryFile>) -> Ipc {
         Ipc {
             shm: shm::Segments::new(memory),
+            sem: sem::Sets::new(),
         }
     }
 }

@@ -275,6 +275,9 @@ pub async fn unshare(t: &Task, a: &Args) -> SysResult {
     if flags & namespaces != 0 {
         return Err(Errno::EPERM.into());
     }
+    if flags & libc::CLONE_SYSVSEM as u32 != 0 {
+        t.end_sem_undo();
+    }
     if flags & libc::CLONE_FILES as u32 != 0 {
         let own = t.files().fork();
         t.set_files(Some(own));
