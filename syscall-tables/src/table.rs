@@ -93,10 +93,10 @@ macro_rules! for_each_syscall {
             65, 193, sysv, semop(semid: Int, sops: Addr, nsops: Size) -> Zero, full, "";
             66, 191, sysv, semctl(semid: Int, semnum: Int, cmd: Int, arg: Hex) -> Int, full, "";
             67, 197, sysv, shmdt(shmaddr: Addr) -> Zero, full, "";
-            68, 186, sysv, msgget(key: Hex, msgflg: Hex) -> Int, none, "ENOSYS: no System V IPC";
-            69, 189, sysv, msgsnd(msqid: Int, msgp: Addr, msgsz: Size, msgflg: Hex) -> Zero, none, "ENOSYS: no System V IPC";
-            70, 188, sysv, msgrcv(msqid: Int, msgp: Addr, msgsz: Size, msgtyp: Offset, msgflg: Hex) -> Size, none, "ENOSYS: no System V IPC";
-            71, 187, sysv, msgctl(msqid: Int, cmd: Int, buf: Addr) -> Int, none, "ENOSYS: no System V IPC";
+            68, 186, sysv, msgget(key: Hex, msgflg: Hex) -> Int, full, "";
+            69, 189, sysv, msgsnd(msqid: Int, msgp: Addr, msgsz: Size, msgflg: Hex) -> Zero, full, "";
+            70, 188, sysv, msgrcv(msqid: Int, msgp: Addr, msgsz: Size, msgtyp: Offset, msgflg: Hex) -> Size, full, "";
+            71, 187, sysv, msgctl(msqid: Int, cmd: Int, buf: Addr) -> Int, full, "";
             72, 25, open, fcntl(fd: Fd, cmd: FcntlCmd, arg: FcntlArg) -> Int, partial, "leases ENOLCK, dnotify EINVAL";
             73, 32, open, flock(fd: Fd, operation: FlockOp) -> Zero, full, "";
             74, 82, io, fsync(fd: Fd) -> Zero, full, "";

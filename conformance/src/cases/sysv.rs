@@ -11,6 +11,7 @@ fn own_key(what: i32) -> key_t {
 /// Mode bits of a segment that goes with its last attachment, and of a locked one.
 const SHM_DEST: u16 = 0o1000;
 const SHM_LOCKED: u16 = 0o2000;
+const MSG_COPY: c_int = 0o40000;
 const SHM_INFO: c_int = 14;
 const SHM_STAT: c_int = 13;
 const SHM_STAT_ANY: c_int = 15;
@@ -73,6 +74,21 @@ fn all(id: c_int) -> Outcome<Vec<u16>> {
 }
 
 extern "C" fn nothing(_: c_int) {}
+
+fn send(id: c_int, kind: i64, text: &str) -> Outcome {
+    let mut message = kind.to_ne_bytes().to_vec();
+    message.extend_from_slice(text.as_bytes());
+    gives!(0, msgsnd(id, message.as_ptr().cast(), text.len(), 0));
+    Ok(())
+}
+
+fn receive(id: c_int, kind: i64, flags: c_int) -> Outcome<(i64, String)> {
+    let mut buf = [0u64; 16];
+    let n = ok!(msgrcv(id, buf.as_mut_ptr().cast(), 120, kind, flags));
+    let bytes: Vec<u8> = buf.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let text = String::from_utf8_lossy(&bytes[8..8 + n as usize]).into_owned();
+    Ok((buf[0] as i64, text))
+}
 
 pub static CASES: &[Case] = &[
     Case::new(
@@ -587,6 +603,128 @@ pub static CASES: &[Case] = &[
             })?;
             gives!(0, semctl(id, 0, IPC_RMID));
             Ok(())
+        },
+    ),
+    Case::new(
+        "sysv.msg_kinds",
+        "msgrcv(2)",
+        "which message is taken, MSG_EXCEPT, MSG_NOERROR and MSG_COPY",
+        || {
+            let id = ok!(msgget(IPC_PRIVATE, 0o600));
+            for (kind, text) in [(5, "a"), (3, "bb"), (5, "ccc"), (2, ""), (3, "d"), (9, "e")] {
+                send(id, kind, text)?;
+            }
+            eq("kind 3", receive(id, 3, 0)?, (3, "bb".to_string()))?;
+            eq("up to 4", receive(id, -4, 0)?, (2, String::new()))?;
+            eq("up to 6", receive(id, -6, 0)?, (3, "d".to_string()))?;
+            eq("but 5", receive(id, 5, MSG_EXCEPT)?, (9, "e".to_string()))?;
+            eq("any", receive(id, 0, 0)?, (5, "a".to_string()))?;
+            let mut buf = [0u64; 4];
+            let at = buf.as_mut_ptr().cast();
+            err!(ENOMSG, msgrcv(id, at, 8, 7, IPC_NOWAIT));
+            err!(ENOMSG, msgrcv(id, at, 8, -4, IPC_NOWAIT));
+            err!(EINVAL, msgrcv(id, at, 8, 0, MSG_COPY));
+            err!(
+                EINVAL,
+                msgrcv(id, at, 8, 0, MSG_COPY | MSG_EXCEPT | IPC_NOWAIT)
+            );
+            let copied = raw!(msgrcv(id, at, 8, 0, MSG_COPY | IPC_NOWAIT));
+            ensure!(copied == 3 || errno() == ENOSYS, "MSG_COPY gave {copied}");
+            if copied == 3 {
+                err!(ENOMSG, msgrcv(id, at, 8, 1, MSG_COPY | IPC_NOWAIT));
+            }
+            err!(E2BIG, msgrcv(id, at, 2, 0, 0));
+            gives!(2, msgrcv(id, at, 2, 0, MSG_NOERROR));
+            err!(ENOMSG, msgrcv(id, at, 8, 0, IPC_NOWAIT));
+            err!(EINVAL, msgrcv(id, at, usize::MAX, 0, 0));
+            gives!(0, msgctl(id, IPC_RMID, null_mut()));
+            err!(EINVAL, msgrcv(id, at, 8, 0, 0));
+            Ok(())
+        },
+    ),
+    Case::new(
+        "sysv.msg_queue",
+        "msgctl(2)",
+        "keys, what a queue tells of itself, its size, and errors",
+        || {
+            let key = own_key(5);
+            err!(ENOENT, msgget(key, 0));
+            let id = ok!(msgget(key, IPC_CREAT | IPC_EXCL | 0o600));
+            err!(EEXIST, msgget(key, IPC_CREAT | IPC_EXCL | 0o600));
+            gives!(id, msgget(key, 0));
+            send(id, 1, "four")?;
+            let mut stat = zeroed::<msqid_ds>();
+            gives!(0, msgctl(id, IPC_STAT, &raw mut stat));
+            eq("count", stat.msg_qnum, 1)?;
+            eq("bytes", stat.__msg_cbytes, 4)?;
+            eq("pids", (stat.msg_lspid, stat.msg_lrpid), (getpid_now(), 0))?;
+            let row = listed("msg", id)?.unwrap_or_default();
+            let want: Vec<i64> = [key.into(), id.into(), 600, 4, 1, getpid_now().into()].into();
+            eq("listed", row.get(..6).unwrap_or_default().to_vec(), want)?;
+            let most = slurp("/proc/sys/kernel/msgmnb")?;
+            eq("size", stat.msg_qbytes.to_string(), most.trim().to_string())?;
+            stat.msg_qbytes = 6;
+            gives!(0, msgctl(id, IPC_SET, &raw mut stat));
+            let three = [1u64, 0];
+            err!(EAGAIN, msgsnd(id, three.as_ptr().cast(), 3, IPC_NOWAIT));
+            gives!(0, msgsnd(id, three.as_ptr().cast(), 2, IPC_NOWAIT));
+            let zero = [0u64, 0];
+            err!(EINVAL, msgsnd(id, zero.as_ptr().cast(), 1, 0));
+            err!(EINVAL, msgsnd(id, three.as_ptr().cast(), usize::MAX, 0));
+            err!(EINVAL, msgsnd(-1, three.as_ptr().cast(), 1, 0));
+            err!(EFAULT, msgsnd(id, bad_ptr(), 1, 0));
+            err!(EFAULT, msgctl(id, IPC_STAT, bad_ptr()));
+            let mut info = [0i32; 8];
+            ok!(msgctl(id, MSG_INFO, info.as_mut_ptr().cast()));
+            ensure!(info[0] >= 1 && info[1] >= 2 && info[6] >= 6, "{info:?}");
+            gives!(id, msgctl(id & 0x7fff, MSG_STAT, &raw mut stat));
+            if is_root() {
+                as_user(|| {
+                    err!(EACCES, msgget(key, 0o400));
+                    err!(EACCES, msgsnd(id, three.as_ptr().cast(), 1, IPC_NOWAIT));
+                    err!(EPERM, msgctl(id, IPC_RMID, null_mut()));
+                    Ok(())
+                })?;
+            }
+            gives!(0, msgctl(id, IPC_RMID, null_mut()));
+            Ok(())
+        },
+    ),
+    Case::new(
+        "sysv.msg_waits",
+        "msgsnd(2)",
+        "who waits for a message or for room is woken, and told of removal",
+        || {
+            let id = ok!(msgget(IPC_PRIVATE, 0o600));
+            let receiver =
+                child(|| i32::from(receive(id, 7, 0) != Ok((7, "for you".to_string()))))?;
+            until_asleep(receiver)?;
+            send(id, 6, "not for you")?;
+            send(id, 7, "for you")?;
+            expect_exit(receiver, 0)?;
+            eq(
+                "the other",
+                receive(id, 0, 0)?,
+                (6, "not for you".to_string()),
+            )?;
+            let mut stat = zeroed::<msqid_ds>();
+            gives!(0, msgctl(id, IPC_STAT, &raw mut stat));
+            stat.msg_qbytes = 4;
+            gives!(0, msgctl(id, IPC_SET, &raw mut stat));
+            send(id, 1, "full")?;
+            let sender = child(|| i32::from(send(id, 2, "next").is_err()))?;
+            until_asleep(sender)?;
+            eq("first", receive(id, 0, 0)?, (1, "full".to_string()))?;
+            expect_exit(sender, 0)?;
+            eq("second", receive(id, 0, 0)?, (2, "next".to_string()))?;
+            let told = child(|| {
+                let mut buf = [0u64; 2];
+                let got = raw!(msgrcv(id, buf.as_mut_ptr().cast(), 8, 0, 0));
+                i32::from(got != -1 || errno() != EIDRM)
+            })?;
+            until_asleep(told)?;
+            gives!(0, msgctl(id, IPC_RMID, null_mut()));
+            expect_exit(told, 0)
         },
     ),
 ];

@@ -71,7 +71,7 @@ const SYSVIPC: [Sysvipc; 3] = [
     (
         "msg",
         "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime\n",
-        |_| String::new(),
+        |k| k.ipc.msg.list(),
     ),
     (
         "sem",

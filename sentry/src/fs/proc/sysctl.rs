@@ -115,9 +115,18 @@ const TABLE: &[(&str, Kind)] = &[
     ("kernel/hostname", Hostname),
     ("kernel/io_uring_disabled", Fixed("2")),
     ("kernel/kptr_restrict", Number(1, 0, 2)),
-    ("kernel/msgmax", Number(8192, 0, INT_MAX)),
-    ("kernel/msgmnb", Number(16384, 0, INT_MAX)),
-    ("kernel/msgmni", Number(32000, 0, INT_MAX)),
+    (
+        "kernel/msgmax",
+        Held(|k| &k.ipc.msg.settings.msgmax, 0, INT_MAX),
+    ),
+    (
+        "kernel/msgmnb",
+        Held(|k| &k.ipc.msg.settings.msgmnb, 0, INT_MAX),
+    ),
+    (
+        "kernel/msgmni",
+        Held(|k| &k.ipc.msg.settings.msgmni, 0, 32768),
+    ),
     ("kernel/ngroups_max", Fixed("65536")),
     ("kernel/osrelease", Live(|_| UTS_RELEASE.to_owned())),
     ("kernel/ostype", Live(|_| UTS_SYSNAME.to_owned())),

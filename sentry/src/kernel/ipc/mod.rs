@@ -2,11 +2,12 @@
 //!
 //! [`ids`] has what the three kinds have in common: identifiers, keys, owners and permissions.
 //! [`shm`] has the segments of shared memory, which [`crate::mm`] maps like any other object; [`sem`]
-//! the sets of semaphores.
+//! the sets of semaphores; [`msg`] the message queues.
 //! Each kind has one lock. That of the segments is taken below an address space's; nothing is taken
 //! below any of them but what drops no memory.
 
 pub mod ids;
+pub mod msg;
 pub mod sem;
 pub mod shm;
 
@@ -19,6 +20,7 @@ use crate::mm::MemoryFile;
 
 /// The IPC namespace of all tasks.
 pub struct Ipc {
+    pub msg: msg::Queues,
     pub shm: Arc<shm::Segments>,
     pub sem: Arc<sem::Sets>,
 }
@@ -26,6 +28,7 @@ pub struct Ipc {
 impl Ipc {
     pub fn new(memory: &Arc<MemoryFile>) -> Ipc {
         Ipc {
+            msg: msg::Queues::new(),
             shm: shm::Segments::new(memory),
             sem: sem::Sets::new(),
         }
