@@ -67,6 +67,8 @@ real_programs! {
     git
     grep
     network
+    network_python
+    network_tools
     perl
     python_json
     python_mmap
@@ -77,6 +79,11 @@ real_programs! {
     python_threads
     rust
     sed
+    server_memcached
+    server_nginx
+    server_postgresql
+    server_redis
+    server_sshd
 }
 
 fn scripts_directory() -> PathBuf {
