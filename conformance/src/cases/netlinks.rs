@@ -239,7 +239,7 @@ pub static CASES: &[Case] = &[
             let other = own_name(b)?.nl_pid;
             ensure!((other as i32) < 0, "a second port is {other}");
             failed_with("bind", bind_raw(c, &own), &[EADDRINUSE])?;
-            failed_with("bind", bind_raw(a, &name(77)), &[EINVAL])?;
+            failed_with("bind", bind_raw(a, &name(own.nl_pid + 1)), &[EINVAL])?;
             // Of another protocol.
             let d = new_socket(NETLINK_SOCK_DIAG)?;
             succeeded("bind", bind_raw(d, &own))?;
