@@ -364,7 +364,10 @@ impl Tcp {
             return self.connect_outside(to);
         }
         if self.common.stack.way_out().is_some() && self.listener(to, 0).is_none() {
-            return self.connect_outside(to);
+            match self.connect_outside(to) {
+                Err(Errno::ENETDOWN) => {}
+                begun => return begun,
+            }
         }
         let local = self.take_ends(to)?;
         let listener = self.listener(to, local.port());
