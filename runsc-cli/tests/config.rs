@@ -84,7 +84,7 @@ fn settings_of_the_kernel() {
         "net.core.somaxconn": "77",
         "net.ipv4.ping_group_range": "0 2147483647",
     });
-    assert_eq!(said(&config), "77\n0 2147483647\n");
+    assert_eq!(said(&config), "77\n0\t2147483647\n");
     let bad = [
         ("net.core.nosuch", "1", "net.core.nosuch: not supported"),
         (
