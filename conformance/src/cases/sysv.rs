@@ -273,6 +273,9 @@ pub static CASES: &[Case] = &[
             expect_signal(pid, SIGSEGV)?;
             let high = (1usize << 47) as *const c_void;
             err_any!([ENOMEM, EINVAL], shmat(id, high, 0));
+            ok!(shmctl(id, IPC_RMID, null_ds()));
+            // Whoever has no privileges needs the permission.
+            let id = ok!(shmget(IPC_PRIVATE, 4096, IPC_CREAT | 0o700));
             let at = ok!(shmat(id, null(), SHM_EXEC));
             ok!(shmdt(at));
             ok!(shmctl(id, IPC_RMID, null_ds()));
