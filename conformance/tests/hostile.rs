@@ -33,6 +33,7 @@ fn the_sandbox_survives_random_calls() {
             .arg(&runsc)
             .args(["do", "--", hostile]);
         command.args([
+            "--spoil-this-machine",
             "--count",
             "12",
             "--calls",

@@ -1,8 +1,9 @@
 //! `hostile`: makes random system calls, to be run where the kernel is under test.
 //!
-//! `hostile --seed N --count M` makes M rounds and exits with 0; `--family F` and `--calls`
-//! narrow down what it makes, `--verbose` prints each call first. It is not meant for a kernel
-//! that anybody still needs.
+//! `hostile --spoil-this-machine --seed N --count M` makes M rounds and exits with 0; `--family F`
+//! and `--calls` narrow down what it makes, `--verbose` prints each call first. It is not meant for a
+//! kernel that anybody still needs: as root it mounts, removes and changes whatever it hits, so it
+//! does nothing until it is told so.
 
 use clap::Parser;
 use runsc_conformance::hostile::{Plan, rounds};
@@ -13,6 +14,9 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(name = "hostile")]
 struct Cli {
+    /// This is a sandbox, or a machine to throw away
+    #[arg(long, required = true)]
+    spoil_this_machine: bool,
     /// The same seed gives the same calls
     #[arg(long, default_value_t = 1)]
     seed: u64,
