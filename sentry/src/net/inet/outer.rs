@@ -1,4 +1,4 @@
-//! The host's half of a datagram socket: a socket of the container's network namespace, made when
+//! The host's half of a socket: a socket of the container's network namespace, made when
 //! the guest's is bound (so that there is one port space with everybody else there) or has to reach
 //! the outside. What is set on the guest's is set on the host's.
 
@@ -58,6 +58,12 @@ impl Outer {
 
     /// An option was set on the guest's socket: one of those that this knows, which are not many.
     pub fn set_option(&self, level: i32, name: i32, value: &[u8]) {
+        // A close(2) that lingers would hold up a thread of ours; a RST at once is another matter.
+        let lingers = (level, name) == (libc::SOL_SOCKET, libc::SO_LINGER)
+            && value.get(4..8).is_some_and(|seconds| seconds != [0; 4]);
+        if lingers {
+            return;
+        }
         let value = &value[..value.len().min(LONGEST)];
         if let Some(host) = self.get()
             && let Err(e) = host.socket().set_option(level, name, value)
@@ -66,6 +72,11 @@ impl Outer {
             log::debug!("socket option {name} of level {level}: {e:?}");
         }
         self.asked.lock().insert((level, name), value.to_vec());
+    }
+
+    /// A socket that is there already: an accepted one.
+    pub fn put(&self, host: Host) {
+        *self.host.lock() = Some(Arc::new(host));
     }
 
     /// The socket is no more.

@@ -13,7 +13,7 @@ mod outside;
 mod socket;
 mod transfer;
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
@@ -22,11 +22,11 @@ use parking_lot::Mutex;
 
 use self::transfer::Inbox;
 use super::options::Values;
+use super::outer::Outer;
 use super::ports::{PortUser, Ports, Scope};
 use super::{address, check_inside, family, source_for};
 use crate::errno::{Errno, Result};
 use crate::kernel::wait::Ready;
-use crate::net::host::Host;
 use crate::net::options::Options;
 use crate::net::outside::Domain;
 use crate::net::socket::{Common, Kind};
@@ -94,8 +94,6 @@ struct State {
     error: Option<Errno>,
     /// connect(2) began and has not told yet how it ended.
     untold: bool,
-    /// The host's socket, where there is a way out.
-    outer: Option<Arc<Host>>,
     /// A FIN went out; first: before the peer's.
     shut_write: bool,
     first: bool,
@@ -109,8 +107,8 @@ pub struct Tcp {
     values: Mutex<Values>,
     state: Mutex<State>,
     inbox: Mutex<Inbox>,
-    /// Options that were set, for the host's socket.
-    asked: Mutex<BTreeMap<(i32, i32), Vec<u8>>>,
+    /// Where there is a way out.
+    outer: Outer,
     /// What the send buffer adds to the peer's inbox, bytes.
     send_room: AtomicUsize,
     /// Its memory is counted: that of a connection, which needs no descriptor at first.
@@ -173,11 +171,10 @@ impl Tcp {
                 local,
                 error: None,
                 untold: false,
-                outer: None,
                 shut_write: false,
                 first: false,
             }),
-            asked: Mutex::default(),
+            outer: Outer::default(),
             inbox: Mutex::new(Inbox::new(capacity)),
             send_room: AtomicUsize::new(send_room),
             charged,
@@ -524,10 +521,10 @@ impl Tcp {
             if let Some(local) = state.local {
                 tables.listeners.leave(local.port(), self.common.cookie);
             }
-            // Nor does the host's socket any more.
-            state.outer = None;
             listening
         };
+        // Nor does the host's socket any more.
+        self.outer.close();
         for child in listening.pending {
             child.end(Ending::Reset);
         }
@@ -677,9 +674,9 @@ impl Tcp {
 
     /// Out of all tables, for good.
     fn leave(&self) {
+        self.outer.close();
         let mut tables = self.common.stack.inet.tcp.lock();
         let mut state = self.state.lock();
-        state.outer = None;
         let phase = std::mem::replace(&mut state.phase, Phase::Done);
         if let Some(local) = state.local.take() {
             tables.bound.leave(local.port(), self.common.cookie);

@@ -5,49 +5,39 @@
 //! So is one of its own addresses on which nobody inside listens: others may share the namespace
 //! (the members of a pod, Docker's name server).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 use super::{Phase, Tcp};
+
 use crate::errno::{Errno, Result};
 use crate::kernel::wait::Ready;
 use crate::mm::io::{Sink, Source};
 use crate::net::host::Host;
+use crate::net::inet::outer;
 use crate::net::options::int;
 use crate::net::outside::Transport;
 use crate::net::socket::{Received, Socket};
 
-/// How often another port is tried that is free inside and outside.
-const TRIES: usize = 16;
-
 impl Tcp {
     /// The host's socket, made if there is a way out and none yet.
-    fn outer(self: &Arc<Self>) -> Result<Option<Arc<Host>>> {
-        if let Some(host) = self.state.lock().outer.clone() {
-            return Ok(Some(host));
-        }
-        let Some(way) = self.common.stack.way_out() else {
-            return Ok(None);
-        };
-        let options = self.asked.lock().clone();
+    fn open_outer(&self) -> Result<Option<Arc<Host>>> {
         let guest: Weak<dyn Socket> = self.this.clone();
-        let host = Arc::new(way.open(self.domain, Transport::Tcp, &options, guest)?);
-        let mut state = self.state.lock();
-        // Another thread may have been faster.
-        Ok(Some(state.outer.get_or_insert(host).clone()))
+        self.outer
+            .open(&self.common, self.domain, Transport::Tcp, guest)
     }
 
     /// bind(2), inside and outside. EADDRINUSE if the port is taken on either side.
     pub(super) fn bind_both(self: &Arc<Self>, local: SocketAddr) -> Result<()> {
-        for _ in 0..TRIES {
+        for _ in 0..outer::TRIES {
             self.bind_to(local)?;
             let Some(bound) = self.state.lock().local else {
                 return Ok(());
             };
-            let outcome = match self.outer() {
-                // Nobody is left who could make one: the inside goes on.
-                Ok(None) | Err(Errno::ENETDOWN) => return Ok(()),
-                Ok(Some(host)) => host.socket().bind(bound),
+            let outcome = match self.open_outer() {
+                // Inside traffic goes on without a network Gofer, or without IPv6 on the host.
+                Ok(None) | Err(Errno::ENETDOWN | Errno::EAFNOSUPPORT) => return Ok(()),
+                Ok(Some(host)) => host.socket().bind(outer::to_host(self.domain, bound)),
                 Err(e) => Err(e),
             };
             let Err(e) = outcome else {
@@ -63,9 +53,9 @@ impl Tcp {
 
     /// As before bind(2).
     fn unbind(&self) {
+        self.outer.close();
         let mut tables = self.common.stack.inet.tcp.lock();
         let mut state = self.state.lock();
-        state.outer = None;
         state.bound = None;
         if let Some(local) = state.local.take() {
             tables.bound.leave(local.port(), self.common.cookie);
@@ -82,8 +72,7 @@ impl Tcp {
             }
         }
         self.start_listening(backlog)?;
-        let host = self.state.lock().outer.clone();
-        let Some(host) = host else {
+        let Some(host) = self.outer.get() else {
             return Ok(());
         };
         host.socket().listen(backlog).inspect_err(|_| {
@@ -93,11 +82,8 @@ impl Tcp {
 
     /// The next connection from outside. EAGAIN, as without a way out.
     pub(super) fn next_from_outside(&self) -> Result<Arc<Tcp>> {
-        let (host, local) = {
-            let state = self.state.lock();
-            let host = state.outer.clone().ok_or(Errno::EAGAIN)?;
-            (host, state.local.ok_or(Errno::EAGAIN)?)
-        };
+        let host = self.outer.get().ok_or(Errno::EAGAIN)?;
+        let local = self.state.lock().local.ok_or(Errno::EAGAIN)?;
         let way = self.common.stack.way_out().ok_or(Errno::EAGAIN)?;
         let (made, remote) = host.socket().accept()?;
         let own = made.local().unwrap_or(local);
@@ -105,12 +91,11 @@ impl Tcp {
         let values = self.values.lock().clone();
         let child = Tcp::make(&self.common.stack, self.domain, options, values, None);
         let guest: Weak<dyn Socket> = child.this.clone();
-        let host = Arc::new(way.watch(made, guest)?);
+        child.outer.put(way.watch(made, guest)?);
         {
             let mut state = child.state.lock();
-            state.local = Some(unmapped(own));
-            state.phase = Phase::Outside(unmapped(remote));
-            state.outer = Some(host);
+            state.local = Some(outer::from_host(own));
+            state.phase = Phase::Outside(outer::from_host(remote));
         }
         Ok(child)
     }
@@ -120,8 +105,8 @@ impl Tcp {
     /// # Errors
     /// ENETUNREACH without a way out, and what the host says at once.
     pub(super) fn connect_outside(self: &Arc<Self>, to: SocketAddr) -> Result<()> {
-        let host = self.outer()?.ok_or(Errno::ENETUNREACH)?;
-        let begun = host.socket().connect(self.as_domain(to));
+        let host = self.open_outer()?.ok_or(Errno::ENETUNREACH)?;
+        let begun = host.socket().connect(outer::to_host(self.domain, to));
         match begun {
             Ok(()) | Err(Errno::EINPROGRESS) => {}
             Err(e) => {
@@ -129,7 +114,7 @@ impl Tcp {
                 return Err(e);
             }
         }
-        let local = host.socket().local().ok().map(unmapped);
+        let local = host.socket().local().ok().map(outer::from_host);
         let mut state = self.state.lock();
         state.local = local.or(state.local);
         state.phase = Phase::Reaching(to);
@@ -143,9 +128,8 @@ impl Tcp {
 
     /// The host's socket is of no use any more: after a failure Linux's are not either.
     fn forget_outer(&self) {
-        let mut state = self.state.lock();
-        if state.bound.is_none() {
-            state.outer = None;
+        if self.state.lock().bound.is_none() {
+            self.outer.close();
         }
     }
 
@@ -153,30 +137,19 @@ impl Tcp {
     pub(super) fn disconnect_outside(&self) {
         let host = self.outside();
         if host.is_some_and(|host| host.socket().disconnect().is_err()) {
-            self.state.lock().outer = None;
+            self.outer.close();
         }
         self.forget_outer();
     }
 
-    /// An address as the host's socket takes it: an IPv6 socket reaches IPv4 by mapped ones.
-    fn as_domain(&self, to: SocketAddr) -> SocketAddr {
-        match (self.domain, to.ip()) {
-            (crate::net::outside::Domain::V6, IpAddr::V4(ip)) => {
-                SocketAddr::new(ip.to_ipv6_mapped().into(), to.port())
-            }
-            _ => to,
-        }
-    }
-
     /// Looks whether a connection to the outside that was begun stands or has failed, and takes note.
     pub(super) fn settle(&self) {
-        let host = {
-            let state = self.state.lock();
-            match (&state.phase, &state.outer) {
-                (Phase::Reaching(_), Some(host)) => host.clone(),
-                _ => return,
-            }
+        let Some(host) = self.outside() else {
+            return;
         };
+        if !matches!(self.state.lock().phase, Phase::Reaching(_)) {
+            return;
+        }
         let ready = host.ready();
         if !ready.intersects(Ready::OUT | Ready::ERR | Ready::HUP) {
             return;
@@ -191,7 +164,12 @@ impl Tcp {
         };
         match error {
             None => {
-                state.local = host.socket().local().ok().map(unmapped).or(state.local);
+                state.local = host
+                    .socket()
+                    .local()
+                    .ok()
+                    .map(outer::from_host)
+                    .or(state.local);
                 state.phase = Phase::Outside(remote);
             }
             Some(error) => {
@@ -222,9 +200,10 @@ impl Tcp {
 
     /// The host's socket of a connection to the outside, or one that is begun.
     pub(super) fn outside(&self) -> Option<Arc<Host>> {
-        let state = self.state.lock();
-        match state.phase {
-            Phase::Outside(_) | Phase::Reaching(_) => state.outer.clone(),
+        // Without a way out nothing is locked for it.
+        self.common.stack.way_out()?;
+        match self.state.lock().phase {
+            Phase::Outside(_) | Phase::Reaching(_) => self.outer.get(),
             _ => None,
         }
     }
@@ -258,29 +237,4 @@ impl Tcp {
             ..Received::default()
         })
     }
-
-    /// An option that was set, for the host's socket: the one there is, and the one to be made.
-    pub(super) fn tell_outside(&self, level: i32, name: i32, value: &[u8]) {
-        if self.common.stack.way_out().is_none() {
-            return;
-        }
-        // A close(2) that lingers would hold up a thread of ours.
-        let lingers = (level, name) == (libc::SOL_SOCKET, libc::SO_LINGER)
-            && value.get(4..8).is_some_and(|seconds| seconds != [0; 4]);
-        if lingers {
-            return;
-        }
-        self.asked.lock().insert((level, name), value.to_vec());
-        let host = self.state.lock().outer.clone();
-        if let Some(host) = host
-            && let Err(e) = host.socket().set_option(level, name, value)
-        {
-            log::debug!("socket option {name} of level {level}: {e:?}");
-        }
-    }
-}
-
-/// The sockets' own tables know IPv4 addresses as such.
-fn unmapped(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }

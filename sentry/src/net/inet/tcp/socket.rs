@@ -149,7 +149,9 @@ impl Socket for Tcp {
 
     fn set_option(&self, t: &Task, level: i32, name: i32, value: &[u8]) -> Result<()> {
         self.set(t, level, name, value)?;
-        self.tell_outside(level, name, value);
+        if self.common.stack.way_out().is_some() {
+            self.outer.set_option(level, name, value);
+        }
         Ok(())
     }
 

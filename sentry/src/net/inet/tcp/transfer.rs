@@ -380,8 +380,8 @@ impl Tcp {
             }
             match &state.phase {
                 Phase::Listening(l) if l.pending.is_empty() => {
-                    let outer = state.outer.clone();
                     drop(state);
+                    let outer = self.outer.get();
                     let comes = outer.is_some_and(|host| host.ready().contains(Ready::IN));
                     return if comes { ready | readable } else { ready };
                 }
