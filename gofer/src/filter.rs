@@ -5,7 +5,7 @@
 
 use runsc_platform::{
     rule,
-    seccomp::{ArgCheck, Filter, Rule},
+    seccomp::{ArgCheck, Filter, RUNTIME, Rule},
 };
 
 use crate::server::sys;
@@ -14,7 +14,10 @@ const NO_EXEC: ArgCheck = ArgCheck::without(2, libc::PROT_EXEC as u32);
 
 /// The Gofer's filter.
 pub fn gofer() -> Filter {
-    Filter::new("gofer", [REQUESTS, LOOKUP, CHANGE, XATTR, RUNTIME].concat())
+    Filter::new(
+        "gofer",
+        [REQUESTS, LOOKUP, CHANGE, XATTR, THREADS, RUNTIME].concat(),
+    )
 }
 
 /// What [`crate::Client`] needs in the Sentry, beyond what any threaded program does.
@@ -142,38 +145,15 @@ const XATTR: &[Rule] = &[
     rule!(SYS_fremovexattr, "extended attributes, before Linux 6.13"),
 ];
 
-const RUNTIME: &[Rule] = &[
-    rule!(SYS_futex, "locks; joining threads"),
-    rule!(SYS_mmap, [NO_EXEC], "memory, never executable"),
+const THREADS: &[Rule] = &[
     rule!(
         SYS_mprotect,
         [NO_EXEC],
         "growing a thread's heap; never executable"
     ),
-    rule!(SYS_munmap, "memory"),
-    rule!(SYS_mremap, "memory"),
-    rule!(SYS_madvise, "giving back memory; the end of a thread"),
-    rule!(SYS_brk, "memory"),
     rule!(SYS_set_robust_list, "a thread's first steps"),
     rule!(SYS_rseq, "a thread's first steps and its end"),
-    rule!(SYS_rt_sigprocmask, "a thread's first steps and its end"),
-    rule!(SYS_sigaltstack, "a thread's stack guard"),
     rule!(SYS_sched_getaffinity, "a thread's stack guard"),
-    rule!(SYS_rt_sigreturn, "return from signal handlers"),
-    rule!(
-        SYS_rt_sigaction,
-        "passing a fatal fault on to its default action"
-    ),
-    rule!(
-        SYS_fcntl,
-        [ArgCheck::eq(1, libc::F_GETFD as u32)],
-        "closing fds in debug builds"
-    ),
     rule!(SYS_write, [ArgCheck::eq(0, 2)], "messages to stderr"),
-    rule!(SYS_gettid, "abort"),
-    rule!(SYS_getpid, "abort"),
-    rule!(SYS_tgkill, [ArgCheck::eq(2, libc::SIGABRT as u32)], "abort"),
-    rule!(SYS_restart_syscall, "a stopped and continued process"),
     rule!(SYS_exit, "the end of a thread"),
-    rule!(SYS_exit_group, "the end"),
 ];

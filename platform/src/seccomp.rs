@@ -155,6 +155,41 @@ macro_rules! rule {
     };
 }
 
+/// What any process of ours does between its own calls, whatever it is for: memory that is never
+/// executable, locks, the ways to an end.
+pub const RUNTIME: &[Rule] = &[
+    rule!(
+        SYS_mmap,
+        [ArgCheck::without(2, libc::PROT_EXEC as u32)],
+        "memory, never executable"
+    ),
+    rule!(SYS_munmap, "memory"),
+    rule!(SYS_mremap, "memory"),
+    rule!(SYS_madvise, "giving back memory; the end of a thread"),
+    rule!(SYS_brk, "memory"),
+    rule!(SYS_futex, "locks"),
+    rule!(
+        SYS_fcntl,
+        [ArgCheck::eq(1, libc::F_GETFD as u32)],
+        "closing fds in debug builds"
+    ),
+    rule!(SYS_sigaltstack, "a thread's stack guard and its end"),
+    rule!(
+        SYS_rt_sigprocmask,
+        "a thread's first steps and its end; abort"
+    ),
+    rule!(
+        SYS_rt_sigaction,
+        "passing a fatal fault on to its default action"
+    ),
+    rule!(SYS_rt_sigreturn, "return from signal handlers"),
+    rule!(SYS_gettid, "abort"),
+    rule!(SYS_getpid, "abort"),
+    rule!(SYS_tgkill, [ArgCheck::eq(2, libc::SIGABRT as u32)], "abort"),
+    rule!(SYS_restart_syscall, "a stopped and continued process"),
+    rule!(SYS_exit_group, "the end"),
+];
+
 /// What happens to a call that no rule allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Otherwise {

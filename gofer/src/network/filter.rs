@@ -5,7 +5,7 @@
 
 use runsc_platform::{
     rule,
-    seccomp::{ArgCheck, Filter, Rule},
+    seccomp::{ArgCheck, Filter, RUNTIME, Rule},
 };
 
 use super::options::{Access, OPTIONS};
@@ -27,7 +27,7 @@ const KINDS: [(i32, i32); 4] = [
 
 /// The network Gofer's filter.
 pub fn filter() -> Filter {
-    let mut rules = BASE.to_vec();
+    let mut rules = [BASE, RUNTIME].concat();
     for family in FAMILIES {
         for (kind, protocol) in KINDS {
             rules.push(checked(
@@ -74,8 +74,6 @@ fn checked<const N: usize>(
     }
 }
 
-const NO_EXEC: ArgCheck = ArgCheck::without(2, libc::PROT_EXEC as u32);
-
 const BASE: &[Rule] = &[
     rule!(SYS_poll, "waiting for requests and changes"),
     rule!(
@@ -118,29 +116,6 @@ const BASE: &[Rule] = &[
         "changes of the view"
     ),
     rule!(SYS_close, "what a request made or brought"),
-    rule!(SYS_mmap, [NO_EXEC], "memory, never executable"),
-    rule!(SYS_munmap, "memory"),
-    rule!(SYS_mremap, "memory"),
-    rule!(SYS_madvise, "giving back memory"),
-    rule!(SYS_brk, "memory"),
-    rule!(SYS_futex, "locks"),
-    rule!(SYS_rt_sigreturn, "return from signal handlers"),
-    rule!(
-        SYS_rt_sigaction,
-        "passing a fatal fault on to its default action"
-    ),
-    rule!(SYS_rt_sigprocmask, "abort"),
-    rule!(SYS_sigaltstack, "the end of the main thread"),
-    rule!(
-        SYS_fcntl,
-        [ArgCheck::eq(1, libc::F_GETFD as u32)],
-        "closing fds in debug builds"
-    ),
     rule!(SYS_write, "the log, and messages to stderr"),
-    rule!(SYS_gettid, "abort"),
-    rule!(SYS_getpid, "abort"),
-    rule!(SYS_tgkill, [ArgCheck::eq(2, libc::SIGABRT as u32)], "abort"),
-    rule!(SYS_restart_syscall, "a stopped and continued process"),
     rule!(SYS_exit, "the end"),
-    rule!(SYS_exit_group, "the end"),
 ];

@@ -8,14 +8,17 @@
 use runsc_platform::{
     process::DEVOURER_FLAGS,
     rule,
-    seccomp::{ArgCheck, Filter, Rule},
+    seccomp::{ArgCheck, Filter, RUNTIME, Rule},
 };
 
 const NO_EXEC: ArgCheck = ArgCheck::without(2, libc::PROT_EXEC as u32);
 
 /// The monitor's filter.
 pub fn monitor() -> Filter {
-    Filter::new("monitor", [TALK, KEEP, OUT_OF_MEMORY, RUNTIME].concat())
+    Filter::new(
+        "monitor",
+        [TALK, KEEP, OUT_OF_MEMORY, OWN, RUNTIME].concat(),
+    )
 }
 
 const TALK: &[Rule] = &[
@@ -100,30 +103,10 @@ const OUT_OF_MEMORY: &[Rule] = &[
     ),
 ];
 
-const RUNTIME: &[Rule] = &[
-    rule!(SYS_mmap, [NO_EXEC], "memory, never executable"),
+const OWN: &[Rule] = &[
     rule!(SYS_mprotect, [NO_EXEC], "the heap; never executable"),
-    rule!(SYS_munmap, "memory"),
-    rule!(SYS_mremap, "memory"),
-    rule!(SYS_madvise, "giving back memory"),
-    rule!(SYS_brk, "memory"),
-    rule!(SYS_futex, "locks that nobody else holds"),
     rule!(SYS_clock_gettime, "clocks, where the vDSO cannot answer"),
     rule!(SYS_getrandom, "hash tables"),
-    rule!(
-        SYS_fcntl,
-        [ArgCheck::eq(1, libc::F_GETFD as u32)],
-        "closing fds in debug builds"
-    ),
-    rule!(SYS_sigaltstack, "the end of the program"),
-    rule!(SYS_rt_sigaction, "a fatal fault's default action"),
-    rule!(SYS_rt_sigreturn, "return from the handler of faults"),
-    rule!(SYS_rt_sigprocmask, "abort"),
-    rule!(SYS_gettid, "abort"),
-    rule!(SYS_getpid, "abort"),
-    rule!(SYS_tgkill, [ArgCheck::eq(2, libc::SIGABRT as u32)], "abort"),
-    rule!(SYS_restart_syscall, "a stopped and continued process"),
-    rule!(SYS_exit_group, "the end"),
 ];
 
 #[cfg(test)]
