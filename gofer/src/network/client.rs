@@ -2,19 +2,16 @@
 //! channel.
 
 use std::{
-    io::{IoSlice, IoSliceMut},
-    mem::MaybeUninit,
+    io::IoSliceMut,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::atomic::{AtomicBool, Ordering},
 };
 
 use parking_lot::Mutex;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
-};
+use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvFlags, SocketFlags, SocketType};
 
 use super::{
+    frame,
     protocol::{Done, Family, Kind, MAX_FRAME, Reply, Request, Step, View},
     server::Channels,
 };
@@ -155,59 +152,21 @@ impl Client {
         }
         let Channel { fd, buffer } = &mut *channel;
         let frame = postcard::to_slice(request, buffer).map_err(|_| Errno(libc::E2BIG))?;
-        send(fd.as_fd(), frame, socket).map_err(|_| self.broken())?;
-        let received = receive(fd.as_fd(), buffer).map_err(|_| self.broken())?;
-        // This process has too many open: our trouble, not the server's mistake.
-        let (length, socket) = received.ok_or(Errno(libc::EMFILE))?;
-        let frame = buffer.get(..length).unwrap_or_default();
+        frame::send(fd.as_fd(), frame, socket).map_err(|_| self.broken())?;
+        let received = frame::receive(fd.as_fd(), buffer).map_err(|_| self.broken())?;
+        if received.cut {
+            return Err(self.broken());
+        }
+        if received.lost_fds {
+            // This process has too many open: our trouble, not the server's mistake.
+            return Err(Errno(libc::EMFILE));
+        }
+        let socket = received.fd;
+        let frame = buffer.get(..received.length).unwrap_or_default();
         match postcard::take_from_bytes(frame) {
             Ok((Reply::Failed(errno), [])) => Err(errno),
             Ok((reply, [])) => Ok((reply, socket)),
             _ => Err(self.broken()),
         }
     }
-}
-
-fn send(
-    channel: BorrowedFd<'_>,
-    frame: &[u8],
-    socket: Option<BorrowedFd<'_>>,
-) -> rustix::io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds: Vec<BorrowedFd<'_>> = socket.into_iter().collect();
-    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
-        return Err(rustix::io::Errno::NOBUFS);
-    }
-    let slices = [IoSlice::new(frame)];
-    rustix::io::retry_on_intr(|| {
-        rustix::net::sendmsg(channel, &slices, &mut control, SendFlags::NOSIGNAL)
-    })?;
-    Ok(())
-}
-
-/// A frame's length and the fd that came with it; `None` if there was no room for it.
-type Received = Option<(usize, Option<OwnedFd>)>;
-
-fn receive(channel: BorrowedFd<'_>, buffer: &mut [u8]) -> rustix::io::Result<Received> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let message = loop {
-        let mut slices = [IoSliceMut::new(buffer)];
-        match rustix::net::recvmsg(channel, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC) {
-            Err(rustix::io::Errno::INTR) => continue,
-            other => break other?,
-        }
-    };
-    let mut passed = None;
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(fds) = message {
-            passed = passed.or(fds.into_iter().next());
-        }
-    }
-    if message.bytes == 0 || message.flags.contains(ReturnFlags::TRUNC) {
-        return Err(rustix::io::Errno::CONNRESET);
-    }
-    let cut = message.flags.contains(ReturnFlags::CTRUNC);
-    Ok((!cut).then_some((message.bytes, passed)))
 }

@@ -14,6 +14,7 @@
 
 pub mod client;
 mod filter;
+mod frame;
 mod loopback;
 pub mod options;
 pub mod protocol;

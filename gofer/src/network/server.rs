@@ -1,8 +1,6 @@
 //! The process: one thread that answers one request after the other, none of which blocks.
 
 use std::{
-    io::{IoSlice, IoSliceMut},
-    mem::MaybeUninit,
     net::SocketAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
@@ -10,13 +8,11 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags},
     io::Errno as HostErrno,
-    net::{
-        AddressFamily, Protocol, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-        SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, ipproto,
-    },
+    net::{AddressFamily, Protocol, SendFlags, SocketFlags, SocketType, ipproto},
 };
 
 use super::{
+    frame,
     options::{self, Access},
     protocol::{
         Done, Family, Kind, MAX_FRAME, MAX_STEPS, MAX_VALUE, NOWHERE, OptionName, Reply, Request,
@@ -110,8 +106,10 @@ struct Server {
 impl Server {
     /// Answers one request; `None` when the client is gone.
     fn turn(&mut self, channel: BorrowedFd<'_>, watch: &mut Watch) -> Option<()> {
-        let (length, socket) = receive(channel, &mut self.request).ok()?;
-        let frame = self.request.get(..length);
+        let received = frame::receive(channel, &mut self.request).ok()?;
+        let whole = self.request.get(..received.length);
+        let frame = whole.filter(|_| !received.cut);
+        let socket = received.fd;
         let request = frame.and_then(|frame| match postcard::take_from_bytes(frame) {
             Ok((request, [])) => Some(request),
             _ => None,
@@ -134,12 +132,16 @@ impl Server {
                 postcard::to_slice(&refusal, &mut self.reply).ok()?.len()
             }
         };
-        match send(channel, self.reply.get(..length)?, socket.as_ref()) {
+        match frame::send(
+            channel,
+            self.reply.get(..length)?,
+            socket.as_ref().map(AsFd::as_fd),
+        ) {
             // The user has too many fds under way.
             Err(HostErrno::TOOMANYREFS) => {
                 let refusal = Reply::Failed(Errno(libc::ETOOMANYREFS));
                 let frame = postcard::to_slice(&refusal, &mut self.reply).ok()?;
-                send(channel, frame, None).ok()
+                frame::send(channel, frame, None).ok()
             }
             sent => sent.ok(),
         }
@@ -252,45 +254,4 @@ fn is_ours(socket: BorrowedFd<'_>) -> bool {
                 ipproto::TCP | ipproto::UDP | ipproto::ICMP | ipproto::ICMPV6
             ))
         )
-}
-
-/// A frame's length (beyond the buffer's if it was longer) and the first fd that came with it.
-fn receive(
-    channel: BorrowedFd<'_>,
-    buffer: &mut [u8],
-) -> rustix::io::Result<(usize, Option<OwnedFd>)> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let message = loop {
-        let mut slices = [IoSliceMut::new(buffer)];
-        match rustix::net::recvmsg(channel, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC) {
-            Err(HostErrno::INTR) => continue,
-            other => break other?,
-        }
-    };
-    let mut passed = None;
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(fds) = message {
-            passed = passed.or(fds.into_iter().next());
-        }
-    }
-    if message.bytes == 0 {
-        return Err(HostErrno::CONNRESET);
-    }
-    let cut = message.flags.contains(ReturnFlags::TRUNC);
-    Ok((if cut { usize::MAX } else { message.bytes }, passed))
-}
-
-fn send(channel: BorrowedFd<'_>, frame: &[u8], socket: Option<&OwnedFd>) -> rustix::io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds: Vec<BorrowedFd<'_>> = socket.iter().map(AsFd::as_fd).collect();
-    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
-        return Err(HostErrno::NOBUFS);
-    }
-    let slices = [IoSlice::new(frame)];
-    rustix::io::retry_on_intr(|| {
-        rustix::net::sendmsg(channel, &slices, &mut control, SendFlags::NOSIGNAL)
-    })?;
-    Ok(())
 }
