@@ -9,6 +9,7 @@ use std::{
     io::{Read, stdin},
     os::fd::OwnedFd,
     process::ExitCode,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -26,6 +27,9 @@ use crate::{
     sandbox::empty_root::{NO_LIMIT, memory_size},
     state::{Container, Status},
 };
+
+/// How long the memory of a process that has ended may still be in use.
+const GIVEN_BACK: Duration = Duration::from_millis(500);
 
 /// Longest description of resources that is read, in bytes.
 const MAX_RESOURCES: u64 = 1 << 20;
@@ -110,17 +114,29 @@ impl GuestMemory {
         }
     }
 
+    /// What a process had that has just ended is given back a moment later, so less than is in use
+    /// is refused only if it stays in use.
     fn resize(&self, bytes: u64) -> Result<()> {
-        use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fsconfig_set_string, fspick};
         let what = || format!("memory.limit: {bytes} bytes for the guest");
-        let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
-        let picked = fspick(&self.0, "", flags).with_context(what)?;
-        let size = memory_size(bytes).to_string();
-        fsconfig_set_string(&picked, "size", size).with_context(what)?;
-        match fsconfig_reconfigure(&picked) {
-            Err(rustix::io::Errno::INVAL) => bail!("{}: it uses more", what()),
-            result => result.with_context(what),
+        let until = Instant::now() + GIVEN_BACK;
+        loop {
+            match self.try_resize(bytes) {
+                Err(rustix::io::Errno::INVAL) if Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(rustix::io::Errno::INVAL) => bail!("{}: it uses more", what()),
+                result => return result.with_context(what),
+            }
         }
+    }
+
+    /// `EINVAL` if more is in use.
+    fn try_resize(&self, bytes: u64) -> rustix::io::Result<()> {
+        use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fsconfig_set_string, fspick};
+        let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
+        let picked = fspick(&self.0, "", flags)?;
+        fsconfig_set_string(&picked, "size", memory_size(bytes).to_string())?;
+        fsconfig_reconfigure(&picked)
     }
 }
 
