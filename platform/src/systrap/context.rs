@@ -183,12 +183,10 @@ impl SystrapContext {
                     (regs.rcx, regs.r11) = (regs.rip, regs.eflags);
                     regs.orig_rax = regs.rax;
                     regs.rax = -i64::from(libc::ENOSYS) as u64;
-                    self.run
-                        .area
-                        .u32(area::EXIT)
-                        .store(exit::FULL, Ordering::Relaxed);
                     return Trap::Syscall;
                 }
+                // Still before the old instruction.
+                (Place::Call(site), Trap::Interrupted) if regs.rip == site => {}
                 (Place::Call(site), Trap::Interrupted) => regs.rip = site + SYSCALL_LEN,
                 (Place::At(at), _) => {
                     let was_inside = at == regs.rip;
@@ -474,9 +472,11 @@ impl Context for SystrapContext {
             return Err(self.space.refused(&self.run.stub));
         }
         self.space.clean_up(&self.run.stub)?;
-        let trap = self.published_trap(regs);
-        let trap = self.in_guest_terms(trap, regs);
-        self.published = (trap == Trap::Syscall).then_some(*regs);
+        let published = self.published_trap(regs);
+        let trap = self.in_guest_terms(published, regs);
+        // From a fault that stands for a call the thread itself would go back to the fault.
+        let leads_on = published == Trap::Syscall && trap == Trap::Syscall;
+        self.published = leads_on.then_some(*regs);
         Ok(trap)
     }
 

@@ -11,11 +11,16 @@ use crate::guest::*;
 pub const CASES: &[Case] = &[
     ("hot_sites_are_patched", hot_sites_are_patched),
     (
+        "patched_calls_can_be_made_again",
+        patched_calls_can_be_made_again,
+    ),
+    (
         "a_moved_tail_is_the_guests_code",
         a_moved_tail_is_the_guests_code,
     ),
     ("calls_are_answered_in_place", calls_are_answered_in_place),
     ("kicks_find_patched_guests", kicks_find_patched_guests),
+    ("kicks_lose_no_call", kicks_lose_no_call),
 ];
 
 program!(
@@ -106,6 +111,37 @@ fn hot_sites_are_patched(platform: Arc<dyn Platform>) {
         assert_eq!(machine.run(&mut other), Trap::Syscall);
         assert_eq!((other.regs.rip, other.regs.orig_rax), (rip, number));
         assert_eq!(other.regs.rbx, 6);
+    }
+}
+
+/// A call that is restarted goes to the `syscall` that was there, and from it on behind the site,
+/// though nothing but the result was set.
+fn patched_calls_can_be_made_again(platform: Arc<dyn Platform>) {
+    for code in [numbered(), general()] {
+        let mut machine = Machine::new(platform.clone());
+        let space = machine.space(code);
+        let mut thread = machine.thread(&space);
+        thread.regs.fs_base = DATA;
+        if heat(&mut machine, &space, &mut thread, code).is_none() {
+            return;
+        }
+        let (behind, number) = (thread.regs.rip, thread.regs.orig_rax);
+        for n in 0..20 {
+            for _again in 0..n % 3 {
+                thread.regs.rip = behind - 2;
+                thread.regs.rax = number;
+                let before = thread.regs;
+                assert_eq!(machine.run(&mut thread), Trap::Syscall);
+                assert_eq!((thread.regs.rip, thread.regs.orig_rax), (behind, number));
+                assert_eq!(thread.regs.rbx, before.rbx, "{n}");
+            }
+            let before = thread.regs;
+            thread.regs.set_return(n);
+            assert_eq!(machine.run(&mut thread), Trap::Syscall);
+            assert_eq!((thread.regs.rip, thread.regs.orig_rax), (behind, number));
+            let regs = (thread.regs.r12, thread.regs.rbx);
+            assert_eq!(regs, (n, before.rbx + 1), "{n}");
+        }
     }
 }
 
@@ -216,5 +252,35 @@ fn kicks_find_patched_guests(platform: Arc<dyn Platform>) {
         let inside = (CODE..CODE + PAGE).contains(&thread.regs.rip);
         assert!(inside, "{:x}", thread.regs.rip);
         assert_eq!(thread.regs.rsp, STACK_TOP - 64);
+    }
+}
+
+/// A call that is restarted is made, or a kick finds the thread still before it.
+fn kicks_lose_no_call(platform: Arc<dyn Platform>) {
+    let mut machine = Machine::new(platform);
+    let space = machine.space(numbered());
+    let mut thread = machine.thread(&space);
+    thread.regs.fs_base = DATA;
+    if heat(&mut machine, &space, &mut thread, numbered()).is_none() {
+        return;
+    }
+    let (behind, number) = (thread.regs.rip, thread.regs.orig_rax);
+    let kicker = thread.context.kicker();
+    for round in 0..2000u32 {
+        thread.regs.rip = behind - 2;
+        thread.regs.rax = number;
+        thread.context.resume(&thread.regs).unwrap();
+        for _ in 0..round % 512 {
+            std::hint::spin_loop();
+        }
+        kicker.kick();
+        let trap = machine.trap(&mut thread);
+        match trap {
+            Trap::Interrupted => {
+                assert_eq!((thread.regs.rip, thread.regs.rax), (behind - 2, number))
+            }
+            Trap::Syscall => assert_eq!((thread.regs.rip, thread.regs.orig_rax), (behind, number)),
+            Trap::Fault(_) => panic!("{trap:?}"),
+        }
     }
 }
