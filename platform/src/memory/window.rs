@@ -6,6 +6,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use super::AccessFault;
 use super::access::{self, Word};
 
+const PAGE_SIZE: usize = 4096;
+
 /// A MAP_SHARED mapping of part of a file. Offsets and lengths are bytes from the window's start.
 ///
 /// The guest and other threads write the same memory at any time: what is read is a snapshot that
@@ -81,6 +83,26 @@ impl Window {
 
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Which pages of a part are in the host's memory, in order. `offset`: bytes, a multiple of the
+    /// page size.
+    ///
+    /// # Errors
+    /// What mincore(2) says; EINVAL for a part that is not within the window.
+    pub fn resident(&self, offset: usize, len: usize) -> io::Result<Vec<bool>> {
+        let end = offset.checked_add(len).filter(|end| *end <= self.len);
+        if end.is_none() || !offset.is_multiple_of(PAGE_SIZE) {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let mut pages = vec![0u8; len.div_ceil(PAGE_SIZE)];
+        // SAFETY: the offset is within the mapping, see above.
+        let start = unsafe { self.base.add(offset) };
+        // SAFETY: the part is mapped, and there is a byte for each of its pages.
+        match unsafe { libc::mincore(start.cast(), len, pages.as_mut_ptr()) } {
+            0 => Ok(pages.into_iter().map(|page| page & 1 != 0).collect()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     /// Copies out of the window.

@@ -39,6 +39,7 @@ const MEMORY: &[Rule] = &[
     rule!(SYS_mremap, "the heap: large blocks grow in place"),
     rule!(SYS_brk, "the heap"),
     rule!(SYS_madvise, "the heap gives memory back"),
+    rule!(SYS_mincore, "how much of guest memory is resident"),
     rule!(
         SYS_fallocate,
         "the MemoryFile gives memory back, and fallocate(2) of guests on host files"
@@ -60,7 +61,10 @@ const FILES: &[Rule] = &[
     rule!(SYS_pwrite64, "host files the gofer handed over"),
     rule!(SYS_pwritev, "guest memory into host files"),
     rule!(SYS_pwritev2, "guest memory into host files"),
-    rule!(SYS_lseek, "SEEK_DATA and SEEK_HOLE of host files, stdio"),
+    rule!(
+        SYS_lseek,
+        "SEEK_DATA and SEEK_HOLE of host files and of the MemoryFile, stdio"
+    ),
     rule!(SYS_fstat, "attributes of stdio and host files"),
     rule!(
         SYS_newfstatat,

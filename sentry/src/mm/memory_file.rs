@@ -26,6 +26,8 @@ const UNLIMITED: u64 = u64::MAX;
 pub const CHUNK: u64 = 16 << 20;
 /// Windows kept at once.
 const MAX_WINDOWS: usize = 64;
+/// Bytes that one host call is asked about.
+const LOOK_AT: u64 = 2 << 20;
 /// Size of the sparse file: the most that can be reserved, not used.
 const FILE_SIZE: u64 = 1 << 45;
 /// Freed memory kept, before it goes back to the host: for copies to overwrite, or to be cleared, which
@@ -424,30 +426,41 @@ impl MemoryFile {
         Ok((window, pos, avail))
     }
 
-    /// Host memory behind a range, bytes: what is allocated there.
+    /// Host memory behind a range, bytes.
     pub(crate) fn resident(&self, start: u64, end: u64) -> u64 {
         self.extents(start, end).iter().map(|(s, e)| e - s).sum()
     }
 
-    /// The allocated parts of a range, in order.
+    /// The parts of a range that are in host memory, in order. What it costs goes by what is in the
+    /// range: SEEK_HOLE would look for the end of data as far as there is any behind it.
     pub(crate) fn extents(&self, start: u64, end: u64) -> Vec<(u64, u64)> {
         use nix::unistd::{Whence, lseek};
-        let mut found = Vec::new();
+        let mut found: Vec<(u64, u64)> = Vec::new();
         let mut at = start;
         while at < end {
             let Ok(data) = lseek(self.as_host_fd(), at as i64, Whence::SeekData) else {
                 break;
             };
-            let data = data as u64;
-            if data >= end {
+            at = at.max(data as u64);
+            if at >= end {
                 break;
             }
-            let Ok(hole) = lseek(self.as_host_fd(), data as i64, Whence::SeekHole) else {
+            let Ok((window, pos, avail)) = self.window(at) else {
                 break;
             };
-            let hole = (hole as u64).min(end);
-            found.push((data.max(start), hole));
-            at = hole;
+            let len = (end - at).min(avail as u64).min(LOOK_AT);
+            let Ok(pages) = window.resident(pos, len as usize) else {
+                break;
+            };
+            for (page, _) in pages.iter().enumerate().filter(|(_, resident)| **resident) {
+                let page = at + page as u64 * PAGE_SIZE;
+                let page_end = (page + PAGE_SIZE).min(end);
+                match found.last_mut() {
+                    Some((_, end)) if *end == page => *end = page_end,
+                    _ => found.push((page, page_end)),
+                }
+            }
+            at += len;
         }
         found
     }
@@ -772,5 +785,24 @@ mod tests {
             a.window(i * CHUNK).unwrap();
         }
         assert!(file.windows.read().len() <= MAX_WINDOWS);
+    }
+
+    #[test]
+    fn what_is_resident_is_found_page_by_page() {
+        let file = MemoryFile::new().unwrap();
+        let a = file.allocate(2 * CHUNK).unwrap();
+        let at = a.offset();
+        // Across the end of a window, and on behind what is asked for.
+        for page in [1, 2, 5, 4095, 4096, 4097, 5000] {
+            let (w, pos, _) = a.window(page * PAGE_SIZE).unwrap();
+            w.write(pos, &[1]).unwrap();
+        }
+        let found = file.extents(at + PAGE_SIZE, at + 4097 * PAGE_SIZE);
+        let pages: Vec<_> = found
+            .iter()
+            .map(|(s, e)| ((s - at) / PAGE_SIZE, (e - at) / PAGE_SIZE))
+            .collect();
+        assert_eq!(pages, [(1, 3), (5, 6), (4095, 4097)]);
+        assert_eq!(a.resident(), 7 * PAGE_SIZE);
     }
 }
