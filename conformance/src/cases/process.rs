@@ -197,6 +197,29 @@ pub static CASES: &[Case] = &[
         },
     ),
     Case::new(
+        "clone.pidfd_errors",
+        "clone3(2)",
+        "without a place or a number for the pidfd there is no child",
+        || {
+            let mut pidfd: c_int = 7;
+            let mut args = [0u64; 11];
+            args[0] = CLONE_PIDFD as u64;
+            args[1] = bad_ptr::<c_int>() as u64;
+            args[4] = SIGCHLD as u64;
+            err!(EFAULT, syscall(SYS_clone3, args.as_ptr(), 88usize));
+            err!(ECHILD, waitpid(-1, std::ptr::null_mut(), 0));
+            let limit = rlimit {
+                rlim_cur: 0,
+                rlim_max: 1024,
+            };
+            ok!(setrlimit(RLIMIT_NOFILE, &limit));
+            args[1] = (&raw mut pidfd) as u64;
+            err!(EMFILE, syscall(SYS_clone3, args.as_ptr(), 88usize));
+            err!(ECHILD, waitpid(-1, std::ptr::null_mut(), 0));
+            Ok(())
+        },
+    ),
+    Case::new(
         "clone.files_shared",
         "clone(2)",
         "CLONE_FILES shares the descriptor table",

@@ -83,14 +83,13 @@ pub async fn clone(task: &Task, args: CloneArgs) -> Result<u64, Error> {
         latch.busy.store(true, Ordering::SeqCst);
         latch
     });
-    let child = make(task, &args, latch.clone())?;
+    if args.flags.contains(CloneFlags::PIDFD) {
+        // EFAULT while there is no child yet.
+        let old: i32 = task.mm().read_obj(args.pidfd)?;
+        task.mm().write_obj(args.pidfd, &old)?;
+    }
+    let (child, pidfd) = make(task, &args, latch.clone())?;
     let tid = child.tid();
-    let pidfd = if args.flags.contains(CloneFlags::PIDFD) {
-        let fd = crate::fs::pidfd::install(task, child.group())?;
-        Some(fd)
-    } else {
-        None
-    };
     if args.flags.contains(CloneFlags::PARENT_SETTID) {
         task.mm().copy_out(args.parent_tid, &tid.to_ne_bytes());
     }
@@ -149,7 +148,12 @@ fn check(task: &Task, args: &CloneArgs) -> Result<()> {
     Ok(())
 }
 
-fn make(task: &Task, args: &CloneArgs, latch: Option<Arc<VforkLatch>>) -> Result<Arc<Task>> {
+/// A child that has not run, and the caller's descriptor of it with CLONE_PIDFD.
+fn make(
+    task: &Task,
+    args: &CloneArgs,
+    latch: Option<Arc<VforkLatch>>,
+) -> Result<(Arc<Task>, Option<i32>)> {
     let f = args.flags;
     let mm = if f.contains(CloneFlags::VM) {
         task.mm()
@@ -187,12 +191,13 @@ fn make(task: &Task, args: &CloneArgs, latch: Option<Arc<VforkLatch>>) -> Result
     if !f.contains(CloneFlags::VM) || f.contains(CloneFlags::VFORK) {
         signals.altstack = task.signals.lock().altstack;
     }
+    let mut pidfd = None;
     let child = task.kernel().tree.enter(|tid, tree| {
         task.kernel().resources.charge_task(tree)?;
         let group = if f.contains(CloneFlags::THREAD) {
             task.group().clone()
         } else {
-            new_group(task, args, tid, tree)
+            new_group(task, args, tid)
         };
         let thread = f.contains(CloneFlags::THREAD);
         let _filters = thread.then(|| group.filters.lock());
@@ -219,17 +224,28 @@ fn make(task: &Task, args: &CloneArgs, latch: Option<Arc<VforkLatch>>) -> Result
         if f.contains(CloneFlags::SYSVSEM) {
             task.share_sem_undo(&child);
         }
+        if f.contains(CloneFlags::PIDFD) {
+            pidfd = Some(crate::fs::pidfd::install(task, &group)?);
+        }
         if !group.add_task(child.clone()) {
             // Somebody is ending the group: the caller will notice on its way out.
             return Err(Errno::EAGAIN);
         }
+        if !thread {
+            settle(&group, task, args, tree);
+        }
         Ok(child)
+    });
+    let child = child.inspect_err(|_| {
+        if let Some(fd) = pidfd {
+            let _ = task.files().close(fd);
+        }
     })?;
     if f.contains(CloneFlags::CHILD_CLEARTID) {
         child.addresses.lock().clear_child_tid = args.child_tid;
     }
     *child.vfork_parent.lock() = latch;
-    Ok(child)
+    Ok((child, pidfd))
 }
 
 fn inherit(parent: &Task, child: &Task) {
@@ -247,12 +263,8 @@ fn inherit(parent: &Task, child: &Task) {
     *child.sched.lock() = *parent.sched.lock();
 }
 
-fn new_group(
-    task: &Task,
-    args: &CloneArgs,
-    pid: i32,
-    tree: &mut crate::kernel::tree::Inner,
-) -> Arc<ThreadGroup> {
+/// A process that is not in the tree yet.
+fn new_group(task: &Task, args: &CloneArgs, pid: i32) -> Arc<ThreadGroup> {
     let old = task.group();
     let actions = if args.flags.contains(CloneFlags::SIGHAND) {
         old.actions()
@@ -281,6 +293,17 @@ fn new_group(
     if limits.soft(libc::RLIMIT_CPU) != u64::MAX {
         group.timers.set_cpu_limit(limits.soft(libc::RLIMIT_CPU));
     }
+    group
+}
+
+/// Puts a new process in its place. Nothing can fail from here on: there is somebody to wait for.
+fn settle(
+    group: &Arc<ThreadGroup>,
+    task: &Task,
+    args: &CloneArgs,
+    tree: &mut crate::kernel::tree::Inner,
+) {
+    let (old, pid) = (task.group(), group.pid());
     let (old_parent, pgid, sid) = tree
         .node(old.pid())
         .map_or((0, pid, pid), |n| (n.parent, n.pgid, n.sid));
@@ -294,7 +317,6 @@ fn new_group(
     }
     tree.nodes
         .insert(pid, Node::new(group.clone(), parent, pgid, sid));
-    group
 }
 
 /// Only the end of the parent interrupts this wait (vfork(2)).
