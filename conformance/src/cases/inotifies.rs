@@ -150,6 +150,37 @@ pub static CASES: &[Case] = &[
         },
     ),
     Case::new(
+        "inotify.last_link",
+        "inotify(7)",
+        "the number of links changes, then the file is gone",
+        || {
+            ok!(close(put(c"f", b"")?));
+            let fd = watcher()?;
+            watch(fd, c"f", IN_ALL_EVENTS)?;
+            ok!(unlink(p(c"f")));
+            let masks: Vec<u32> = events(fd)?.into_iter().map(|e| e.mask).collect();
+            eq("masks", masks, vec![IN_ATTRIB, IN_DELETE_SELF, IN_IGNORED])
+        },
+    ),
+    Case::new(
+        "inotify.excl_unlink",
+        "inotify(7)",
+        "events of an unlinked file reach its directory's watch without IN_EXCL_UNLINK only",
+        || {
+            let file = put(c"f", b"")?;
+            let (all, some) = (watcher()?, watcher()?);
+            watch(all, c".", IN_MODIFY)?;
+            watch(some, c".", IN_MODIFY | IN_EXCL_UNLINK)?;
+            write_all(file, b"x")?;
+            ok!(unlink(p(c"f")));
+            eq("before", brief(all)?, vec![named(IN_MODIFY, "f")])?;
+            eq("before", brief(some)?, vec![named(IN_MODIFY, "f")])?;
+            write_all(file, b"y")?;
+            eq("after", brief(all)?, vec![named(IN_MODIFY, "f")])?;
+            eq("after", brief(some)?, vec![])
+        },
+    ),
+    Case::new(
         "inotify.attrib",
         "inotify(7)",
         "chmod, utimes and unlink of a link give IN_ATTRIB",

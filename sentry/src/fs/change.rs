@@ -225,15 +225,7 @@ impl Ctx {
 
     fn removed(&self, dir: &PathRef, name: &[u8], child: &Arc<Dentry>) {
         if child.inode().extra().is_watched() {
-            let gone = child.is_dir() || child.inode().attr().is_ok_and(|a| a.nlink == 0);
-            notify::itself(
-                child,
-                if gone {
-                    Events::DELETE_SELF
-                } else {
-                    Events::ATTRIB
-                },
-            );
+            notify::unlinked(child);
         }
         notify::entry(&dir.dentry, name, child, Events::DELETE);
     }
@@ -362,15 +354,7 @@ impl Ctx {
             if exchange {
                 notify::moved((new_dir, &new_name), (old_dir, &old_name), target);
             } else {
-                let gone = target.is_dir() || target.inode().attr().is_ok_and(|a| a.nlink == 0);
-                notify::itself(
-                    target,
-                    if gone {
-                        Events::DELETE_SELF
-                    } else {
-                        Events::ATTRIB
-                    },
-                );
+                notify::unlinked(target);
             }
         }
         Ok(())

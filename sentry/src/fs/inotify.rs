@@ -2,8 +2,8 @@
 //!
 //! A [`Watch`] is a [`Watcher`] of an inode and turns its events into records of its [`Inotify`]
 //! instance. It holds the dentry, so the inode and with it the watch live on; the instance's end,
-//! inotify_rm_watch(2), IN_ONESHOT or the end of the file remove it. Deliberately absent: the effect
-//! of IN_EXCL_UNLINK (accepted; events of unlinked children do not reach the directory's watch).
+//! inotify_rm_watch(2), IN_ONESHOT or the end of the file remove it. IN_DELETE_SELF comes with
+//! the last name, not with the last descriptor.
 
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
@@ -232,6 +232,9 @@ impl Watcher for Watch {
             return;
         };
         let mask = self.mask.load(Ordering::Relaxed);
+        if event.unlinked && mask & libc::IN_EXCL_UNLINK != 0 {
+            return;
+        }
         let gone =
             event.name.is_none() && event.mask.intersects(Events::DELETE_SELF | Events::UNMOUNT);
         let kinds = event.mask - Events::ISDIR;
@@ -364,6 +367,7 @@ mod tests {
             mask,
             cookie: 0,
             name,
+            unlinked: false,
         });
     }
 

@@ -39,6 +39,8 @@ pub struct Event<'a> {
     pub cookie: u32,
     /// The child's name, where the watched file is its directory.
     pub name: Option<&'a [u8]>,
+    /// The child had been unlinked before (IN_EXCL_UNLINK).
+    pub unlinked: bool,
 }
 
 /// Somebody who watches an inode. Called without any lock of the VFS held.
@@ -90,12 +92,14 @@ pub fn file(dentry: &Arc<Dentry>, mask: Events) {
             mask,
             cookie: 0,
             name: Some(&name),
+            unlinked: dentry.is_deleted(),
         });
     }
     dentry.inode().extra().notify(&Event {
         mask,
         cookie: 0,
         name: None,
+        unlinked: false,
     });
 }
 
@@ -108,6 +112,7 @@ pub fn entry(dir: &Arc<Dentry>, name: &[u8], child: &Dentry, mask: Events) {
         mask: mask | dir_bit(child),
         cookie: 0,
         name: Some(name),
+        unlinked: false,
     });
 }
 
@@ -120,7 +125,21 @@ pub fn itself(dentry: &Dentry, mask: Events) {
         mask,
         cookie: 0,
         name: None,
+        unlinked: false,
     });
+}
+
+/// A name of the file is gone: a file has one link less, and perhaps was the last.
+pub fn unlinked(dentry: &Dentry) {
+    if nobody() {
+        return;
+    }
+    if !dentry.is_dir() {
+        itself(dentry, Events::ATTRIB);
+    }
+    if dentry.is_dir() || dentry.inode().attr().is_ok_and(|a| a.nlink == 0) {
+        itself(dentry, Events::DELETE_SELF);
+    }
 }
 
 /// A rename happened.
@@ -135,6 +154,7 @@ pub fn moved(from: (&Arc<Dentry>, &[u8]), to: (&Arc<Dentry>, &[u8]), child: &Den
             mask: mask | dir_bit(child),
             cookie,
             name: Some(name),
+            unlinked: false,
         });
     }
     itself(child, Events::MOVE_SELF);
