@@ -258,6 +258,20 @@ pub static CASES: &[Case] = &[
         },
     ),
     Case::new(
+        "preadv.negative_offset",
+        "preadv(2)",
+        "to preadv and pwritev -1 is no offset",
+        || {
+            let fd = put(c"f", b"abcdef")?;
+            let mut a = [0u8; 2];
+            let iov = [vec_of(&mut a)];
+            for call in [SYS_preadv, SYS_pwritev] {
+                err!(EINVAL, syscall(call, fd, iov.as_ptr(), 1, -1i64, -1i64));
+            }
+            Ok(())
+        },
+    ),
+    Case::new(
         "fallocate.grow",
         "fallocate(2)",
         "mode 0 grows, FALLOC_FL_KEEP_SIZE does not",

@@ -300,4 +300,26 @@ pub static CASES: &[Case] = &[
             )
         },
     ),
+    Case::new(
+        "vmsplice.room",
+        "vmsplice(2)",
+        "a pipe takes what fits; a full one waits, or EAGAIN with SPLICE_F_NONBLOCK",
+        || {
+            let (r, w) = pipe_pair()?;
+            let room = ok!(fcntl(w, F_GETPIPE_SZ)) as usize;
+            let pages = map_anon(2 * room)?;
+            let iov = iovec {
+                iov_base: pages.cast(),
+                iov_len: 2 * room,
+            };
+            gives!(room as isize, vmsplice(w, &iov, 1, 0));
+            err!(EAGAIN, vmsplice(w, &iov, 1, SPLICE_F_NONBLOCK));
+            read_some(r, 4096)?;
+            gives!(4096, vmsplice(w, &iov, 1, SPLICE_F_NONBLOCK));
+            let waiting = child(|| (raw!(vmsplice(w, &iov, 1, 0)) != 4096) as i32)?;
+            until_asleep(waiting)?;
+            read_some(r, 4096)?;
+            expect_exit(waiting, 0)
+        },
+    ),
 ];

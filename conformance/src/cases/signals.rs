@@ -378,6 +378,36 @@ pub static CASES: &[Case] = &[
         },
     ),
     Case::new(
+        "sigaction.restart_often",
+        "signal(7)",
+        "a read that is restarted time and again, then ends, goes on behind the call",
+        || {
+            catch(SIGUSR1, SA_RESTART)?;
+            let (r, w) = pipe_pair()?;
+            let me = getpid();
+            let pid = child(|| {
+                for n in 0..100u8 {
+                    for _ in 0..n % 3 {
+                        if until_asleep(me).is_err() {
+                            return 1;
+                        }
+                        raw!(kill(me, SIGUSR1));
+                    }
+                    if raw!(write(w, (&raw const n).cast(), 1)) != 1 {
+                        return 2;
+                    }
+                }
+                0
+            })?;
+            for n in 0..100u8 {
+                let mut byte = 0xffu8;
+                gives!(1, read(r, (&raw mut byte).cast(), 1));
+                eq("byte", byte, n)?;
+            }
+            expect_exit(pid, 0)
+        },
+    ),
+    Case::new(
         "sigaction.pause",
         "pause(2)",
         "pause returns EINTR after a handler",

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use super::super::{Args, SysResult};
-use super::{At, writable};
-use super::{MAX_RW, READ, iovec, read_segments, readable, when_ready, write_from, write_segments};
+use super::writable;
+use super::{MAX_RW, READ, iovec, readable, when_ready, write_from};
 use crate::errno::{Errno, Error, Result};
 use crate::fs::file::{File, Positioned};
 use crate::fs::inode::{FileType, OpenFlags};
@@ -310,10 +310,22 @@ pub async fn vmsplice(t: &Task, a: &Args) -> SysResult {
     if Pipe::of(&file).is_none() {
         return Err(Errno::EBADF.into());
     }
-    let mut segments = iovec(t, a.u64(1), a.len(2))?;
-    if file.flags().writable() {
-        write_segments(t, &file, &mut segments, At::Position).await
-    } else {
-        read_segments(t, &file, &segments, At::Position).await
+    let segments = iovec(t, a.u64(1), a.len(2))?;
+    // Neither way are the pages themselves taken; a pipe that has some room takes what fits.
+    let nonblock = a.uint(3) & SPLICE_F_NONBLOCK != 0;
+    let mut source = Source::user(t, &segments);
+    let mut sink = Sink::user(t, &segments);
+    let (interest, mut once): (_, Box<dyn FnMut() -> Result<usize> + Send>) =
+        match file.flags().writable() {
+            true => (super::WRITE, Box::new(|| file.write(&mut source))),
+            false => (READ, Box::new(|| file.read(&mut sink))),
+        };
+    let done = match nonblock {
+        true => once().map_err(Error::from),
+        false => when_ready(t, &file, interest, once).await,
+    };
+    if done == Err(Error::Errno(Errno::EPIPE)) {
+        t.raise(libc::SIGPIPE);
     }
+    Ok(done? as u64)
 }

@@ -297,19 +297,19 @@ pub async fn pwrite64(t: &Task, a: &Args) -> SysResult {
 }
 
 pub async fn preadv(t: &Task, a: &Args) -> SysResult {
-    vector_at(t, a, Direction::Read, 0).await
+    vector_at(t, a, Direction::Read, None).await
 }
 
 pub async fn pwritev(t: &Task, a: &Args) -> SysResult {
-    vector_at(t, a, Direction::Write, 0).await
+    vector_at(t, a, Direction::Write, None).await
 }
 
 pub async fn preadv2(t: &Task, a: &Args) -> SysResult {
-    vector_at(t, a, Direction::Read, a.int(5)).await
+    vector_at(t, a, Direction::Read, Some(a.int(5))).await
 }
 
 pub async fn pwritev2(t: &Task, a: &Args) -> SysResult {
-    vector_at(t, a, Direction::Write, a.int(5)).await
+    vector_at(t, a, Direction::Write, Some(a.int(5))).await
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -325,12 +325,13 @@ const RWF_NOWAIT: i32 = 8;
 const RWF_APPEND: i32 = 16;
 
 /// preadv2(2) and pwritev2(2); with offset -1 and flags they work at the position.
-async fn vector_at(t: &Task, a: &Args, direction: Direction, flags: i32) -> SysResult {
-    let is_v2 = flags != 0 || a.i64(3) == -1;
+/// `flags`: of the calls that have some; to them -1 means the file's own position.
+async fn vector_at(t: &Task, a: &Args, direction: Direction, flags: Option<i32>) -> SysResult {
     let at = match a.i64(3) {
-        -1 if is_v2 => At::Position,
+        -1 if flags.is_some() => At::Position,
         value => At::Offset(offset(value)?),
     };
+    let flags = flags.unwrap_or(0);
     let file = t.file(a.int(0))?;
     if at != At::Position {
         seekable(&file)?;
