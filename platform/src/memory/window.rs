@@ -5,8 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::AccessFault;
 use super::access::{self, Word};
-
-const PAGE_SIZE: usize = 4096;
+use crate::common::PAGE;
 
 /// A MAP_SHARED mapping of part of a file. Offsets and lengths are bytes from the window's start.
 ///
@@ -92,10 +91,11 @@ impl Window {
     /// What mincore(2) says; EINVAL for a part that is not within the window.
     pub fn resident(&self, offset: usize, len: usize) -> io::Result<Vec<bool>> {
         let end = offset.checked_add(len).filter(|end| *end <= self.len);
-        if end.is_none() || !offset.is_multiple_of(PAGE_SIZE) {
+        let page = PAGE as usize;
+        if end.is_none() || !offset.is_multiple_of(page) {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        let mut pages = vec![0u8; len.div_ceil(PAGE_SIZE)];
+        let mut pages = vec![0u8; len.div_ceil(page)];
         // SAFETY: the offset is within the mapping, see above.
         let start = unsafe { self.base.add(offset) };
         // SAFETY: the part is mapped, and there is a byte for each of its pages.

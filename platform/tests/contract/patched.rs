@@ -51,6 +51,17 @@ program!(
     "nop"
 );
 
+/// A guest whose site is patched, known by its %fs base. None: this platform patches nothing.
+fn heated(platform: Arc<dyn Platform>, code: &[u8]) -> Option<(Machine, Space, Thread)> {
+    let mut machine = Machine::new(platform);
+    let space = machine.space(code);
+    let mut thread = machine.thread(&space);
+    // Tables are by it.
+    thread.regs.fs_base = DATA;
+    heat(&mut machine, &space, &mut thread, code)?;
+    Some((machine, space, thread))
+}
+
 /// Runs a guest until the platform calls its site hot, and patches it. None: it never does.
 pub(crate) fn heat(
     machine: &mut Machine,
@@ -81,14 +92,9 @@ pub(crate) fn heat(
 
 fn hot_sites_are_patched(platform: Arc<dyn Platform>) {
     for code in [numbered(), general()] {
-        let mut machine = Machine::new(platform.clone());
-        let space = machine.space(code);
-        let mut thread = machine.thread(&space);
-        // Tables are by it.
-        thread.regs.fs_base = DATA;
-        if heat(&mut machine, &space, &mut thread, code).is_none() {
+        let Some((mut machine, space, mut thread)) = heated(platform.clone(), code) else {
             return;
-        }
+        };
         let (rip, number) = (thread.regs.rip, thread.regs.orig_rax);
         for n in 0..300u64 {
             let before = thread.regs;
@@ -118,13 +124,9 @@ fn hot_sites_are_patched(platform: Arc<dyn Platform>) {
 /// though nothing but the result was set.
 fn patched_calls_can_be_made_again(platform: Arc<dyn Platform>) {
     for code in [numbered(), general()] {
-        let mut machine = Machine::new(platform.clone());
-        let space = machine.space(code);
-        let mut thread = machine.thread(&space);
-        thread.regs.fs_base = DATA;
-        if heat(&mut machine, &space, &mut thread, code).is_none() {
+        let Some((mut machine, _space, mut thread)) = heated(platform.clone(), code) else {
             return;
-        }
+        };
         let (behind, number) = (thread.regs.rip, thread.regs.orig_rax);
         for n in 0..20 {
             for _again in 0..n % 3 {
@@ -147,13 +149,9 @@ fn patched_calls_can_be_made_again(platform: Arc<dyn Platform>) {
 
 /// Whoever goes on behind the call, where the jump now is, finds what was there.
 fn a_moved_tail_is_the_guests_code(platform: Arc<dyn Platform>) {
-    let mut machine = Machine::new(platform);
-    let space = machine.space(general());
-    let mut thread = machine.thread(&space);
-    thread.regs.fs_base = DATA;
-    if heat(&mut machine, &space, &mut thread, general()).is_none() {
+    let Some((mut machine, _space, mut thread)) = heated(platform, general()) else {
         return;
-    }
+    };
     let behind = thread.regs.rip;
     // Put there by the Sentry.
     thread.regs.rax = 8;
@@ -257,13 +255,9 @@ fn kicks_find_patched_guests(platform: Arc<dyn Platform>) {
 
 /// A call that is restarted is made, or a kick finds the thread still before it.
 fn kicks_lose_no_call(platform: Arc<dyn Platform>) {
-    let mut machine = Machine::new(platform);
-    let space = machine.space(numbered());
-    let mut thread = machine.thread(&space);
-    thread.regs.fs_base = DATA;
-    if heat(&mut machine, &space, &mut thread, numbered()).is_none() {
+    let Some((mut machine, _space, mut thread)) = heated(platform, numbered()) else {
         return;
-    }
+    };
     let (behind, number) = (thread.regs.rip, thread.regs.orig_rax);
     let kicker = thread.context.kicker();
     for round in 0..2000u32 {

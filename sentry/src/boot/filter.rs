@@ -63,7 +63,7 @@ const FILES: &[Rule] = &[
     rule!(SYS_pwritev2, "guest memory into host files"),
     rule!(
         SYS_lseek,
-        "SEEK_DATA and SEEK_HOLE of host files and of the MemoryFile, stdio"
+        "SEEK_DATA and SEEK_HOLE of host files, SEEK_DATA of the MemoryFile, stdio"
     ),
     rule!(SYS_fstat, "attributes of stdio and host files"),
     rule!(

@@ -224,9 +224,7 @@ impl Ctx {
     }
 
     fn removed(&self, dir: &PathRef, name: &[u8], child: &Arc<Dentry>) {
-        if child.inode().extra().is_watched() {
-            notify::unlinked(child);
-        }
+        notify::unlinked(child);
         notify::entry(&dir.dentry, name, child, Events::DELETE);
     }
 

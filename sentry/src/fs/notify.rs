@@ -131,7 +131,8 @@ pub fn itself(dentry: &Dentry, mask: Events) {
 
 /// A name of the file is gone: a file has one link less, and perhaps was the last.
 pub fn unlinked(dentry: &Dentry) {
-    if nobody() {
+    // What is left of the links may be a trip to the Gofer away.
+    if !dentry.inode().extra().is_watched() {
         return;
     }
     if !dentry.is_dir() {

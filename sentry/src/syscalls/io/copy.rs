@@ -50,18 +50,14 @@ impl End {
     async fn read(&mut self, t: &Task, buffer: &mut [u8], nonblock: bool) -> Result<usize, Error> {
         let file = &self.file;
         let at = self.at.as_ref().map(|o| o.value);
-        let mut once = || {
+        let once = || {
             let mut sink = Sink::kernel(buffer);
             match at {
                 Some(offset) => file.pread(&mut sink, offset),
                 None => file.read(&mut sink),
             }
         };
-        let n = if nonblock {
-            once()?
-        } else {
-            when_ready(t, file, READ, once).await?
-        };
+        let n = unless_nonblock(t, file, READ, nonblock, once).await?;
         if let Some(at) = &mut self.at {
             at.value = at.value.saturating_add(n as u64);
         }
@@ -209,6 +205,20 @@ pub async fn copy_file_range(t: &Task, a: &Args) -> SysResult {
     Ok(done as u64)
 }
 
+/// Waits until the operation can be done, or says EAGAIN (SPLICE_F_NONBLOCK).
+async fn unless_nonblock<T>(
+    t: &Task,
+    file: &File,
+    interest: Ready,
+    nonblock: bool,
+    mut operation: impl FnMut() -> Result<T>,
+) -> Result<T, Error> {
+    match nonblock {
+        true => Ok(operation()?),
+        false => when_ready(t, file, interest, operation).await,
+    }
+}
+
 const SPLICE_F_NONBLOCK: u32 = 2;
 const SPLICE_F_ALL: u32 = 15;
 
@@ -257,12 +267,8 @@ pub async fn splice(t: &Task, a: &Args) -> SysResult {
             0 => Err(Errno::EAGAIN),
             room => Ok(room),
         };
-        let room = if nonblock {
-            room(pipe)?
-        } else {
-            when_ready(t, &to.file, super::WRITE, || room(pipe)).await?
-        };
-        len = len.min(room);
+        let room = unless_nonblock(t, &to.file, super::WRITE, nonblock, || room(pipe));
+        len = len.min(room.await?);
     }
     let done = transfer(t, &mut from, &mut to, len, nonblock).await?;
     from.store(t)?;
@@ -313,17 +319,14 @@ pub async fn vmsplice(t: &Task, a: &Args) -> SysResult {
     let segments = iovec(t, a.u64(1), a.len(2))?;
     // Neither way are the pages themselves taken; a pipe that has some room takes what fits.
     let nonblock = a.uint(3) & SPLICE_F_NONBLOCK != 0;
+    if !file.flags().writable() {
+        let mut sink = Sink::user(t, &segments);
+        let once = || file.read(&mut sink);
+        return Ok(unless_nonblock(t, &file, READ, nonblock, once).await? as u64);
+    }
     let mut source = Source::user(t, &segments);
-    let mut sink = Sink::user(t, &segments);
-    let (interest, mut once): (_, Box<dyn FnMut() -> Result<usize> + Send>) =
-        match file.flags().writable() {
-            true => (super::WRITE, Box::new(|| file.write(&mut source))),
-            false => (READ, Box::new(|| file.read(&mut sink))),
-        };
-    let done = match nonblock {
-        true => once().map_err(Error::from),
-        false => when_ready(t, &file, interest, once).await,
-    };
+    let once = || file.write(&mut source);
+    let done = unless_nonblock(t, &file, super::WRITE, nonblock, once).await;
     if done == Err(Error::Errno(Errno::EPIPE)) {
         t.raise(libc::SIGPIPE);
     }
