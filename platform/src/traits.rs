@@ -193,6 +193,16 @@ pub trait AddressSpace: Send + Sync {
     /// are gone. Where guest code cannot get into such a state, nothing.
     fn kill(&self) {}
 
+    /// The host process that holds it and nothing else, if there is one at the moment.
+    fn host_process(&self) -> Option<i32> {
+        None
+    }
+
+    /// Lets the host's listings of processes show that process by this name, at most 15 bytes of it,
+    /// and these arguments, each ending in NUL; a long list is cut off. Takes up to some
+    /// milliseconds, and may be in vain.
+    fn show_as(&self, _name: &[u8], _arguments: &[u8]) {}
+
     /// Other code is mapped from `start` to `end` than before, or none.
     fn forget_code(&self, _start: u64, _end: u64) {}
 

@@ -66,6 +66,10 @@ const MAPPER: &[(&str, &str)] = &[
         "prctl(PR_SET_SYSCALL_USER_DISPATCH)",
         "system calls of guest code become signals",
     ),
+    (
+        "prctl(PR_SET_NAME), prctl(PR_SET_MM, PR_SET_MM_MAP)",
+        "what the host's listings of processes show of the stub",
+    ),
     ("futex()", "the mapper sleeps until it has orders"),
 ];
 
@@ -203,8 +207,12 @@ pub(super) fn mapper(layout: &Layout, bells: Bells) -> Vec<Insn> {
         libc::SYS_prctl,
         &[
             load(arg(0)),
-            jump(EQ, libc::PR_SET_PDEATHSIG as u32, 2, 0),
-            jump(EQ, PR_SET_SYSCALL_USER_DISPATCH as u32, 1, 0),
+            jump(EQ, libc::PR_SET_PDEATHSIG as u32, 6, 0),
+            jump(EQ, PR_SET_SYSCALL_USER_DISPATCH as u32, 5, 0),
+            jump(EQ, libc::PR_SET_NAME as u32, 4, 0),
+            jump(EQ, libc::PR_SET_MM as u32, 0, 2),
+            load(arg(1)),
+            jump(EQ, libc::PR_SET_MM_MAP as u32, 1, 0),
             ret(KILL),
             ret(ALLOW),
         ],

@@ -5,6 +5,7 @@
 //! ... guest ...    user range, up to `Layout::base`
 //! base + CODE      stub code, constants                  r-x  the same in all
 //! base + GLOBAL    what workers are doing                r--  the same in all
+//! base + TITLE     what the host shows of the process  rw-  a process's own, if it was ever shown
 //! base + COMMANDS  orders for the process's mapper       r--  a process's own
 //! base + SITES     what patched call sites jump to       r-x  a process's own
 //! base + ANSWERS   what the mapper says                  rw-  a process's own
@@ -32,6 +33,9 @@ pub(super) const CODE_LEN: u64 = 0x8000;
 pub(super) const DATA: u64 = 0x3000;
 pub(super) const GLOBAL: u64 = 0x8000;
 pub(super) const GLOBAL_LEN: u64 = 0x1000;
+/// Memory of no file: the host shows no other.
+pub(super) const TITLE: u64 = 0x9000;
+pub(super) const TITLE_LEN: u64 = 0x1000;
 pub(super) const COMMANDS: u64 = 0x1_0000;
 pub(super) const COMMANDS_LEN: u64 = 0x1_0000;
 pub(super) const SITES: u64 = 0x2_0000;
@@ -74,7 +78,11 @@ pub(super) mod orders {
     pub const RELEASE: u64 = 48;
     /// The calls: number and six arguments each. After an order that failed the mapper sleeps on the
     /// number of the call that did.
+    ///
+    /// A number of [`COPY`] is no call: the mapper copies as many bytes as the third argument says
+    /// from the second one's address to the first one's.
     pub const CALLS: u64 = 64;
+    pub const COPY: i64 = -1;
     pub const CALL_LEN: u64 = 56;
     /// For other structures that calls point to.
     pub const SCRATCH: u64 = super::COMMANDS_LEN - 0x1000;

@@ -17,7 +17,7 @@
 //! - [`layout`]: what lies where; [`shared`]: the words of the hand-over; [`code`]: the stub's code;
 //! - [`filter`]: what stubs may ask the host for; [`memory`]: their memory and constants;
 //! - [`process`], [`thread`], [`keeper`], [`reaper`]: their lives; [`space`], [`context`]: what the Sentry holds;
-//! - [`worker`]: waiting; [`cores`]: who runs where, and when to spin; [`sites`], [`patch`]: call sites that become jumps;
+//! - [`worker`]: waiting; [`cores`]: who runs where, and when to spin; [`title`]: what the host shows; [`sites`], [`patch`]: call sites that become jumps;
 //! - [`rules`]: the host calls a Sentry needs for this platform.
 //!
 //! The platform is made on a thread that lives as long as it does: with that thread all stubs die.
@@ -39,6 +39,7 @@ mod shared;
 mod sites;
 mod space;
 mod thread;
+mod title;
 mod worker;
 
 use std::collections::HashMap;

@@ -186,6 +186,23 @@ impl Stub {
         })
     }
 
+    /// Some calls that do not matter, with what they point to on the scratch page. False if the mapper
+    /// is at work, or a thread has yet to hear how its last order ended: they were not made.
+    pub fn calls_at_leisure(&self, commands: &[Command], scratch: &[u8]) -> bool {
+        let mut orders = self.orders.lock();
+        let page = self.slice().at(FILE_COMMANDS);
+        let rests = sleep_word(&page, orders.seq);
+        if self.is_dead() || !is_asleep(rests.as_ptr(), rests) {
+            return false;
+        }
+        page.write(orders::SCRATCH, scratch);
+        // Whether the host refuses one, or the process is gone, is all the same.
+        let _ = self.order(&mut orders, commands, Wait::Sleep);
+        // The next process of this slice can read it.
+        page.clear(orders::SCRATCH, scratch.len().next_multiple_of(8) as u64);
+        true
+    }
+
     fn order(&self, state: &mut Orders, commands: &[Command], wait: Wait) -> Result<(usize, u64)> {
         let next = self.write_order(state, commands, 0)?;
         let (page, answers) = (self.slice().at(FILE_COMMANDS), self.answers());
@@ -350,13 +367,9 @@ impl Stub {
     /// ended; it is moved to where it is woken.
     fn sleeping(&self, state: &mut Orders) -> Option<Outcome> {
         let page = self.slice().at(FILE_COMMANDS);
-        let done = sleep_word(&page, state.seq).as_ptr();
-        let requeue = |from: *mut u32| {
-            count();
-            // SAFETY: the words are valid; nothing is written.
-            unsafe { libc::syscall(libc::SYS_futex, from, libc::FUTEX_REQUEUE, 0, 1, done) > 0 }
-        };
-        if requeue(done) {
+        let done = sleep_word(&page, state.seq);
+        let requeue = |from: *mut u32| is_asleep(from, done);
+        if requeue(done.as_ptr()) {
             return Some(Outcome::Done);
         }
         if std::mem::take(&mut state.unrung) {
@@ -533,6 +546,22 @@ fn publish(page: &Shared, seq: u32) {
         page.u32(orders::SLEEP + 4 * n).store(seq, Ordering::SeqCst);
     }
     page.u32(orders::SEQ).store(seq, Ordering::SeqCst);
+}
+
+/// Whether the mapper sleeps on the word `on`; if so, it does on `then` from now on.
+fn is_asleep(on: *mut u32, then: &std::sync::atomic::AtomicU32) -> bool {
+    count();
+    // SAFETY: the words are valid; nothing is written.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            on,
+            libc::FUTEX_REQUEUE,
+            0,
+            1,
+            then.as_ptr(),
+        ) > 0
+    }
 }
 
 /// Where the mapper sleeps that has carried out the order of this number.

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::patch::Patches;
 use super::process::{Outcome, Stub, Wait};
+use super::title;
 use crate::common::changes::{Batch, Carried, Changes, Command};
 use crate::common::kick::Kick;
 use crate::{AddressSpace, ContextId, Error, HostOp, Result, Retired};
@@ -97,6 +98,17 @@ impl AddressSpace for Space {
         }
     }
 
+    fn host_process(&self) -> Option<i32> {
+        let stub = self.core.stub()?;
+        (!stub.is_dead()).then_some(stub.pid)
+    }
+
+    fn show_as(&self, name: &[u8], arguments: &[u8]) {
+        if let Some(stub) = self.core.stub() {
+            title::set(&stub, name, arguments);
+        }
+    }
+
     fn forget_code(&self, start: u64, end: u64) {
         self.core.patches.lock().forget(start, end);
     }
@@ -111,6 +123,13 @@ impl SpaceCore {
     pub fn move_in(&self, stub: &Stub) {
         if let Some(parent) = self.parent.lock().take() {
             self.patches.lock().copy_pages(&parent, stub);
+        }
+    }
+
+    fn stub(&self) -> Option<Arc<Stub>> {
+        match &*self.home.lock() {
+            Home::Alive(stub) => Some(stub.clone()),
+            Home::Unborn | Home::Gone(_) => None,
         }
     }
 

@@ -23,6 +23,7 @@ mod patched;
 mod ring0;
 mod state;
 mod threads;
+mod titles;
 mod trampolines;
 mod traps;
 mod wakeups;
@@ -93,6 +94,7 @@ fn run_all(how: &str, filter: Option<&str>) -> bool {
         mappings::CASES,
         state::CASES,
         threads::CASES,
+        titles::CASES,
         wakeups::CASES,
         patched::CASES,
         attacks::CASES,
