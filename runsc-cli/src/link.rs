@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 use crate::failure::Report;
 
 /// Changes whenever a message does.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Name of the socket in a container's directory.
 pub const SOCKET: &str = "control.sock";
@@ -69,6 +69,8 @@ pub enum Ask {
     Resume,
     /// [`Tell::Processes`], perhaps several.
     Processes,
+    /// [`Tell::HostProcesses`], perhaps several.
+    HostProcesses,
     /// [`Tell::Stats`].
     Stats,
     /// Other limits for the guest: [`Tell::Done`].
@@ -102,6 +104,11 @@ pub enum Tell {
     },
     Processes {
         list: Vec<ProcessInfo>,
+        more: bool,
+    },
+    /// By their ids in the Sentry's pid namespace.
+    HostProcesses {
+        list: Vec<i32>,
         more: bool,
     },
     Stats(Stats),

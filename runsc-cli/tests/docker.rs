@@ -339,9 +339,12 @@ fn copy(docker: &Docker) {
 }
 
 fn look(docker: &Docker) {
-    docker.background("lk", &["--memory", "100m"], "while :; do :; done");
-    let top = docker.call(&["top", "lk"]).ok();
-    assert!(top.lines().count() > 2, "{top}");
+    docker.background(
+        "lk",
+        &["--memory", "100m"],
+        "sleep 1000 & while :; do :; done",
+    );
+    top(docker);
     let stats = [
         "stats",
         "--no-stream",
@@ -370,6 +373,43 @@ fn look(docker: &Docker) {
         .ok();
     assert_eq!(seen.split_whitespace().nth(1), Some("204800"), "{seen}");
     docker.remove("lk");
+}
+
+/// The guest's processes, and no others.
+fn top(docker: &Docker) {
+    let list = |options: &[&str]| -> Vec<String> {
+        let words = [&["top", "lk"], options].concat();
+        let out = docker.call(&words).ok();
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        out.lines().skip(1).map(words).collect()
+    };
+    // The shell has not always forked yet.
+    let both = wait_for("two processes", || {
+        let both = list(&["-o", "pid,comm,args"]);
+        (both.len() == 2).then_some(both)
+    });
+    assert!(
+        both.iter().any(|line| line.ends_with("sleep sleep 1000")),
+        "{both:?}"
+    );
+    assert!(
+        both.iter()
+            .any(|line| line.ends_with("sh sh -c sleep 1000 & while :; do :; done")),
+        "{both:?}"
+    );
+    let full = list(&[]);
+    assert!(
+        full.iter().any(|line| line.ends_with(" sleep 1000")),
+        "{full:?}"
+    );
+    wait_for("processor time of the first", || {
+        let times = list(&["-o", "pid,times,args"]);
+        let mut words = times
+            .iter()
+            .find(|line| line.contains(" sh "))?
+            .split_whitespace();
+        (words.nth(1)?.parse::<u32>().ok()? > 0).then_some(())
+    });
 }
 
 fn pause(docker: &Docker) {

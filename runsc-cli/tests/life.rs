@@ -157,7 +157,12 @@ fn a_monitor_withstands_its_visitors() {
     drop(idle);
     // One that asks and does not read the answers holds nobody up for long.
     let deaf = visit(&bundle);
-    let ask_stats = [1, 6];
+    let ask_stats = [3, 7];
+    send(deaf.as_raw_fd(), &ask_stats, MsgFlags::MSG_NOSIGNAL).unwrap();
+    let mut answer = [0; 1000];
+    let n = recv(deaf.as_raw_fd(), &mut answer, MsgFlags::empty()).unwrap();
+    let text = String::from_utf8_lossy(&answer[..n]);
+    assert!(n > 1 && !text.contains("version"), "{text:?}");
     for _ in 0..100_000 {
         let sent = send(
             deaf.as_raw_fd(),

@@ -54,15 +54,6 @@ fn processes_are_listed() {
     on_each(|runtime| {
         let bundle = Bundle::script("sleep 1000 & exec sleep 2000");
         runtime.running(&bundle, "c");
-        let pid = runtime.state("c")["pid"].as_i64().unwrap();
-        let pids = runtime.call(&["ps", "--format", "json", "c"]).ok().json();
-        let pids: Vec<i64> = pids
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|p| p.as_i64().unwrap())
-            .collect();
-        assert!(pids.contains(&pid) && pids.len() > 1, "{pids:?}");
         let table = crate::runtime::wait_for("both", || {
             let table = runtime.call(&["ps", "c"]).ok().out;
             (table.contains("sleep 1000") && table.contains("sleep 2000")).then_some(table)
@@ -73,6 +64,27 @@ fn processes_are_listed() {
             ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
         );
         assert_eq!(table.lines().count(), 3, "{table}");
+        // To the host they are processes with these arguments, too.
+        let pids = runtime.call(&["ps", "--format", "json", "c"]).ok().json();
+        let arguments = |pid: &Value| {
+            let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+            line.replace('\0', " ").trim_end().to_owned()
+        };
+        let mut all: Vec<String> = pids.as_array().unwrap().iter().map(arguments).collect();
+        all.sort();
+        assert_eq!(all, ["sleep 1000", "sleep 2000"]);
+        let words = ["ps", "c", "-eo", "pid,args"];
+        let table = runtime.call(&words).ok().out;
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(lines.len(), 3, "{table}");
+        assert!(lines[0].contains("PID"), "{table}");
+        for pid in pids.as_array().unwrap() {
+            let line = format!("{pid} {}", arguments(pid));
+            assert!(
+                lines.iter().any(|l| l.trim() == line),
+                "{line:?} in {table}"
+            );
+        }
         runtime.delete("c");
     });
 }

@@ -152,13 +152,13 @@ pub enum ListFormat {
 
 #[derive(Debug, ClapArgs)]
 pub struct PsArgs {
-    /// The guest's processes as a table, or the ids of the host's as JSON
+    /// A table, or the ids of the host processes as JSON
     #[arg(long, short, value_enum, default_value_t = ListFormat::Table)]
     pub format: ListFormat,
     /// Name of the container
     pub id: String,
-    /// Accepted: options for ps
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    /// Options of ps(1): its table of the host processes
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub ps_options: Vec<String>,
 }
 

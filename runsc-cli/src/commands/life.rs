@@ -1,30 +1,27 @@
-//! `state`, `list`, `kill`, `delete`, `pause`, `resume`, `ps`: what is done to a container by name.
+//! `state`, `list`, `kill`, `delete`, `pause`, `resume`: what is done to a container by name.
 
 use std::{
     io::{Write, stdout},
     process::ExitCode,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use nix::sys::signal::Signal;
-use runsc_sentry::control::ProcessInfo;
 
 use super::Failure;
 use crate::{
     args::{
         GlobalArgs,
-        oci::{DeleteArgs, IdArgs, KillArgs, ListArgs, ListFormat, PsArgs},
+        oci::{DeleteArgs, IdArgs, KillArgs, ListArgs, ListFormat},
     },
-    clock,
     container::{self, StateJson, ask, kill_monitor, reach},
-    link::{Ask, Connection, Envelope, Tell, expect_within},
-    logging::printable,
+    link::{Ask, expect_within},
     state::{Container, DoesNotExist, Locked, StateRoot, Status, check_id},
 };
 
 /// How long a monitor may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The container of that name, for itself.
 pub fn lock(global: &GlobalArgs, id: &str) -> Result<Locked> {
@@ -212,94 +209,6 @@ fn bail_out(why: &str) -> Result<()> {
     bail!(why.to_owned())
 }
 
-/// The guest's processes.
-pub fn processes(connection: &Connection) -> Result<Vec<ProcessInfo>> {
-    connection.send(&Envelope::new(Ask::Processes))?;
-    let mut all = Vec::new();
-    loop {
-        match connection.recv()? {
-            Tell::Processes { list, more } => {
-                all.extend(list);
-                if !more {
-                    return Ok(all);
-                }
-            }
-            Tell::Refused(why) => bail!(printable(&why)),
-            other => bail!("the monitor answers {other:?}"),
-        }
-    }
-}
-
-pub fn ps(global: &GlobalArgs, args: &PsArgs) -> Result<ExitCode, Failure> {
-    let container = find(global, &args.id)?;
-    let connection = reach(&container)?;
-    expect_within(&connection, PATIENCE)?;
-    let mut out = stdout().lock();
-    if args.format == ListFormat::Json {
-        // Whoever asks for JSON looks for them on the host.
-        let pids = host_processes(&container)?;
-        writeln!(out, "{}", serde_json::to_string(&pids)?)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let head = "UID          PID    PPID  C STIME TTY          TIME CMD";
-    writeln!(out, "{head}")?;
-    for process in processes(&connection)? {
-        writeln!(out, "{}", ps_line(&process, SystemTime::now()))?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn ps_line(process: &ProcessInfo, now: SystemTime) -> String {
-    let age = Duration::from_nanos(process.age_ns);
-    let started = now
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .saturating_sub(age);
-    let (hour, minute, _) = clock::of_day(started);
-    let used = Duration::from_nanos(process.cpu_ns);
-    let share = used.as_secs_f64() / age.as_secs_f64().max(1e-9) * 100.0;
-    let seconds = used.as_secs();
-    format!(
-        "{:<8} {:>7} {:>7} {:>2} {hour:02}:{minute:02} {:<8} {:02}:{:02}:{:02} {}",
-        process.uid,
-        process.pid,
-        process.parent,
-        share.clamp(0.0, 99.0) as u32,
-        if process.terminal { "tty" } else { "?" },
-        seconds / 3600,
-        seconds / 60 % 60,
-        seconds % 60,
-        printable(&String::from_utf8_lossy(&process.command)),
-    )
-}
-
-/// What is in the cgroup; without one, the monitor and what descends from it.
-fn host_processes(container: &Container) -> Result<Vec<i32>> {
-    if let Some(cgroup) = &container.record.cgroup {
-        return cgroup.processes();
-    }
-    let first = container.pid();
-    let mut pids = vec![first];
-    let mut index = 0;
-    while let Some(pid) = pids.get(index) {
-        let path = format!("/proc/{pid}/task");
-        // One that ends meanwhile has no children.
-        for task in std::fs::read_dir(path).into_iter().flatten().flatten() {
-            let children = std::fs::read_to_string(task.path().join("children"));
-            let children = children.unwrap_or_default();
-            pids.extend(
-                children
-                    .split_whitespace()
-                    .filter_map(|pid| pid.parse::<i32>().ok()),
-            );
-        }
-        index += 1;
-    }
-    (first != 0)
-        .then_some(pids)
-        .context("container not running")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -344,25 +253,5 @@ mod tests {
         table(&mut out, &rows).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text, "ID              B\na-long-name-x   /b\n");
-    }
-
-    #[test]
-    fn a_process_is_a_line_that_steers_no_terminal() {
-        let process = ProcessInfo {
-            pid: 7,
-            parent: 1,
-            uid: 1000,
-            state: 'S',
-            terminal: false,
-            age_ns: 10_000_000_000,
-            cpu_ns: 5_000_000_000,
-            command: b"sh \x1b[2J".to_vec(),
-        };
-        let now = UNIX_EPOCH + Duration::from_secs(3600 + 70);
-        let line = ps_line(&process, now);
-        assert_eq!(
-            line,
-            "1000           7       1 50 01:01 ?        00:00:05 sh \\u{1b}[2J"
-        );
     }
 }

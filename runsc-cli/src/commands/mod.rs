@@ -9,6 +9,7 @@ mod exec;
 mod install;
 mod life;
 mod limits;
+mod ps;
 mod run;
 mod spec;
 pub mod surroundings;
@@ -60,7 +61,7 @@ pub fn dispatch(args: Args) -> Result<ExitCode, Failure> {
         Command::Delete(command) => life::delete(global, &command),
         Command::Exec(command) => exec::run(global, &command),
         Command::List(command) => life::list(global, &command),
-        Command::Ps(command) => life::ps(global, &command),
+        Command::Ps(command) => ps::ps(global, &command),
         Command::Pause(command) => life::pause(global, &command),
         Command::Resume(command) => life::resume(global, &command),
         Command::Events(command) => events::run(global, &command),

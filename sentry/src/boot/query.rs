@@ -12,13 +12,17 @@ use crate::kernel::time::MonoTime;
 const PROCESSES_AT_ONCE: usize = 100;
 /// Bytes of a command line that are told.
 const MAX_COMMAND: usize = 256;
-/// How long guest code may take to notice that it is frozen.
+/// Bytes of arguments that the host is to show.
+const MAX_ARGUMENTS: usize = 4096;
+const PIDS_AT_ONCE: usize = 1000;
+/// How long guest code may take to notice that it is frozen, and naming host processes.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// One answer, or several that belong together.
 pub fn answer(kernel: &Arc<Kernel>, query: Query) -> Vec<Answer> {
     match query {
         Query::Processes => processes(kernel),
+        Query::HostProcesses => host_processes(kernel),
         Query::Stats => vec![Answer::Stats(stats(kernel))],
         Query::Pause => {
             kernel.freeze();
@@ -53,6 +57,48 @@ fn processes(kernel: &Kernel) -> Vec<Answer> {
     match answers.last_mut() {
         Some(Answer::Processes { more, .. }) => *more = false,
         _ => answers.push(Answer::Processes {
+            list: Vec::new(),
+            more: false,
+        }),
+    }
+    answers
+}
+
+fn host_processes(kernel: &Kernel) -> Vec<Answer> {
+    let begun = Instant::now();
+    let mut pids = Vec::new();
+    for group in kernel.tree.groups() {
+        let Some(task) = group.any_task() else {
+            continue;
+        };
+        let Ok(mm) = task.try_mm() else {
+            continue;
+        };
+        let Some(pid) = mm.space().host_process() else {
+            continue;
+        };
+        pids.push(pid);
+        // Those of many others that keep their hosts busy show what they showed before.
+        if begun.elapsed() < PATIENCE {
+            let comm = task.comm();
+            let name = comm.split(|byte| *byte == 0).next().unwrap_or(&comm);
+            let arguments = crate::fs::proc::command_line(&mm, MAX_ARGUMENTS);
+            mm.space().show_as(name, &arguments);
+        }
+    }
+    pids.sort_unstable();
+    // After vfork(2) two have one.
+    pids.dedup();
+    let mut answers: Vec<Answer> = pids
+        .chunks(PIDS_AT_ONCE)
+        .map(|list| Answer::HostProcesses {
+            list: list.to_vec(),
+            more: true,
+        })
+        .collect();
+    match answers.last_mut() {
+        Some(Answer::HostProcesses { more, .. }) => *more = false,
+        _ => answers.push(Answer::HostProcesses {
             list: Vec::new(),
             more: false,
         }),

@@ -57,6 +57,8 @@ pub enum Request {
 pub enum Query {
     /// The processes of the container.
     Processes,
+    /// The host processes that hold them, which show their names and arguments from then on.
+    HostProcesses,
     /// What they use.
     Stats,
     /// Stops all guest code until further notice. Answered when none runs any more.
@@ -150,6 +152,12 @@ pub enum Answer {
     /// Some of the processes. `more` announces another answer to the same question.
     Processes {
         list: Vec<ProcessInfo>,
+        more: bool,
+    },
+    /// Their ids in the Sentry's pid namespace. None of processes that no host process is for: the
+    /// dead, and all on some platforms.
+    HostProcesses {
+        list: Vec<i32>,
         more: bool,
     },
     Stats(Stats),

@@ -116,6 +116,7 @@ impl Monitor {
             Ask::Pause => self.query(id, Query::Pause)?,
             Ask::Resume => self.query(id, Query::Resume)?,
             Ask::Processes => self.query(id, Query::Processes)?,
+            Ask::HostProcesses => self.query(id, Query::HostProcesses)?,
             Ask::Stats => self.query(id, Query::Stats)?,
             Ask::Limits(limits) => self.query(id, Query::Limits(limits))?,
             Ask::Memory => self.show_memory(id),
@@ -201,11 +202,14 @@ impl Monitor {
         let Some((asker, what)) = self.asked.remove(&id) else {
             return Ok(());
         };
-        if matches!(answer, Answer::Processes { more: true, .. }) {
+        if let Answer::Processes { more: true, .. } | Answer::HostProcesses { more: true, .. } =
+            answer
+        {
             self.asked.insert(id, (asker, what.clone()));
         }
         let tell = match answer {
             Answer::Processes { list, more } => Tell::Processes { list, more },
+            Answer::HostProcesses { list, more } => Tell::HostProcesses { list, more },
             Answer::Stats(stats) => Tell::Stats(stats),
             Answer::Done => {
                 // True even if nobody waits for it any more.
