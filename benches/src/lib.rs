@@ -12,6 +12,7 @@
 //! - [`runtime`]: how a job becomes a command line under each runtime.
 //! - [`bundle`]: what `runc` reads.
 //! - [`docker`]: a Docker engine of the runner's own.
+//! - [`netns`]: network namespaces of one's own; the product's tests use them too.
 //! - [`process`]: runs one command to its end, with a time limit, and looks at
 //!   the memory of a process tree.
 //! - [`options`]: the options runners share; the columns.
@@ -25,6 +26,7 @@ pub mod bundle;
 pub mod docker;
 pub mod machine;
 pub mod micro;
+pub mod netns;
 pub mod options;
 pub mod process;
 pub mod programs;

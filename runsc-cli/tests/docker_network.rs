@@ -24,10 +24,8 @@ use std::{
     time::Instant,
 };
 
-use common::{
-    docker::{Docker, PATIENCE, available, wait_for},
-    netns::NetworkNamespace,
-};
+use common::docker::{Docker, PATIENCE, available, wait_for};
+use runsc_benches::netns::NetworkNamespace;
 
 /// The runtimes that are tried, alone and with one another.
 const RUNTIMES: &[&str] = &["runc", "runsc-rs"];
@@ -142,8 +140,8 @@ fn docker_networks_are_as_they_are() {
 
 impl Networks {
     fn new() -> Self {
-        let (host, world) = (NetworkNamespace::new(), NetworkNamespace::new());
-        host.wire(
+        let [host, world] = [(); 2].map(|()| NetworkNamespace::new().unwrap());
+        let wired = host.wire(
             "wire",
             &[&format!("{HOST}/24"), "fd99:1::1/64"],
             &world,
@@ -153,17 +151,20 @@ impl Networks {
                 "fd99:1::2/64",
             ],
         );
+        wired.unwrap();
         // Both answer as long as the test runs.
         for (address, known) in [
             (WORLD, &b"\0"[..]),
             (KNOWING, b"\x09somewhere\x07example\0"),
         ] {
-            let socket = world.inside(|| UdpSocket::bind((address, 53)).unwrap());
+            let bind = || UdpSocket::bind((address, 53)).unwrap();
+            let socket = world.inside(bind).unwrap();
             thread::spawn(move || name_server(&socket, known));
         }
         let pool = "--default-address-pool=base=10.99.128.0/17,size=24";
         let dns = format!("--dns={WORLD}");
-        let docker = host.inside(|| Docker::start(&["--bip=10.99.2.1/24", pool, &dns], &[]));
+        let options = ["--bip=10.99.2.1/24", pool, &dns];
+        let docker = host.inside(|| Docker::start(&options, &[])).unwrap();
         let root = docker.busybox("tools");
         for program in PROGRAMS {
             add_program(&root, program);
@@ -248,7 +249,7 @@ impl Networks {
     /// The answer to `text` from the world, or from the host.
     fn ask(&self, from: &NetworkNamespace, to: &str, text: &str) -> io::Result<String> {
         let to: SocketAddr = to.parse().unwrap();
-        let mut stream = from.inside(|| TcpStream::connect_timeout(&to, PATIENCE))?;
+        let mut stream = from.inside(|| TcpStream::connect_timeout(&to, PATIENCE))??;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.write_all(text.as_bytes())?;
         stream.shutdown(Shutdown::Write)?;
@@ -332,6 +333,7 @@ fn published_udp(net: &Networks, runtimes: Runtimes) {
             socket.connect(to).unwrap();
             socket
         });
+        let socket = socket.unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         for text in ["one", "", "three", &long] {
             socket.send(text.as_bytes()).unwrap();
@@ -354,7 +356,11 @@ fn bulk(net: &Networks, runtimes: Runtimes) {
     let sent: Vec<u8> = (0..8_u32 << 20)
         .map(|i| (i.wrapping_mul(i) >> 7) as u8)
         .collect();
-    let mut stream = net.world.inside(|| TcpStream::connect(&to).unwrap());
+    let mut stream = net
+        .world
+        .inside(|| TcpStream::connect(&to))
+        .unwrap()
+        .unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     let mut received = vec![0; sent.len()];
@@ -372,7 +378,11 @@ fn bulk(net: &Networks, runtimes: Runtimes) {
     let echo = "TCP-LISTEN:80,fork,reuseaddr,backlog=128 PIPE";
     net.socat("many", runtimes.server, &["-p", "8080:80"], echo);
     // Many at once, of which one says nothing.
-    let silent = net.world.inside(|| TcpStream::connect(&to).unwrap());
+    let silent = net
+        .world
+        .inside(|| TcpStream::connect(&to))
+        .unwrap()
+        .unwrap();
     thread::scope(|scope| {
         let asked: Vec<_> = (0..20)
             .map(|index| {
@@ -390,7 +400,8 @@ fn bulk(net: &Networks, runtimes: Runtimes) {
 }
 
 fn outgoing(net: &Networks, runtimes: Runtimes) {
-    let listener = net.world.inside(|| TcpListener::bind((WORLD, 0)).unwrap());
+    let listener = net.world.inside(|| TcpListener::bind((WORLD, 0)));
+    let listener = listener.unwrap().unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -504,9 +515,8 @@ fn host(net: &Networks, runtimes: Runtimes) {
     let answer = net.ask(&net.host, "127.0.0.1:8081", "hello\n");
     assert_eq!(answer.unwrap(), "127.0.0.1 hello\n");
     // What listens on the host's loopback is reached, and its ports are taken.
-    let listener = net
-        .host
-        .inside(|| TcpListener::bind("127.0.0.1:0").unwrap());
+    let listener = net.host.inside(|| TcpListener::bind("127.0.0.1:0"));
+    let listener = listener.unwrap().unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::scope(|scope| {
         scope.spawn(|| listener.accept().unwrap().0.write_all(b"there\n").unwrap());
@@ -621,7 +631,11 @@ fn restart(net: &Networks, runtimes: Runtimes) {
     net.docker.call(&["start", "web"]).ok();
     works();
     // The engine starts it again by itself when it ends, connections and all.
-    let mut open = net.world.inside(|| TcpStream::connect(&to).unwrap());
+    let mut open = net
+        .world
+        .inside(|| TcpStream::connect(&to))
+        .unwrap()
+        .unwrap();
     open.set_read_timeout(Some(PATIENCE)).unwrap();
     open.write_all(b"x\n").unwrap();
     open.read_exact(&mut [0; 4]).unwrap();

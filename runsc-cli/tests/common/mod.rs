@@ -3,7 +3,6 @@
 #![allow(dead_code, reason = "not every test file uses everything")]
 
 pub mod docker;
-pub mod netns;
 
 use std::{
     ffi::OsStr,
