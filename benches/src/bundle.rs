@@ -13,10 +13,18 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
-use crate::runtime::Place;
+use crate::runtime::{Network, Place};
 
-/// What root needs to read and write everybody's files, as it can natively.
-const CAPABILITIES_FOR_FILES: &[&str] = &["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER"];
+/// What root needs to read and write everybody's files, as it can natively, and servers to have
+/// their work done by another user.
+const CAPABILITIES_OF_PROGRAMS: &[&str] = &[
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+];
 
 /// One container to be: its `config.json`.
 #[derive(Debug)]
@@ -26,6 +34,7 @@ pub struct Container {
     directory: PathBuf,
     root: PathBuf,
     capabilities: &'static [&'static str],
+    network: Network,
     /// If set, the root is read-only and this directory of the host is not.
     writable: Option<PathBuf>,
 }
@@ -39,6 +48,7 @@ impl Container {
             directory: "/".into(),
             root: "rootfs".into(),
             capabilities: &[],
+            network: Network::Alone,
             writable: None,
         }
     }
@@ -51,7 +61,8 @@ impl Container {
             environment: environment.map(|(n, v)| format!("{n}={v}")).collect(),
             directory: place.directory.clone(),
             root: root.path.clone(),
-            capabilities: CAPABILITIES_FOR_FILES,
+            capabilities: CAPABILITIES_OF_PROGRAMS,
+            network: place.network,
             writable: Some(place.directory.clone()),
         }
     }
@@ -65,6 +76,7 @@ impl Container {
     fn config(&self, euid: u32) -> Value {
         let mut namespaces: Vec<Value> = ["pid", "network", "ipc", "uts", "mount"]
             .iter()
+            .filter(|kind| self.network == Network::Alone || **kind != "network")
             .map(|kind| json!({"type": kind}))
             .collect();
         let mut linux = json!({});
@@ -79,6 +91,8 @@ impl Container {
             json!({"destination": "/proc", "type": "proc", "source": "proc"}),
             json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
                    "options": ["nosuid", "strictatime", "mode=755", "size=64k"]}),
+            json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+                   "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]}),
         ];
         if let Some(writable) = &self.writable {
             mounts.push(
@@ -177,6 +191,7 @@ mod tests {
         let place = Place {
             directory: "/tmp/here".into(),
             environment: vec![("HOME".to_string(), "/tmp/here".to_string())],
+            network: Network::Callers,
         };
         let root = HostRootMount {
             path: "/bundle/host-root".into(),
@@ -188,8 +203,10 @@ mod tests {
         );
         assert_eq!(config["process"]["env"], json!(["HOME=/tmp/here"]));
         assert_eq!(config["process"]["cwd"], "/tmp/here");
-        assert_eq!(config["mounts"][2]["source"], "/tmp/here");
-        assert_eq!(config["mounts"][2]["destination"], "/tmp/here");
+        let namespaces = config["linux"]["namespaces"].as_array().unwrap();
+        assert!(!namespaces.contains(&json!({"type": "network"})));
+        assert_eq!(config["mounts"][3]["source"], "/tmp/here");
+        assert_eq!(config["mounts"][3]["destination"], "/tmp/here");
     }
 
     #[test]

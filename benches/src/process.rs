@@ -3,17 +3,18 @@
 //! The runner makes itself a *child subreaper*, so whatever a runtime leaves
 //! behind or detaches stays below the runner and can be counted, reported and
 //! ended. One command runs at a time, which makes "all of our descendants" and
-//! "the processes of this run" the same set, but for the loops of [`Busy`].
+//! "the processes of this run" the same set, but for those of [`Beside`].
 
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
@@ -68,12 +69,13 @@ pub fn become_subreaper() -> io::Result<()> {
 /// Runs `command` until it has exited or `limit` is over; then everything it
 /// started is ended.
 pub fn run(command: Command, output: Output, limit: Duration) -> io::Result<Outcome> {
-    run_beside(&Busy::default(), command, output, limit)
+    run_beside(&mut Beside::default(), command, output, limit)
 }
 
-/// The same while the loops of `busy` run, which are no part of the command.
+/// The same while what is `beside` it runs, which is no part of the command. A program there is
+/// ended with it.
 pub fn run_beside(
-    busy: &Busy,
+    beside: &mut Beside,
     mut command: Command,
     output: Output,
     limit: Duration,
@@ -83,7 +85,7 @@ pub fn run_beside(
         Output::Discard => Stdio::null(),
     };
     command
-        .stdin(Stdio::null())
+        .stdin(beside.input())
         .stdout(stream())
         .stderr(stream());
     let start = Instant::now();
@@ -110,7 +112,8 @@ pub fn run_beside(
     let _ = ended.send(());
     let late = watchdog.join().unwrap_or(false);
     let status = child.wait()?;
-    let left_behind = end_leftovers(busy);
+    beside.end_program();
+    let left_behind = end_leftovers(beside);
     let text = |reader: Option<thread::JoinHandle<String>>| {
         reader
             .and_then(|reader| reader.join().ok())
@@ -134,18 +137,18 @@ fn collect(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
     })
 }
 
-/// Waits a moment for the descendants of this process to go, `busy` excepted, ends
+/// Waits a moment for the descendants of this process to go, those `beside` excepted, ends
 /// those that do not, and returns their names.
-fn end_leftovers(busy: &Busy) -> Vec<String> {
+fn end_leftovers(beside: &Beside) -> Vec<String> {
     let deadline = Instant::now() + GRACE;
     loop {
-        let left = leftovers(busy);
+        let left = leftovers(beside);
         if left.is_empty() {
             return Vec::new();
         }
         if Instant::now() > deadline {
             let names = left.iter().map(|&pid| name_of(pid)).collect();
-            end_all_but(busy);
+            end_all_but(beside);
             return names;
         }
         thread::sleep(Duration::from_millis(2));
@@ -155,18 +158,18 @@ fn end_leftovers(busy: &Busy) -> Vec<String> {
 /// Waits a moment for all descendants of this process to go, ends those that do not, and returns
 /// their names.
 pub fn left_behind() -> Vec<String> {
-    end_leftovers(&Busy::default())
+    end_leftovers(&Beside::default())
 }
 
 /// Ends every descendant of this process and takes their exit statuses.
 pub fn end_now() {
-    end_all_but(&Busy::default());
+    end_all_but(&Beside::default());
 }
 
 /// What is traced or forks while the list is walked may need more than one look.
-fn end_all_but(busy: &Busy) {
+fn end_all_but(beside: &Beside) {
     loop {
-        let left = leftovers(busy);
+        let left = leftovers(beside);
         if left.is_empty() {
             return;
         }
@@ -175,33 +178,60 @@ fn end_all_but(busy: &Busy) {
     }
 }
 
-fn leftovers(busy: &Busy) -> Vec<Pid> {
+fn leftovers(beside: &Beside) -> Vec<Pid> {
     reap();
     let mut left = descendants(Pid::this());
-    left.retain(|pid| !busy.pids().contains(pid));
+    left.retain(|pid| !beside.pids().contains(pid));
     left
 }
 
-/// Processes that only take processor time; dropping this ends them.
+/// What runs while a command does; dropping this ends it.
 #[derive(Debug, Default)]
-pub struct Busy {
+pub struct Beside {
+    /// Processes that only take processor time.
     loops: Vec<Child>,
+    /// Leads a process group.
+    program: Option<Child>,
 }
 
-impl Busy {
+impl Beside {
     /// Starts `count` loops. A loop looks now and then whether this process is
     /// still there, should it be killed before it can end them.
-    pub fn start(count: usize) -> io::Result<Busy> {
+    pub fn busy(count: usize) -> io::Result<Beside> {
         const LOOP: &str = "while [ -d \"/proc/$PPID\" ]; do
             i=0; while [ $i -lt 10000 ]; do i=$((i + 1)); done
         done";
-        let mut busy = Busy::default();
+        let mut beside = Beside::default();
         for _ in 0..count {
             let mut command = Command::new("/bin/sh");
             command.args(["-c", LOOP]).stdin(Stdio::null());
-            busy.loops.push(command.spawn()?);
+            beside.loops.push(command.spawn()?);
         }
-        Ok(busy)
+        Ok(beside)
+    }
+
+    /// Starts a program. What it prints is what the command reads, which so learns its end, too.
+    pub fn program(mut command: Command) -> io::Result<Beside> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let program = command.process_group(0).spawn()?;
+        Ok(Beside {
+            loops: Vec::new(),
+            program: Some(program),
+        })
+    }
+
+    /// What the command reads.
+    fn input(&mut self) -> Stdio {
+        let output = self.program.as_mut().and_then(|child| child.stdout.take());
+        output.map_or_else(Stdio::null, Stdio::from)
+    }
+
+    fn end_program(&mut self) {
+        if let Some(mut child) = self.program.take() {
+            // Each fails if it is gone already, which is what is wanted.
+            let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
+            let _ = child.wait();
+        }
     }
 
     fn pids(&self) -> Vec<Pid> {
@@ -210,8 +240,9 @@ impl Busy {
     }
 }
 
-impl Drop for Busy {
+impl Drop for Beside {
     fn drop(&mut self) {
+        self.end_program();
         for child in &mut self.loops {
             // Both fail if it is gone already, which is what is wanted.
             let _ = child.kill();
@@ -270,6 +301,20 @@ fn parent_in_stat(stat: &str) -> Option<i32> {
     rest.split_whitespace().nth(1)?.parse().ok()
 }
 
+/// Processor time that a process has used, in clock ticks; 0 if it is gone.
+pub fn ticks(pid: Pid) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    ticks_in_stat(&stat).unwrap_or(0)
+}
+
+/// `utime` and `stime` in the text of `/proc/PID/stat`.
+fn ticks_in_stat(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut words = rest.split_whitespace().skip(11);
+    let mut next = || words.next()?.parse::<u64>().ok();
+    Some(next()? + next()?)
+}
+
 fn name_of(pid: Pid) -> String {
     let directory = format!("/proc/{pid}");
     let command = fs::read_to_string(format!("{directory}/cmdline")).unwrap_or_default();
@@ -289,11 +334,11 @@ pub struct ProcessMemory {
     pub pss_kib: u64,
 }
 
-/// The proportional memory of each process below this one. An error names the
+/// The proportional memory of each process below `root`. An error names the
 /// process that could not be read: a sum that leaves one out would flatter.
-pub fn memory_of_descendants() -> Result<Vec<ProcessMemory>, String> {
+pub fn memory_below(root: Pid) -> Result<Vec<ProcessMemory>, String> {
     let mut processes = Vec::new();
-    for pid in descendants(Pid::this()) {
+    for pid in descendants(root) {
         let name = name_of(pid);
         match fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) {
             Ok(text) => {
@@ -328,23 +373,41 @@ mod tests {
 
     #[test]
     fn busy_loops_take_time_until_they_are_dropped() {
-        let processor_time = |pid: Pid| {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let (_, rest) = stat.rsplit_once(')')?;
-            rest.split_whitespace().nth(11)?.parse::<u64>().ok()
-        };
-        let busy = Busy::start(2).unwrap();
-        let pids = busy.pids();
+        let beside = Beside::busy(2).unwrap();
+        let pids = beside.pids();
         assert_eq!(pids.len(), 2);
         let deadline = Instant::now() + Duration::from_secs(10);
-        while pids.iter().any(|&pid| processor_time(pid) < Some(2)) {
+        while pids.iter().any(|&pid| ticks(pid) < 2) {
             assert!(Instant::now() < deadline, "the loops do not run");
             thread::yield_now();
         }
-        drop(busy);
+        drop(beside);
         for pid in pids {
-            assert_eq!(processor_time(pid), None);
+            assert_eq!(ticks(pid), 0);
         }
+    }
+
+    #[test]
+    fn a_program_beside_is_read_and_ended() {
+        let shell = |text: &str| {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", text]);
+            command
+        };
+        let limit = Duration::from_secs(60);
+        let mut beside = Beside::program(shell("echo said; exec sleep 1000")).unwrap();
+        let pid = beside.program.as_ref().unwrap().id();
+        let outcome = run_beside(
+            &mut beside,
+            shell("read line; echo $line"),
+            Output::Capture,
+            limit,
+        );
+        assert_eq!(outcome.unwrap().stdout, "said\n");
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+        let mut beside = Beside::program(shell("echo one; echo two")).unwrap();
+        let outcome = run_beside(&mut beside, shell("cat"), Output::Capture, limit);
+        assert_eq!(outcome.unwrap().stdout, "one\ntwo\n");
     }
 
     #[test]

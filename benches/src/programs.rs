@@ -34,6 +34,9 @@ pub struct Job {
     pub name: &'static str,
     /// Without one it is `/bin/true` alone.
     script: Option<&'static str>,
+    /// The other end of a wire to the network the script has: a script that runs natively there, and
+    /// whose output the first one reads.
+    outside: Option<&'static str>,
     /// Programs by name or files by path, each with its Debian package.
     needs: &'static [(&'static str, &'static str)],
     /// It starts with the configured source tree in its directory.
@@ -47,6 +50,7 @@ pub struct Job {
 const NONE: Job = Job {
     name: "",
     script: None,
+    outside: None,
     needs: &[],
     wants_source: false,
     busy: false,
@@ -171,6 +175,22 @@ pub const JOBS: &[Job] = &[
         ..NONE
     },
     Job {
+        name: "net_nginx_out",
+        script: Some(include_str!("../programs/net_nginx.sh")),
+        outside: Some(include_str!("../programs/net_nginx_outside.sh")),
+        needs: &[("nginx", "nginx-light"), ("wrk", "wrk"), ("curl", "curl")],
+        prints: &["nginx_wrk_out"],
+        ..NONE
+    },
+    Job {
+        name: "net_iperf3_out",
+        script: Some(include_str!("../programs/net_iperf3_out.sh")),
+        outside: Some(include_str!("../programs/net_iperf3_outside.sh")),
+        needs: &[("iperf3", "iperf3")],
+        prints: &["iperf3_out", "iperf3_in"],
+        ..NONE
+    },
+    Job {
         name: "net_pgbench",
         script: Some(include_str!("../programs/net_pgbench.sh")),
         needs: &[
@@ -193,16 +213,22 @@ impl Job {
 
     /// The command's words.
     pub fn words(&self, size: Size) -> Vec<String> {
+        let script = self.script.map(|script| self.shell(script, size));
+        script.unwrap_or_else(|| vec!["/bin/true".to_string()])
+    }
+
+    /// Those of the command at the other end of the wire, if there is one.
+    pub fn outside(&self, size: Size) -> Option<Vec<String>> {
+        self.outside.map(|script| self.shell(script, size))
+    }
+
+    fn shell(&self, script: &str, size: Size) -> Vec<String> {
         let size = match size {
             Size::Full => "full",
             Size::Small => "small",
         };
-        match self.script {
-            None => vec!["/bin/true".to_string()],
-            Some(script) => ["/bin/sh", "-c", script, self.name, size]
-                .map(str::to_string)
-                .to_vec(),
-        }
+        let words = ["/bin/sh", "-c", script, self.name, size];
+        words.map(str::to_string).to_vec()
     }
 
     /// What this machine lacks for it, if anything.
@@ -316,10 +342,10 @@ mod tests {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs");
         for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
-            let name = path.file_stem().unwrap().to_str().unwrap();
             let text = fs::read_to_string(&path).unwrap();
-            let job = JOBS.iter().find(|job| job.name == name);
-            assert_eq!(job.unwrap().script, Some(text.as_str()), "{name}");
+            let text = Some(text.as_str());
+            let used = |job: &Job| job.script == text || job.outside == text;
+            assert!(JOBS.iter().any(used), "{}", path.display());
         }
     }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::bundle::{Container, HostRootMount};
 use crate::micro::LOWER_FILE_BYTES;
-use crate::process::{self, Busy, Outcome, Output};
+use crate::process::{self, Beside, Outcome, Output};
 
 /// How long a runtime may take to run the program that does nothing.
 const PROBE_LIMIT: Duration = Duration::from_secs(20);
@@ -70,6 +70,16 @@ pub struct Place {
     pub directory: PathBuf,
     /// All of its environment.
     pub environment: Vec<(String, String)>,
+    pub network: Network,
+}
+
+/// The network that a program has under runtimes that make one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// Loopback of its own.
+    Alone,
+    /// That of whoever calls the runtime.
+    Callers,
 }
 
 /// The files the jobs need, as paths on the host.
@@ -169,17 +179,19 @@ impl Runtime {
         })
     }
 
-    /// Runs a program of the host's root to its end, beside the loops of `busy`.
+    /// Runs a program of the host's root to its end, with others beside it.
     pub fn run_program(
         &self,
         words: &[String],
         place: &Place,
-        busy: &Busy,
+        beside: &mut Beside,
         limit: Duration,
     ) -> io::Result<Outcome> {
         let mut command = match &self.kind {
             Kind::Native => from_words(words),
-            Kind::Prefix(template) => from_words(&expand(template, words)),
+            Kind::Prefix(template) => {
+                from_words(&expand(&with_network(template, place.network), words))
+            }
             Kind::Runc {
                 bundle,
                 state,
@@ -196,7 +208,7 @@ impl Runtime {
         command.current_dir(&place.directory).env_clear();
         let environment = place.environment.iter().map(|(name, value)| (name, value));
         command.envs(environment);
-        let run = || process::run_beside(busy, command, Output::Capture, limit);
+        let run = || process::run_beside(beside, command, Output::Capture, limit);
         let outcome = match &self.kind {
             Kind::Runc {
                 root: BundleRoot::Host(root),
@@ -237,7 +249,7 @@ impl Runtime {
     /// The same with the host's `true`.
     pub fn probe_program(&self, place: &Place) -> Result<(), String> {
         let words = ["/bin/true".to_string()];
-        self.judge(self.run_program(&words, place, &Busy::default(), PROBE_LIMIT))
+        self.judge(self.run_program(&words, place, &mut Beside::default(), PROBE_LIMIT))
     }
 
     fn judge(&self, result: io::Result<Outcome>) -> Result<(), String> {
@@ -315,6 +327,20 @@ fn expand(template: &[String], program: &[String]) -> Vec<String> {
     words
 }
 
+/// A `do` command with that network.
+fn with_network(template: &[String], network: Network) -> Vec<String> {
+    let mut words = template.to_vec();
+    if let Some(at) = words.iter().position(|word| word == "do")
+        && network == Network::Callers
+    {
+        words.insert(at, "--network=host".to_string());
+        // The last one counts for us, runsc wants one.
+        let before = words[..at].iter().position(|w| w.starts_with("--network="));
+        before.map(|before| words.remove(before));
+    }
+    words
+}
+
 fn from_words(words: &[String]) -> Command {
     let (program, arguments) = words
         .split_first()
@@ -355,6 +381,22 @@ mod tests {
     }
 
     #[test]
+    fn the_callers_network_is_asked_for_once() {
+        for (template, expected) in [
+            ("r do --", "r --network=host do --"),
+            (
+                "r --a --network=none --b do {}",
+                "r --a --b --network=host do {}",
+            ),
+            ("env", "env"),
+        ] {
+            let template = words(template);
+            assert_eq!(with_network(&template, Network::Callers), words(expected));
+            assert_eq!(with_network(&template, Network::Alone), template);
+        }
+    }
+
+    #[test]
     fn jobs_use_only_what_the_root_holds() {
         let files = Files::inside_bundle();
         assert_eq!(program_words(&Job::True, &files, HostRoot::Hidden), None);
@@ -384,6 +426,7 @@ mod tests {
         let place = Place {
             directory: "/".into(),
             environment: Vec::new(),
+            network: Network::Alone,
         };
         let reason = Runtime::prefix("x", "/nonexistent/runtime do --")
             .probe_program(&place)

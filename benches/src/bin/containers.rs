@@ -224,7 +224,7 @@ fn many(options: &Options, runtime: &Runtime, bundles: &Bundles, report: &mut Re
             runtime.call(&["start", id], None)
         })
     });
-    match process::memory_of_descendants() {
+    match process::memory_below(nix::unistd::Pid::this()) {
         Ok(all) => {
             let kib: u64 = all.iter().map(|one| one.pss_kib).sum();
             let each = kib as f64 / f64::from(options.many.max(1));

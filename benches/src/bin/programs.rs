@@ -7,7 +7,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -17,11 +19,12 @@ use tempfile::TempDir;
 
 use runsc_benches::bundle::private_mount_namespace;
 use runsc_benches::machine;
+use runsc_benches::netns::NetworkNamespace;
 use runsc_benches::options::{self, Columns, Outputs};
-use runsc_benches::process::{self, Busy, Outcome};
+use runsc_benches::process::{self, Beside, Outcome};
 use runsc_benches::programs::{self, JOBS, Job, Size, Source};
 use runsc_benches::report::{NATIVE, Report, Unit};
-use runsc_benches::runtime::{Place, Runtime};
+use runsc_benches::runtime::{Network, Place, Runtime};
 
 /// Set runtimes side by side: whole programs.
 #[derive(Parser, Debug)]
@@ -91,6 +94,7 @@ fn main() -> Result<()> {
     let mut run = Run {
         options: &options,
         source: None,
+        wire: None,
         scratch,
         outputs: BTreeMap::new(),
         report,
@@ -122,6 +126,8 @@ fn wanted_jobs(names: &[String]) -> Result<Vec<&'static Job>> {
 struct Run<'a> {
     options: &'a Options,
     source: Option<Source>,
+    /// Made if a job wants it.
+    wire: Option<Wire>,
     scratch: Scratch,
     /// By job and runtime what the rounds printed, each text once.
     outputs: BTreeMap<(&'static str, String), Vec<String>>,
@@ -142,9 +148,19 @@ impl Run<'_> {
                 Err(e) => no_source = Some(e.to_string()),
             }
         }
+        let mut no_wire = None;
+        if wanted.iter().any(|job| job.outside(Size::Small).is_some()) {
+            match Wire::create() {
+                Ok(wire) => self.wire = Some(wire),
+                Err(e) => no_wire = Some(format!("no network namespaces: {e}")),
+            }
+        }
         let mut possible = Vec::new();
         for job in wanted {
             let mut reason = job.missing();
+            if reason.is_none() && job.outside(Size::Small).is_some() {
+                reason.clone_from(&no_wire);
+            }
             if reason.is_none() && job.wants_source {
                 reason.clone_from(&no_source);
             }
@@ -241,18 +257,28 @@ impl Run<'_> {
     /// Runs the job in a fresh directory, which is gone afterwards.
     fn once(&self, job: &Job, runtime: &Runtime) -> Result<Outcome> {
         let source = self.source.as_ref().filter(|_| job.wants_source);
-        let place = self.scratch.place(source)?;
-        let busy = match job.busy {
-            true => Busy::start(machine::cores())?,
-            false => Busy::default(),
-        };
+        let mut place = self.scratch.place(source)?;
+        let size = self.options.size;
+        let words = job.words(size);
         let limit = Duration::from_secs(self.options.limit_s);
-        let outcome = runtime
-            .run_program(&job.words(self.options.size), &place, &busy, limit)
-            .with_context(|| format!("cannot run {} under {}", job.name, runtime.name));
-        drop(busy);
-        fs::remove_dir_all(&place.directory)
-            .with_context(|| format!("cannot remove {}", place.directory.display()))?;
+        let wire = self.wire.as_ref().zip(job.outside(size));
+        let outcome = if let Some((wire, outside)) = wire {
+            let other = wire.enter(&mut place, &self.scratch)?;
+            let outcome = wire.run(&outside, &other, |beside| {
+                runtime.run_program(&words, &place, beside, limit)
+            });
+            remove(&other)?;
+            outcome
+        } else {
+            let mut beside = match job.busy {
+                true => Beside::busy(machine::cores())?,
+                false => Beside::default(),
+            };
+            runtime.run_program(&words, &place, &mut beside, limit)
+        };
+        let outcome =
+            outcome.with_context(|| format!("cannot run {} under {}", job.name, runtime.name));
+        remove(&place)?;
         outcome
     }
 
@@ -270,6 +296,60 @@ impl Run<'_> {
                 ));
             }
         }
+    }
+}
+
+fn remove(place: &Place) -> Result<()> {
+    fs::remove_dir_all(&place.directory)
+        .with_context(|| format!("cannot remove {}", place.directory.display()))
+}
+
+/// A network for jobs and one of those whom they talk to, with a wire between them.
+struct Wire {
+    inside: NetworkNamespace,
+    outside: NetworkNamespace,
+}
+
+impl Wire {
+    const INSIDE: &str = "10.96.1.2";
+    const OUTSIDE: &str = "10.96.1.1";
+
+    fn create() -> io::Result<Wire> {
+        let (inside, outside) = (NetworkNamespace::new()?, NetworkNamespace::new()?);
+        let with_prefix = |address: &str| format!("{address}/24");
+        let (here, there) = (with_prefix(Self::INSIDE), with_prefix(Self::OUTSIDE));
+        inside.wire("wire", &[&here], &outside, &[&there])?;
+        Ok(Wire { inside, outside })
+    }
+
+    /// Tells a job where it is; the place of the other end.
+    fn enter(&self, place: &mut Place, scratch: &Scratch) -> Result<Place> {
+        let mut other = scratch.place(None)?;
+        place.network = Network::Callers;
+        for place in [place, &mut other] {
+            let addresses = [("INSIDE", Self::INSIDE), ("OUTSIDE", Self::OUTSIDE)];
+            let named = addresses.map(|(name, value)| (name.to_string(), value.to_string()));
+            place.environment.extend(named);
+        }
+        Ok(other)
+    }
+
+    /// Starts the program `outside` and does the work inside.
+    fn run(
+        &self,
+        outside: &[String],
+        place: &Place,
+        work: impl FnOnce(&mut Beside) -> io::Result<Outcome> + Send,
+    ) -> io::Result<Outcome> {
+        let start = || {
+            let mut command = Command::new(&outside[0]);
+            let environment = place.environment.iter().map(|(name, value)| (name, value));
+            command.args(&outside[1..]).env_clear().envs(environment);
+            command.current_dir(&place.directory);
+            Beside::program(command)
+        };
+        let mut beside = self.outside.inside(start)??;
+        self.inside.inside(|| work(&mut beside))?
     }
 }
 
@@ -321,6 +401,7 @@ impl Scratch {
         Ok(Place {
             environment: programs::environment(&directory),
             directory,
+            network: Network::Alone,
         })
     }
 }

@@ -210,7 +210,7 @@ fn memory(runtime: &Runtime, files: &Files, report: &mut Report) -> Result<()> {
         if let Some(status) = child.try_wait()? {
             break Err(format!("the sandbox ended by itself: {status}"));
         }
-        let processes = match process::memory_of_descendants() {
+        let processes = match process::memory_below(nix::unistd::Pid::this()) {
             Ok(processes) => processes,
             Err(reason) => break Err(reason),
         };
