@@ -201,6 +201,14 @@ const NETWORK: &[Rule] = &[
         "datagrams for guests"
     ),
     rule!(SYS_shutdown, "shutdown(2) of guests"),
+    rule!(
+        SYS_setsockopt,
+        [
+            ArgCheck::eq(1, libc::IPPROTO_TCP as u32),
+            ArgCheck::eq(2, libc::TCP_CORK as u32),
+        ],
+        "TCP_CORK of guests, which web servers set twice for each answer"
+    ),
 ];
 
 const RUNTIME: &[Rule] = &[

@@ -244,6 +244,17 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// All of it lies in one place.
+    pub fn is_one_piece(&self) -> bool {
+        match &self.0 {
+            SourceKind::User(c) => {
+                let first = c.segments.get(c.index);
+                first.is_none_or(|first| first.len - c.within == c.remaining())
+            }
+            SourceKind::Kernel { .. } => true,
+        }
+    }
+
     /// Takes up to `dst.len()` bytes; returns the bytes taken.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use runsc_gofer::network::{self as wire, Client, MAX_STEPS, OptionName, Step};
 use rustix::net::SocketFlags;
 
 use super::interfaces::{Address, Interfaces, Link, Neighbour, Route};
+use super::options::int;
 use super::outside::{Domain, HostSocket, Options, Outside, Transport};
 use crate::errno::{Errno, Result};
 
@@ -184,6 +185,11 @@ impl HostSocket for Made {
     }
 
     fn set_option(&self, level: i32, name: i32, value: &[u8]) -> Result<()> {
+        // Web servers set it twice for each answer: no trip for this one.
+        if (level, name) == (libc::IPPROTO_TCP, libc::TCP_CORK) {
+            let on = int(value)? != 0;
+            return Ok(rustix::net::sockopt::set_tcp_cork(&self.fd, on)?);
+        }
         let option = OptionName { level, name };
         self.carry_out(Step::Set(option, value.to_vec())).map(drop)
     }

@@ -21,6 +21,8 @@ use crate::mm::io::{Sink, Source};
 
 /// Longest datagram.
 const MAX_PACKET: usize = 65536;
+/// Up to here a copy costs less than holding the guest's memory for the host.
+const GATHERED: usize = 4096;
 /// Room for the control messages of a datagram.
 const MAX_CONTROL: usize = 512;
 
@@ -94,20 +96,48 @@ impl Host {
     /// The bytes sent, taken out of `src`. `flags`: MSG_OOB, MSG_MORE. EAGAIN, EPIPE and the
     /// socket's error.
     pub fn send(&self, src: &mut Source<'_>, flags: i32) -> Result<usize> {
-        let want = src.remaining();
-        if flags & (libc::MSG_OOB | libc::MSG_MORE) == 0 {
-            // No signal: the Sentry ignores SIGPIPE.
-            return src.take_host(self.made.fd().as_fd(), None, want);
+        let special = flags & (libc::MSG_OOB | libc::MSG_MORE);
+        let special = MsgFlags::from_bits_truncate(special);
+        let mut total = 0;
+        // What lies in several places is sent together, as what is sent at once is one segment to
+        // the host. All is tried: less than was asked for says that there is no more room.
+        loop {
+            let want = src.remaining();
+            let step = match src.is_one_piece() && want > GATHERED && special.is_empty() {
+                // No signal: the Sentry ignores SIGPIPE.
+                true => src.take_host(self.made.fd().as_fd(), None, want),
+                false => self.send_gathered(src, special),
+            };
+            match step {
+                Ok(sent) => total += sent,
+                Err(_) if total > 0 => return Ok(total),
+                Err(e) => return Err(e),
+            }
+            if src.remaining() == 0 || step == Ok(0) {
+                return Ok(total);
+            }
         }
-        let mut data = vec![0; want.min(MAX_PACKET)];
-        let n = src.peek(&mut data)?;
-        let more = MsgFlags::from_bits_truncate(flags & (libc::MSG_OOB | libc::MSG_MORE));
-        // The last byte is the urgent one: it must not be cut off.
-        let more = match n < want {
-            true => more - MsgFlags::MSG_OOB,
-            false => more,
+    }
+
+    /// The first bytes of `src`.
+    fn send_gathered(&self, src: &mut Source<'_>, special: MsgFlags) -> Result<usize> {
+        let want = src.remaining();
+        let mut few = [0; GATHERED];
+        let mut many = Vec::new();
+        let data = match few.get_mut(..want) {
+            Some(few) => few,
+            None => {
+                many.resize(want.min(MAX_PACKET), 0);
+                &mut many
+            }
         };
-        let sent = nix::sys::socket::send(self.raw(), &data[..n], SEND | more)?;
+        let n = src.peek(data)?;
+        // The last byte is the urgent one: it must not be cut off.
+        let special = match n < want {
+            true => special - MsgFlags::MSG_OOB,
+            false => special,
+        };
+        let sent = nix::sys::socket::send(self.raw(), &data[..n], SEND | special)?;
         src.skip(sent);
         Ok(sent)
     }
@@ -362,11 +392,14 @@ fn recv_error(error: &libc::sock_extended_err, from: Option<SocketAddr>) -> Vec<
 mod tests {
     use std::io::{Read, Write};
     use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
-    use std::os::fd::OwnedFd;
+    use std::os::fd::{BorrowedFd, OwnedFd};
     use std::sync::mpsc;
     use std::time::Duration;
 
+    use runsc_platform::memory::Window;
+
     use super::*;
+    use crate::mm::io::{Segment, UserMemory};
     use crate::net::socket::Kind;
     use crate::net::stack::Stack;
     use crate::net::unix::Unix;
@@ -474,6 +507,84 @@ mod tests {
         drop(outside);
         until(&tells, Ready::RDHUP);
         assert_eq!(host.receive(&mut Sink::kernel(&mut buffer), 0), Ok(0));
+    }
+
+    /// Guest memory that is only sent from.
+    struct Flat(Vec<u8>);
+
+    impl UserMemory for Flat {
+        fn copy_in(&self, addr: u64, dst: &mut [u8]) -> usize {
+            let from = self.0.get(addr as usize..).unwrap_or_default();
+            let n = dst.len().min(from.len());
+            dst[..n].copy_from_slice(&from[..n]);
+            n
+        }
+        fn copy_out(&self, _: u64, _: &[u8]) -> usize {
+            0
+        }
+        fn zero_out(&self, _: u64, _: usize) -> usize {
+            0
+        }
+        fn copy_out_from(&self, _: u64, _: &Window, _: usize, _: usize) -> usize {
+            0
+        }
+        fn copy_in_to(&self, _: u64, _: &Window, _: usize, _: usize) -> usize {
+            0
+        }
+        fn read_host(&self, _: u64, _: usize, _: BorrowedFd<'_>, _: Option<u64>) -> Result<usize> {
+            Err(Errno::EFAULT)
+        }
+        /// Half of it, as where memory lies in two places behind one segment.
+        fn write_host(
+            &self,
+            addr: u64,
+            len: usize,
+            fd: BorrowedFd<'_>,
+            _: Option<u64>,
+        ) -> Result<usize> {
+            let from = &self.0[addr as usize..][..len.div_ceil(2)];
+            Ok(nix::unistd::write(fd, from)?)
+        }
+    }
+
+    #[test]
+    fn what_lies_in_several_places_is_sent_together() {
+        // Each send is seen on its own.
+        let (inside, outside) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        let (host, _guest, _tells) = host(inside);
+        let memory = Flat((0..200_000u32).map(|i| i as u8).collect());
+        let segments = [(10, 7), (0, 3), (90_000, 9_000)].map(|(addr, len)| Segment { addr, len });
+        let mut src = Source::user(&memory, &segments);
+        assert_eq!(host.send(&mut src, 0), Ok(9_010));
+        let mut got = vec![0; 20_000];
+        assert_eq!(outside.recv(&mut got).unwrap(), 9_010);
+        let parts = [&memory.0[10..17], &memory.0[..3], &memory.0[90_000..99_000]];
+        assert_eq!(got[..9_010], parts.concat());
+        // Memory that ends: what there is.
+        let end = [(199_990, 5), (199_995, 9)].map(|(addr, len)| Segment { addr, len });
+        assert_eq!(host.send(&mut Source::user(&memory, &end), 0), Ok(10));
+        let nothing = [(300_000, 5), (300_005, 9)].map(|(addr, len)| Segment { addr, len });
+        let fault = host.send(&mut Source::user(&memory, &nothing), 0);
+        assert_eq!(fault, Err(Errno::EFAULT));
+    }
+
+    #[test]
+    fn all_is_sent_for_which_there_is_room() {
+        let (inside, mut outside) = tcp();
+        let (host, _guest, _tells) = host(inside);
+        let memory = Flat((0..100_000u32).map(|i| (i >> 3) as u8).collect());
+        let one = [Segment {
+            addr: 0,
+            len: 100_000,
+        }];
+        let many = [(0, 50_000), (50_000, 50_000)].map(|(addr, len)| Segment { addr, len });
+        for segments in [&one[..], &many] {
+            let sent = host.send(&mut Source::user(&memory, segments), 0);
+            assert_eq!(sent, Ok(100_000));
+            let mut got = vec![0; 100_000];
+            outside.read_exact(&mut got).unwrap();
+            assert!(got == memory.0);
+        }
     }
 
     #[test]
