@@ -22,6 +22,7 @@ mod memfds;
 mod memory;
 mod mqueues;
 mod netdevices;
+mod netgroups;
 mod netlinks;
 mod open;
 mod paths;
@@ -63,6 +64,7 @@ static FAMILIES: &[&[Case]] = &[
     memory::CASES,
     mqueues::CASES,
     netdevices::CASES,
+    netgroups::CASES,
     netlinks::CASES,
     open::CASES,
     paths::CASES,

@@ -4,23 +4,23 @@
 use crate::case::*;
 use std::ptr::null_mut;
 
-const NLM_F_MULTI: u16 = 2;
-const DUMP: u16 = NLM_F_REQUEST as u16 | NLM_F_DUMP as u16;
-const GET: u16 = NLM_F_REQUEST as u16;
-const ACK: u16 = NLM_F_REQUEST as u16 | NLM_F_ACK as u16;
-const DONE: u16 = NLMSG_DONE as u16;
+pub(super) const NLM_F_MULTI: u16 = 2;
+pub(super) const DUMP: u16 = NLM_F_REQUEST as u16 | NLM_F_DUMP as u16;
+pub(super) const GET: u16 = NLM_F_REQUEST as u16;
+pub(super) const ACK: u16 = NLM_F_REQUEST as u16 | NLM_F_ACK as u16;
+pub(super) const DONE: u16 = NLMSG_DONE as u16;
 const ERROR: u16 = NLMSG_ERROR as u16;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 
-fn some<T>(what: &str, value: Option<T>) -> Outcome<T> {
+pub(super) fn some<T>(what: &str, value: Option<T>) -> Outcome<T> {
     value.ok_or_else(|| Failure::Fail(format!("{what} is missing")))
 }
 
-fn new_socket(protocol: c_int) -> Outcome<c_int> {
+pub(super) fn new_socket(protocol: c_int) -> Outcome<c_int> {
     Ok(ok!(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol)))
 }
 
-fn name(port: u32) -> sockaddr_nl {
+pub(super) fn name(port: u32) -> sockaddr_nl {
     let mut name = zeroed::<sockaddr_nl>();
     name.nl_family = AF_NETLINK as u16;
     name.nl_pid = port;
@@ -29,7 +29,7 @@ fn name(port: u32) -> sockaddr_nl {
 
 const NAME_LEN: socklen_t = size_of::<sockaddr_nl>() as socklen_t;
 
-fn bind_raw(fd: c_int, name: &sockaddr_nl) -> c_int {
+pub(super) fn bind_raw(fd: c_int, name: &sockaddr_nl) -> c_int {
     raw!(bind(fd, (&raw const *name).cast(), NAME_LEN))
 }
 
@@ -41,7 +41,7 @@ fn own_name(fd: c_int) -> Outcome<sockaddr_nl> {
     Ok(name)
 }
 
-fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+pub(super) fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
     let mut raw = ((16 + body.len()) as u32).to_ne_bytes().to_vec();
     raw.extend(kind.to_ne_bytes());
     raw.extend(flags.to_ne_bytes());
@@ -51,7 +51,7 @@ fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
     raw
 }
 
-fn attr(kind: u16, value: &[u8]) -> Vec<u8> {
+pub(super) fn attr(kind: u16, value: &[u8]) -> Vec<u8> {
     let mut raw = ((4 + value.len()) as u16).to_ne_bytes().to_vec();
     raw.extend(kind.to_ne_bytes());
     raw.extend(value);
@@ -77,9 +77,9 @@ fn route_head(family: c_int, destination_len: u8, table: u8) -> Vec<u8> {
 }
 
 /// Type, flags and body.
-type Message = (u16, u16, Vec<u8>);
+pub(super) type Message = (u16, u16, Vec<u8>);
 
-fn u32_of(raw: &[u8], at: usize) -> u32 {
+pub(super) fn u32_of(raw: &[u8], at: usize) -> u32 {
     u32::from_ne_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]])
 }
 
@@ -87,7 +87,7 @@ fn u16_of(raw: &[u8], at: usize) -> u16 {
     u16::from_ne_bytes([raw[at], raw[at + 1]])
 }
 
-fn split(mut raw: &[u8]) -> Vec<Message> {
+pub(super) fn split(mut raw: &[u8]) -> Vec<Message> {
     let mut all = Vec::new();
     while raw.len() >= 16 {
         let len = u32_of(raw, 0) as usize;
@@ -97,18 +97,18 @@ fn split(mut raw: &[u8]) -> Vec<Message> {
     all
 }
 
-fn send_raw(fd: c_int, bytes: &[u8]) -> isize {
+pub(super) fn send_raw(fd: c_int, bytes: &[u8]) -> isize {
     raw!(send(fd, bytes.as_ptr().cast(), bytes.len(), 0))
 }
 
-fn receive(fd: c_int) -> Outcome<Vec<Message>> {
+pub(super) fn receive(fd: c_int) -> Outcome<Vec<Message>> {
     let mut room = vec![0u8; 65536];
     let n = ok!(recv(fd, room.as_mut_ptr().cast(), room.len(), 0));
     Ok(split(&room[..n as usize]))
 }
 
 /// Sends a request and receives until its answer is complete.
-fn ask(fd: c_int, request: &[u8]) -> Outcome<Vec<Message>> {
+pub(super) fn ask(fd: c_int, request: &[u8]) -> Outcome<Vec<Message>> {
     returned("send", send_raw(fd, request), request.len() as isize)?;
     let mut all: Vec<Message> = Vec::new();
     loop {
@@ -121,12 +121,12 @@ fn ask(fd: c_int, request: &[u8]) -> Outcome<Vec<Message>> {
     }
 }
 
-fn ask_new(protocol: c_int, request: &[u8]) -> Outcome<Vec<Message>> {
+pub(super) fn ask_new(protocol: c_int, request: &[u8]) -> Outcome<Vec<Message>> {
     ask(new_socket(protocol)?, request)
 }
 
 /// The errno of the one NLMSG_ERROR or NLMSG_DONE that an answer is, 0 for none.
-fn verdict(messages: &[Message]) -> Outcome<i32> {
+pub(super) fn verdict(messages: &[Message]) -> Outcome<i32> {
     match messages {
         [(ERROR | DONE, _, body)] => Ok(-(u32_of(body, 0) as i32)),
         other => fail!("no verdict but {other:?}"),
@@ -134,7 +134,7 @@ fn verdict(messages: &[Message]) -> Outcome<i32> {
 }
 
 /// The value of an attribute behind a fixed part of `skip` bytes.
-fn value(body: &[u8], skip: usize, kind: u16) -> Option<Vec<u8>> {
+pub(super) fn value(body: &[u8], skip: usize, kind: u16) -> Option<Vec<u8>> {
     let mut raw = &body[skip..];
     while raw.len() >= 4 {
         let len = usize::from(u16_of(raw, 0));
@@ -146,7 +146,7 @@ fn value(body: &[u8], skip: usize, kind: u16) -> Option<Vec<u8>> {
     None
 }
 
-fn set(fd: c_int, option: c_int, on: c_int) -> Outcome {
+pub(super) fn set(fd: c_int, option: c_int, on: c_int) -> Outcome {
     let len = size_of::<c_int>() as socklen_t;
     ok!(setsockopt(
         fd,

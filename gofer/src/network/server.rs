@@ -3,10 +3,11 @@
 use std::{
     net::SocketAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::{Duration, Instant},
 };
 
 use rustix::{
-    event::{PollFd, PollFlags},
+    event::{PollFd, PollFlags, Timespec},
     io::Errno as HostErrno,
     net::{AddressFamily, Protocol, SendFlags, SocketFlags, SocketType, ipproto},
 };
@@ -31,6 +32,9 @@ const KEPT: [caps::Capability; 1] = [caps::Capability::CAP_NET_BIND_SERVICE];
 
 /// Refusals told in the log before it only counts them: a hostile Sentry could make a lot.
 const MAX_TOLD: u32 = 100;
+
+/// Least time between two notices that the view has changed.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The process's connections.
 #[derive(Debug)]
@@ -75,17 +79,26 @@ fn serve(channels: &Channels, mut watch: Watch) {
         reply: vec![0; MAX_FRAME],
         refusals: 0,
     };
+    let mut told: Option<Instant> = None;
     loop {
+        // Neighbours can make others see changes as fast as they like: those wait together.
+        let rest = told.and_then(|at| PAUSE.checked_sub(at.elapsed()));
         let mut fds = [
             PollFd::new(&channels.requests, PollFlags::IN),
             PollFd::from_borrowed_fd(watch.changes(), PollFlags::IN),
         ];
-        match rustix::event::poll(&mut fds, None) {
+        let watched = if rest.is_some() { 1 } else { 2 };
+        let timeout = rest.map(|rest| Timespec {
+            tv_sec: 0,
+            tv_nsec: rest.subsec_nanos().into(),
+        });
+        match rustix::event::poll(fds.get_mut(..watched).unwrap_or_default(), timeout.as_ref()) {
             Ok(_) | Err(HostErrno::INTR) => {}
             Err(_) => return,
         }
         let [asked, changed] = fds.map(|fd| !fd.revents().is_empty());
         if changed {
+            told = Some(Instant::now());
             watch.clear_changes();
             // Full: the last one is not read yet, and stands for this one too.
             let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;

@@ -31,8 +31,8 @@ use super::protocol::{
 /// One message of the kernel fits: it makes none longer for a dump.
 const BUFFER: usize = 64 * 1024;
 
-/// Groups of rtnetlink(7): links, IPv4 and IPv6 addresses and routes.
-const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
+/// Groups of rtnetlink(7): links, neighbours, IPv4 and IPv6 addresses and routes.
+const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400;
 
 /// Two netlink sockets of the namespace.
 pub(super) struct Watch {

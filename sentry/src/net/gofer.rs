@@ -12,7 +12,8 @@ use rustix::net::SocketFlags;
 
 use super::interfaces::{Address, Interfaces, Link, Neighbour, Route};
 use super::options::int;
-use super::outside::{Domain, HostSocket, Options, Outside, Transport};
+use super::outside::{Domain, HostSocket, Options, Outside, Transport, View};
+use super::traffic::Counters;
 use crate::errno::{Errno, Result};
 
 /// See the module documentation.
@@ -67,18 +68,37 @@ impl Outside for Gofer {
         }))
     }
 
-    fn interfaces(&self) -> Result<Interfaces> {
+    fn interfaces(&self) -> Result<View> {
         let view = self.0.view().map_err(errno)?;
-        Ok(Interfaces {
+        let counters = view.links.iter().map(|l| (l.index, counters(l))).collect();
+        let interfaces = Interfaces {
             links: view.links.into_iter().map(link).collect(),
             addresses: view.addresses.into_iter().map(address).collect(),
             routes: view.routes.into_iter().filter_map(route).collect(),
             neighbours: view.neighbours.into_iter().map(neighbour).collect(),
+        };
+        Ok(View {
+            interfaces,
+            counters,
         })
     }
 
     fn wait_for_change(&self) -> bool {
         self.0.wait_for_change()
+    }
+}
+
+fn counters(link: &wire::Link) -> Counters {
+    let (received, sent) = (link.received, link.sent);
+    Counters {
+        rx_packets: received.packets,
+        tx_packets: sent.packets,
+        rx_bytes: received.bytes,
+        tx_bytes: sent.bytes,
+        rx_errors: received.errors,
+        tx_errors: sent.errors,
+        rx_dropped: received.dropped,
+        tx_dropped: sent.dropped,
     }
 }
 

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A network interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Link {
     /// Interface index, from 1.
     pub index: u32,
@@ -42,7 +42,7 @@ impl Link {
 }
 
 /// An address of an interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Address {
     /// Index of the interface.
     pub link: u32,
@@ -56,7 +56,7 @@ pub struct Address {
 }
 
 /// A route of the main table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Route {
     pub destination: IpAddr,
     pub prefix_len: u8,
@@ -74,7 +74,7 @@ pub struct Route {
 }
 
 /// A hardware address that is known of a neighbour.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Neighbour {
     pub link: u32,
     pub ip: IpAddr,

@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::interfaces::Interfaces;
+use super::traffic::Counters;
 use crate::errno::Result;
 
 /// Family of a socket to the outside.
@@ -27,6 +28,13 @@ pub enum Transport {
     Udp,
     /// SOCK_DGRAM with IPPROTO_ICMP or IPPROTO_ICMPV6.
     Ping,
+}
+
+/// What the network looks like.
+pub struct View {
+    pub interfaces: Interfaces,
+    /// By the index of an interface.
+    pub counters: BTreeMap<u32, Counters>,
 }
 
 /// Options by level and name, as setsockopt(2) was given them.
@@ -47,7 +55,7 @@ pub trait Outside: Send + Sync {
     ) -> Result<Box<dyn HostSocket>>;
 
     /// What the network looks like now. ENETDOWN.
-    fn interfaces(&self) -> Result<Interfaces>;
+    fn interfaces(&self) -> Result<View>;
 
     /// Blocks until that has changed; false: it never will again. For a thread that then looks.
     fn wait_for_change(&self) -> bool;

@@ -1,7 +1,9 @@
 //! What the sockets of a network namespace share.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -9,20 +11,31 @@ use super::buffer::Pool;
 use super::host::Host;
 use super::inet::{Settings, Tables};
 use super::interfaces::{Interfaces, LOOPBACK};
-use super::netlink::Ports;
-use super::outside::{Domain, HostSocket, Options, Outside, Transport};
+use super::netlink::{self, Cause, Ports};
+use super::outside::{Domain, HostSocket, Options, Outside, Transport, View};
 use super::socket::Socket;
 use super::traffic::{Counters, Traffic};
 use super::unix::address::Names;
 use crate::errno::Result;
 use crate::executor::Reactor;
 
+/// How old a look at the outside may be.
+const FRESH: Duration = Duration::from_millis(50);
+
 /// See the module documentation. A sandbox has one so far; nothing here is global, so that
 /// containers of one sandbox can have their own.
 #[derive(Default)]
 pub struct Stack {
-    /// Links, addresses, routes and neighbours.
+    /// Links, addresses, routes and neighbours; changed by [`Stack::change`].
     pub interfaces: RwLock<Interfaces>,
+    /// Held while they change, so that changes are told in their order.
+    changing: Mutex<()>,
+    /// How often they did.
+    generation: AtomicU64,
+    /// What the host counts for its interfaces, by index.
+    outside_counters: RwLock<BTreeMap<u32, Counters>>,
+    /// When the outside was looked at last. Held meanwhile, so that what is older does not win.
+    looked: Mutex<Option<Instant>>,
     /// Abstract names of unix sockets.
     pub(super) unix_names: Mutex<Names>,
     /// Buffers of stream sockets, and the count of what all sockets hold.
@@ -82,13 +95,64 @@ impl Stack {
         }
     }
 
+    /// Changes the interfaces and tells those who listen. Nothing changes where `change` fails.
+    pub fn change<E>(
+        &self,
+        cause: Cause,
+        change: impl FnOnce(&mut Interfaces) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let _order = self.changing.lock();
+        let before = self.interfaces.read().clone();
+        let mut after = before.clone();
+        change(&mut after)?;
+        if after != before {
+            *self.interfaces.write() = after.clone();
+            self.generation.fetch_add(1, Ordering::Relaxed);
+            netlink::tell_changes(self, &before, &after, cause);
+        }
+        Ok(())
+    }
+
+    /// Another number whenever the interfaces have changed.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
     /// Looks at what interfaces there are now, if there is more than loopback.
     pub fn look(&self) {
-        match self.way_out().map(|way| way.outside.interfaces()) {
-            None => {}
-            Some(Ok(interfaces)) => *self.interfaces.write() = interfaces,
-            Some(Err(e)) => log::warn!("the network's interfaces: {e:?}"),
+        self.look_again(Duration::ZERO);
+    }
+
+    /// The same for what changes all the time (neighbours, counters), which is not looked at more
+    /// often than [`FRESH`].
+    pub fn refresh(&self) {
+        self.look_again(FRESH);
+    }
+
+    fn look_again(&self, age: Duration) {
+        let Some(way) = self.way_out() else {
+            return;
+        };
+        let mut looked = self.looked.lock();
+        if looked.is_some_and(|at| at.elapsed() < age) {
+            return;
         }
+        let seen = way.outside.interfaces();
+        *looked = Some(Instant::now());
+        let View {
+            interfaces,
+            counters,
+        } = match seen {
+            Ok(view) => view,
+            Err(e) if age.is_zero() => return log::warn!("the network's interfaces: {e:?}"),
+            // Who reads this may do so often.
+            Err(_) => return,
+        };
+        *self.outside_counters.write() = counters;
+        let _: Result<()> = self.change(Cause::default(), |now| {
+            *now = interfaces;
+            Ok(())
+        });
     }
 
     /// Keeps the interfaces up to date until there is nobody to ask. For a thread of its own.
@@ -106,12 +170,15 @@ impl Stack {
         self.way_out.get().is_some()
     }
 
-    /// What went over an interface, as far as the Sentry counts it.
+    /// What went over an interface: what the host says when it was last asked ([`Stack::refresh`]),
+    /// and over loopback what stayed inside.
     pub fn counters(&self, link: u32) -> Counters {
+        let outside = self.outside_counters.read().get(&link).copied();
+        let outside = outside.unwrap_or_default();
         if link == LOOPBACK {
-            self.loopback.counters()
+            outside + self.loopback.counters()
         } else {
-            Counters::default()
+            outside
         }
     }
 

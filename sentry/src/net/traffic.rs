@@ -16,6 +16,27 @@ pub struct Counters {
     pub tx_packets: u64,
     pub rx_bytes: u64,
     pub tx_bytes: u64,
+    pub rx_errors: u64,
+    pub tx_errors: u64,
+    pub rx_dropped: u64,
+    pub tx_dropped: u64,
+}
+
+impl std::ops::Add for Counters {
+    type Output = Counters;
+
+    fn add(self, other: Counters) -> Counters {
+        Counters {
+            rx_packets: self.rx_packets.wrapping_add(other.rx_packets),
+            tx_packets: self.tx_packets.wrapping_add(other.tx_packets),
+            rx_bytes: self.rx_bytes.wrapping_add(other.rx_bytes),
+            tx_bytes: self.tx_bytes.wrapping_add(other.tx_bytes),
+            rx_errors: self.rx_errors.wrapping_add(other.rx_errors),
+            tx_errors: self.tx_errors.wrapping_add(other.tx_errors),
+            rx_dropped: self.rx_dropped.wrapping_add(other.rx_dropped),
+            tx_dropped: self.tx_dropped.wrapping_add(other.tx_dropped),
+        }
+    }
 }
 
 /// Bytes of the headers that a packet would have: those of IPv4 and IPv6 with UDP or ICMP.
@@ -49,6 +70,7 @@ impl Traffic {
             tx_packets: packets,
             rx_bytes: bytes,
             tx_bytes: bytes,
+            ..Counters::default()
         }
     }
 }

@@ -63,8 +63,8 @@ const STATISTICS: [(&str, Count); 24] = [
     ("rx_bytes", |n| n.rx_bytes),
     ("rx_compressed", |_| 0),
     ("rx_crc_errors", |_| 0),
-    ("rx_dropped", |_| 0),
-    ("rx_errors", |_| 0),
+    ("rx_dropped", |n| n.rx_dropped),
+    ("rx_errors", |n| n.rx_errors),
     ("rx_fifo_errors", |_| 0),
     ("rx_frame_errors", |_| 0),
     ("rx_length_errors", |_| 0),
@@ -76,8 +76,8 @@ const STATISTICS: [(&str, Count); 24] = [
     ("tx_bytes", |n| n.tx_bytes),
     ("tx_carrier_errors", |_| 0),
     ("tx_compressed", |_| 0),
-    ("tx_dropped", |_| 0),
-    ("tx_errors", |_| 0),
+    ("tx_dropped", |n| n.tx_dropped),
+    ("tx_errors", |n| n.tx_errors),
     ("tx_fifo_errors", |_| 0),
     ("tx_heartbeat_errors", |_| 0),
     ("tx_packets", |n| n.tx_packets),
@@ -157,6 +157,7 @@ impl Links {
         for (i, (name, count)) in STATISTICS.into_iter().enumerate() {
             let stack = self.stack.clone();
             let file = Text::made(head(FILES.len() + i, 0o444), move || {
+                stack.refresh();
                 Ok(format!("{}\n", count(stack.counters(index))).into_bytes())
             });
             statistics.add(name, file);

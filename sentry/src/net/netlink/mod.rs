@@ -5,18 +5,22 @@
 //! [`diag`] from its sockets, [`generic`] (no families), or silence (kernel events). A dump is made
 //! piece by piece as the guest reads, so that however long a table is, one datagram of it exists.
 //!
-//! Deliberately absent: multicast (memberships are kept, nothing happens that would be told),
-//! protocols of parts that the sandbox does not have (netfilter, audit, crypto).
+//! Who is in a multicast group is told what changes ([`tell`]): interfaces as [`route`] presents them,
+//! and what other sockets of the guest's send to a group.
+//!
+//! Deliberately absent: protocols of parts that the sandbox does not have (netfilter, audit, crypto).
 
 mod diag;
 mod generic;
 mod message;
 mod ports;
+mod queue;
 mod reply;
 mod route;
 mod socket;
 
 pub use self::ports::Ports;
+pub use self::route::changes::{Cause, tell as tell_changes};
 pub use self::socket::{Netlink, make};
 
 use std::sync::Arc;
@@ -32,6 +36,8 @@ use crate::kernel::task::Task;
 struct Asker<'a> {
     task: &'a Task,
     stack: &'a Arc<Stack>,
+    /// The socket's port.
+    port: u32,
     manners: Manners,
 }
 
@@ -44,6 +50,15 @@ impl Asker<'_> {
         } else {
             Err(Errno::EPERM.into())
         }
+    }
+}
+
+/// Sends a message to all who are in a multicast group, but neither to its sender nor to one that
+/// gets it anyway.
+fn tell(stack: &Stack, protocol: i32, group: u32, from: u32, except: u32, data: &[u8]) {
+    let listeners = stack.netlink_ports.lock().listeners(protocol);
+    for socket in listeners {
+        socket.hear(from, group, except, data);
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Ports {
     taken: BTreeMap<(i32, u32), Weak<Netlink>>,
     /// How many automatic ids were given out.
     others: u32,
+    /// Sockets that are in a multicast group, by protocol.
+    listeners: Vec<(i32, Weak<Netlink>)>,
 }
 
 impl Ports {
@@ -52,6 +54,24 @@ impl Ports {
         if self.taken.get(&key).is_some_and(|s| s.ptr_eq(socket)) {
             self.taken.remove(&key);
         }
+    }
+
+    /// A socket is in a group.
+    pub(super) fn listen(&mut self, protocol: i32, socket: &Weak<Netlink>) {
+        self.ignore(protocol, socket);
+        self.listeners.push((protocol, socket.clone()));
+    }
+
+    /// A socket is in no group any more.
+    pub(super) fn ignore(&mut self, protocol: i32, socket: &Weak<Netlink>) {
+        let is = |l: &(i32, Weak<Netlink>)| l.0 == protocol && l.1.ptr_eq(socket);
+        self.listeners.retain(|l| !is(l));
+    }
+
+    /// The sockets that are in some group of a protocol.
+    pub(super) fn listeners(&self, protocol: i32) -> Vec<std::sync::Arc<Netlink>> {
+        let of = self.listeners.iter().filter(|l| l.0 == protocol);
+        of.filter_map(|(_, socket)| socket.upgrade()).collect()
     }
 
     pub(super) fn find(&self, protocol: i32, port: u32) -> Option<std::sync::Arc<Netlink>> {

@@ -7,6 +7,7 @@ pub const NLMSG_ERROR: u16 = 2;
 pub const NLMSG_DONE: u16 = 3;
 pub const NLM_F_MULTI: u16 = 2;
 pub const NLM_F_ACK: u16 = 4;
+const NLM_F_DUMP_INTR: u16 = 0x10;
 pub const NLM_F_DUMP_FILTERED: u16 = 0x20;
 /// Either bit asks for a dump.
 pub const NLM_F_DUMP: u16 = 0x300;
@@ -85,6 +86,16 @@ impl Batch {
     fn flags(mut self, flags: u16) -> Batch {
         self.header.flags = flags;
         self
+    }
+
+    /// Whether nothing of the dump was sent yet.
+    pub fn is_first(&self) -> bool {
+        self.from == 0
+    }
+
+    /// The table has changed since the last part (NLM_F_DUMP_INTR).
+    pub fn interrupted(&mut self) {
+        self.header.flags |= NLM_F_DUMP_INTR;
     }
 
     /// Not everything is shown: the request had a filter.

@@ -1,12 +1,12 @@
 //! A netlink socket as the system-call layer sees it.
 
 use std::any::Any;
-use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
 use super::message::{Request, Requests};
+use super::queue::{Datagram, Queue};
 use super::reply::{self, Answer, Batch, Manners, NLM_F_ACK};
 use super::{Asker, Handler, Plan, plan};
 use crate::errno::{Errno, Result};
@@ -27,8 +27,6 @@ const GROUPS: u32 = 64;
 /// Least and greatest size of a part of a dump, bytes: Linux's. In between it is the largest room
 /// that a receive gave.
 const PART: std::ops::RangeInclusive<usize> = 3776..=32_448;
-/// What a datagram costs besides its bytes.
-const OVERHEAD: usize = 256;
 const NLM_F_REQUEST: u16 = 1;
 /// The first type that is a protocol's.
 const NLMSG_MIN_TYPE: u16 = 16;
@@ -43,6 +41,8 @@ struct Dump {
     /// The key to go on at.
     from: u64,
     manners: Manners,
+    /// What [`Stack::generation`] was when a part was made last.
+    generation: u64,
 }
 
 #[derive(Default)]
@@ -52,21 +52,14 @@ struct State {
     groups: u64,
     /// Where messages without an address go: 0 is the kernel.
     peer: (u32, u32),
-    /// Datagrams and the ports that they are from.
-    queue: VecDeque<(u32, Vec<u8>)>,
-    /// What they cost.
-    cost: usize,
+    queue: Queue,
     dump: Option<Dump>,
     /// A dump is running. It may be out of `dump` while a part of it is made.
     dumping: bool,
     part: usize,
-    closed: bool,
-    error: Option<Errno>,
-    drops: u32,
     manners: Manners,
     packet_info: bool,
     broadcast_error: bool,
-    no_enobufs: bool,
     all_nsid: bool,
 }
 
@@ -114,6 +107,11 @@ fn decode(name: &Name) -> Result<(u32, u32)> {
     Ok((u32::from_ne_bytes(*port), u32::from_ne_bytes(*groups)))
 }
 
+/// The bit of a multicast group; 0 for none.
+fn bit(group: u32) -> u64 {
+    1u64.checked_shl(group.wrapping_sub(1)).unwrap_or(0)
+}
+
 fn encode(port: u32, groups: u32) -> Name {
     let mut raw = [0; NAME_LEN];
     raw[..2].copy_from_slice(&(libc::AF_NETLINK as u16).to_ne_bytes());
@@ -152,27 +150,39 @@ impl Netlink {
     }
 
     /// Puts a datagram in the queue. One without room is lost, and the reader told.
-    fn push(&self, from: u32, datagram: Vec<u8>) {
+    fn push(&self, datagram: Datagram) {
         let room = self.common.options.lock().receive_buffer;
+        let pool = &self.common.stack.pool;
+        self.state.lock().queue.push(datagram, room, pool);
+        self.common.queue.wake(Ready::IN | Ready::RDNORM);
+    }
+
+    /// Puts a message of the kernel's to this socket in the queue.
+    fn reply(&self, data: Vec<u8>) {
+        self.push(Datagram {
+            from: 0,
+            group: 0,
+            data,
+        });
+    }
+
+    /// Puts a message to a group in the queue, if this socket is in that group and is
+    /// neither the sender nor `except`.
+    pub(super) fn hear(&self, from: u32, group: u32, except: u32, data: &[u8]) {
         {
-            let mut state = self.state.lock();
-            let cost = datagram.len() + OVERHEAD;
-            if state.closed {
+            let state = self.state.lock();
+            // Linux's kernel and a socket without a port both are port 0: those are not told.
+            let port = state.port.unwrap_or(0);
+            let excluded = port == from || port == except;
+            if state.groups & bit(group) == 0 || excluded {
                 return;
             }
-            // One alone always has room, if the stack has.
-            let full = state.cost + cost > room && !state.queue.is_empty();
-            if full || !self.common.stack.pool.charge(cost) {
-                state.drops = state.drops.saturating_add(1);
-                if !state.no_enobufs {
-                    state.error = Some(Errno::ENOBUFS);
-                }
-            } else {
-                state.cost += cost;
-                state.queue.push_back((from, datagram));
-            }
         }
-        self.common.queue.wake(Ready::IN | Ready::RDNORM);
+        self.push(Datagram {
+            from,
+            group,
+            data: data.to_vec(),
+        });
     }
 
     /// Answers what the guest sent to the kernel.
@@ -182,13 +192,14 @@ impl Netlink {
             let asker = Asker {
                 task: t,
                 stack: &self.common.stack,
+                port,
                 manners,
             };
             let Some(result) = self.answer(&asker, &request, port) else {
                 continue;
             };
             if result.is_err() || request.header.flags & NLM_F_ACK != 0 {
-                self.push(0, reply::ack(&request, port, result, manners));
+                self.reply(reply::ack(&request, port, result, manners));
             }
         }
     }
@@ -206,7 +217,7 @@ impl Netlink {
                 let result = handler(asker, request, &mut batch);
                 let (messages, _) = batch.finish();
                 if result.is_ok() && !messages.is_empty() {
-                    self.push(0, messages);
+                    self.reply(messages);
                 }
                 Some(result)
             }
@@ -221,6 +232,7 @@ impl Netlink {
                         raw: request.raw.to_vec(),
                         handler,
                         from: 0,
+                        generation: asker.stack.generation(),
                         manners: asker.manners,
                     });
                 }
@@ -248,9 +260,15 @@ impl Netlink {
         let asker = Asker {
             task: t,
             stack: &self.common.stack,
+            port,
             manners: dump.manners,
         };
         let mut batch = Batch::part(&request, port, dump.from, room);
+        let now = self.common.stack.generation();
+        if self.common.protocol == libc::NETLINK_ROUTE && now != dump.generation {
+            batch.interrupted();
+            dump.generation = now;
+        }
         let result = (dump.handler)(&asker, &request, &mut batch);
         let done = batch.done(result, dump.manners);
         let (messages, next) = batch.finish();
@@ -259,15 +277,15 @@ impl Netlink {
             Some(next) if sends => {
                 dump.from = next;
                 self.state.lock().dump = Some(dump);
-                self.push(0, messages);
+                self.reply(messages);
             }
             _ => {
                 // The end first: nothing that is queued may be taken for more to come.
                 self.state.lock().dumping = false;
                 if sends {
-                    self.push(0, messages);
+                    self.reply(messages);
                 }
-                self.push(0, done);
+                self.reply(done);
             }
         }
     }
@@ -277,14 +295,26 @@ impl Netlink {
         if group == 0 || group > GROUPS {
             return Err(Errno::EINVAL);
         }
-        let bit = 1u64 << (group - 1);
-        let mut state = self.state.lock();
-        state.groups = if member {
-            state.groups | bit
-        } else {
-            state.groups & !bit
-        };
+        self.set_groups(|groups| {
+            if member {
+                groups | bit(group)
+            } else {
+                groups & !bit(group)
+            }
+        });
         Ok(())
+    }
+
+    /// Changes what groups this socket is in.
+    fn set_groups(&self, change: impl FnOnce(u64) -> u64) {
+        let mut ports = self.common.stack.netlink_ports.lock();
+        let mut state = self.state.lock();
+        state.groups = change(state.groups);
+        if state.groups != 0 {
+            ports.listen(self.common.protocol, &self.this);
+        } else {
+            ports.ignore(self.common.protocol, &self.this);
+        }
     }
 }
 
@@ -313,8 +343,7 @@ impl Socket for Netlink {
                 self.state.lock().port = Some(port);
             }
         }
-        let mut state = self.state.lock();
-        state.groups = state.groups & !u64::from(u32::MAX) | u64::from(groups);
+        self.set_groups(|all| all & !u64::from(u32::MAX) | u64::from(groups));
         Ok(())
     }
 
@@ -356,13 +385,23 @@ impl Socket for Netlink {
         if src.take(&mut data)? < len {
             return Err(Errno::EFAULT);
         }
+        // The lowest of the groups, and then the one it is addressed to.
+        if groups != 0 {
+            let group = groups.trailing_zeros() + 1;
+            let stack = &self.common.stack;
+            super::tell(stack, self.common.protocol, group, port, peer, &data);
+        }
         if peer == 0 {
             self.ask(&task, &data, port);
         } else {
             let ports = self.common.stack.netlink_ports.lock();
             let target = ports.find(self.common.protocol, peer);
             drop(ports);
-            target.ok_or(Errno::ECONNREFUSED)?.push(port, data);
+            target.ok_or(Errno::ECONNREFUSED)?.push(Datagram {
+                from: port,
+                group: 0,
+                data,
+            });
         }
         Ok(len)
     }
@@ -373,25 +412,22 @@ impl Socket for Netlink {
         }
         let room = dst.remaining();
         let peek = flags & libc::MSG_PEEK != 0;
-        let (from, data, more, packet_info) = {
+        let (datagram, more, packet_info) = {
             let mut state = self.state.lock();
-            if let Some(error) = state.error.take() {
+            if let Some(error) = state.queue.error.take() {
                 return Err(error);
             }
             state.part = state.part.max(room);
             let taken = if peek {
                 state.queue.front().cloned()
             } else {
-                let taken = state.queue.pop_front();
-                let cost = taken.as_ref().map_or(0, |(_, d)| d.len() + OVERHEAD);
-                state.cost -= cost;
-                self.common.stack.pool.uncharge(cost);
-                taken
+                state.queue.pop(&self.common.stack.pool)
             };
-            let (from, data) = taken.ok_or(Errno::EAGAIN)?;
+            let datagram = taken.ok_or(Errno::EAGAIN)?;
             let more = state.dump.is_some() && state.queue.is_empty();
-            (from, data, more, state.packet_info)
+            (datagram, more, state.packet_info)
         };
+        let Datagram { from, group, data } = datagram;
         if more && let Some(task) = current::task() {
             self.dump(&task);
         }
@@ -400,15 +436,15 @@ impl Socket for Netlink {
         let mut got = Received {
             count,
             full: data.len(),
-            from: Some(encode(from, 0)),
+            from: Some(encode(from, bit(group) as u32)),
             ..Received::default()
         };
         if packet_info {
-            // struct nl_pktinfo: no group.
+            // struct nl_pktinfo: the group.
             got.extra.push(Extra {
                 level: libc::SOL_NETLINK,
                 kind: libc::NETLINK_PKTINFO,
-                data: vec![0; 4],
+                data: group.to_ne_bytes().to_vec(),
             });
         }
         Ok(got)
@@ -434,7 +470,7 @@ impl Socket for Netlink {
         if !state.queue.is_empty() {
             ready |= Ready::IN | Ready::RDNORM;
         }
-        if state.error.is_some() {
+        if state.queue.error.is_some() {
             ready |= Ready::ERR;
         }
         ready
@@ -461,7 +497,7 @@ impl Socket for Netlink {
         match name {
             libc::NETLINK_PKTINFO => state.packet_info = on,
             NETLINK_BROADCAST_ERROR => state.broadcast_error = on,
-            libc::NETLINK_NO_ENOBUFS => state.no_enobufs = on,
+            libc::NETLINK_NO_ENOBUFS => state.queue.no_enobufs = on,
             NETLINK_LISTEN_ALL_NSID => state.all_nsid = on,
             libc::NETLINK_CAP_ACK => state.manners.cap_ack = on,
             libc::NETLINK_EXT_ACK => state.manners.ext_ack = on,
@@ -483,7 +519,7 @@ impl Socket for Netlink {
             libc::NETLINK_LIST_MEMBERSHIPS => return Ok(state.groups.to_ne_bytes().to_vec()),
             libc::NETLINK_PKTINFO => state.packet_info,
             NETLINK_BROADCAST_ERROR => state.broadcast_error,
-            libc::NETLINK_NO_ENOBUFS => state.no_enobufs,
+            libc::NETLINK_NO_ENOBUFS => state.queue.no_enobufs,
             NETLINK_LISTEN_ALL_NSID => state.all_nsid,
             libc::NETLINK_CAP_ACK => state.manners.cap_ack,
             libc::NETLINK_EXT_ACK => state.manners.ext_ack,
@@ -497,14 +533,14 @@ impl Socket for Netlink {
     }
 
     fn take_error(&self) -> Option<Errno> {
-        self.state.lock().error.take()
+        self.state.lock().queue.error.take()
     }
 
     fn info(&self) -> Info {
         let state = self.state.lock();
         Info {
-            receive_queue: u32::try_from(state.cost).unwrap_or(u32::MAX),
-            drops: state.drops,
+            receive_queue: u32::try_from(state.queue.cost()).unwrap_or(u32::MAX),
+            drops: state.queue.drops,
             ..Info::default()
         }
     }
@@ -512,15 +548,14 @@ impl Socket for Netlink {
     fn close(&self) {
         let port = {
             let mut state = self.state.lock();
-            state.queue.clear();
-            self.common.stack.pool.uncharge(state.cost);
-            state.cost = 0;
-            state.closed = true;
+            state.queue.close(&self.common.stack.pool);
             state.dump = None;
+            state.groups = 0;
             state.port
         };
+        let mut ports = self.common.stack.netlink_ports.lock();
+        ports.ignore(self.common.protocol, &self.this);
         if let Some(port) = port {
-            let mut ports = self.common.stack.netlink_ports.lock();
             ports.release(self.common.protocol, port, &self.this);
         }
     }

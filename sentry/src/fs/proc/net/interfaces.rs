@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::net::Stack;
-use crate::net::interfaces::Interfaces;
+use crate::net::interfaces::{Interfaces, Link};
 
 /// RTF_*: route flags.
 const UP: u32 = 1;
@@ -28,6 +28,7 @@ fn hex(ip: Ipv6Addr) -> String {
 }
 
 pub fn dev(stack: &Stack) -> String {
+    stack.refresh();
     let mut text = String::new();
     for link in &stack.interfaces.read().links {
         let n = stack.counters(link.index);
@@ -37,16 +38,16 @@ pub fn dev(stack: &Stack) -> String {
             link.name,
             n.rx_bytes,
             n.rx_packets,
-            0,
-            0,
+            n.rx_errors,
+            n.rx_dropped,
             0,
             0,
             0,
             0,
             n.tx_bytes,
             n.tx_packets,
-            0,
-            0,
+            n.tx_errors,
+            n.tx_dropped,
             0,
             0,
             0,
@@ -159,6 +160,7 @@ pub fn if_inet6(stack: &Stack) -> String {
 pub fn arp(stack: &Stack) -> String {
     const NUD_PERMANENT: u16 = 0x80;
     const NUD_NOARP: u16 = 0x40;
+    stack.refresh();
     let interfaces = stack.interfaces.read();
     let mut text = String::new();
     for n in &interfaces.neighbours {
@@ -189,26 +191,48 @@ pub fn arp(stack: &Stack) -> String {
     text
 }
 
-/// All systems' group, which every interface is in.
+/// The groups of one family, by the links that are in them.
+fn groups(interfaces: &Interfaces) -> Vec<(&Link, IpAddr)> {
+    let of = |link| {
+        let groups = interfaces.groups(link).into_iter();
+        groups.map(move |g| (link, g))
+    };
+    interfaces.links.iter().flat_map(of).collect()
+}
+
 pub fn igmp(stack: &Stack) -> String {
     let mut text = String::new();
-    for link in &stack.interfaces.read().links {
+    let interfaces = stack.interfaces.read();
+    for (link, group) in groups(&interfaces) {
+        let IpAddr::V4(group) = group else { continue };
+        let group = u32::from_ne_bytes(group.octets());
         let _ = writeln!(text, "{}\t{:<10}: {:5}      V3", link.index, link.name, 1);
-        let _ = writeln!(text, "\t\t\t\t{:08X} {:5} 0:{:08X}\t\t0", 0x0100_00e0, 1, 0);
+        let _ = writeln!(text, "\t\t\t\t{group:08X} {:5} 0:{:08X}\t\t0", 1, 0);
     }
     text
 }
 
 pub fn igmp6(stack: &Stack) -> String {
     let mut text = String::new();
-    for link in &stack.interfaces.read().links {
-        for (group, flags) in [("ff02", 0x0c), ("ff01", 0x08)] {
-            let _ = writeln!(
-                text,
-                "{:<4} {:<15} {group}{:028x} {:5} {flags:08X} 0",
-                link.index, link.name, 1, 1
-            );
-        }
+    let interfaces = stack.interfaces.read();
+    for (link, group) in groups(&interfaces) {
+        let IpAddr::V6(group) = group else { continue };
+        // MAF_*: ready; of a group beyond the machine: also told to routers.
+        let flags = if group.segments()[0] == 0xff01 {
+            0x08
+        } else if group.segments()[5] == 1 {
+            0x04
+        } else {
+            0x0c
+        };
+        let _ = writeln!(
+            text,
+            "{:<4} {:<15} {} {:5} {flags:08X} 0",
+            link.index,
+            link.name,
+            hex(group),
+            1
+        );
     }
     text
 }

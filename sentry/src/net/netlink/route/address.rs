@@ -7,6 +7,7 @@ use super::{
 };
 use crate::errno::Errno;
 use crate::net::interfaces::{Address, Interfaces, LOOPBACK};
+use crate::net::netlink::Cause;
 use crate::net::netlink::message::{Request, Writer};
 use crate::net::netlink::reply::{Batch, Refused};
 
@@ -38,7 +39,7 @@ fn ask(asker: &Asker<'_>, request: &Request<'_>) -> Answer<Ask> {
     })
 }
 
-fn write(w: &mut Writer, interfaces: &Interfaces, address: &Address) {
+pub fn write(w: &mut Writer, interfaces: &Interfaces, address: &Address) {
     let family = family_of(address.ip);
     w.bytes(&[
         family,
@@ -149,63 +150,68 @@ fn change(asker: &Asker<'_>, request: &Request<'_>) -> Answer<(Ask, IpAddr)> {
 
 pub fn add(asker: &Asker<'_>, request: &Request<'_>, _batch: &mut Batch) -> Answer {
     let (ask, ip) = change(asker, request)?;
-    let mut interfaces = asker.stack.interfaces.write();
-    let addresses = &mut interfaces.addresses;
-    if addresses.iter().any(|a| a.link == ask.index && a.ip == ip) {
-        let words = match ip {
-            IpAddr::V4(_) => "ipv4: Address already assigned",
-            IpAddr::V6(_) => "ipv6: address already assigned",
-        };
-        return Err(Refused::with(Errno::EEXIST, words));
-    }
-    if addresses.len() >= MAX_ADDRESSES {
-        return Err(Errno::ENOBUFS.into());
-    }
-    // The first address of a network is the one that others come after.
-    let second = ip.is_ipv4()
-        && addresses
-            .iter()
-            .any(|a| a.prefix_len == ask.prefix_len && a.is_near(ip));
     let broadcast = request.attrs(INFO).find(libc::IFA_BROADCAST);
-    addresses.push(Address {
-        link: ask.index,
-        ip,
-        prefix_len: ask.prefix_len,
-        broadcast: match broadcast.map(|b| parse_ip(AF_INET, b)).transpose()? {
-            Some(IpAddr::V4(ip)) => Some(ip),
-            _ => None,
-        },
-        // Linux keeps what it is given for IPv4 and knows better for IPv6.
-        scope: match ip {
-            IpAddr::V4(_) => ask.scope,
-            IpAddr::V6(ip) if ip.is_loopback() => libc::RT_SCOPE_HOST,
-            IpAddr::V6(_) => libc::RT_SCOPE_UNIVERSE,
-        },
-        flags: libc::IFA_F_PERMANENT | if second { libc::IFA_F_SECONDARY } else { 0 },
-    });
-    Ok(())
+    let broadcast = match broadcast.map(|b| parse_ip(AF_INET, b)).transpose()? {
+        Some(IpAddr::V4(ip)) => Some(ip),
+        _ => None,
+    };
+    let cause = Cause::new(request, asker.port);
+    asker.stack.change(cause, |interfaces| {
+        let addresses = &mut interfaces.addresses;
+        if addresses.iter().any(|a| a.link == ask.index && a.ip == ip) {
+            let words = match ip {
+                IpAddr::V4(_) => "ipv4: Address already assigned",
+                IpAddr::V6(_) => "ipv6: address already assigned",
+            };
+            return Err(Refused::with(Errno::EEXIST, words));
+        }
+        if addresses.len() >= MAX_ADDRESSES {
+            return Err(Errno::ENOBUFS.into());
+        }
+        // The first address of a network is the one that others come after.
+        let second = ip.is_ipv4()
+            && addresses
+                .iter()
+                .any(|a| a.prefix_len == ask.prefix_len && a.is_near(ip));
+        addresses.push(Address {
+            link: ask.index,
+            ip,
+            prefix_len: ask.prefix_len,
+            broadcast,
+            // Linux keeps what it is given for IPv4 and knows better for IPv6.
+            scope: match ip {
+                IpAddr::V4(_) => ask.scope,
+                IpAddr::V6(ip) if ip.is_loopback() => libc::RT_SCOPE_HOST,
+                IpAddr::V6(_) => libc::RT_SCOPE_UNIVERSE,
+            },
+            flags: libc::IFA_F_PERMANENT | if second { libc::IFA_F_SECONDARY } else { 0 },
+        });
+        Ok(())
+    })
 }
 
 pub fn remove(asker: &Asker<'_>, request: &Request<'_>, _batch: &mut Batch) -> Answer {
     let (ask, ip) = change(asker, request)?;
-    let mut interfaces = asker.stack.interfaces.write();
-    let addresses = &mut interfaces.addresses;
-    let at = addresses
-        .iter()
-        .position(|a| a.link == ask.index && a.ip == ip)
-        .ok_or_else(|| match ip {
-            IpAddr::V4(_) => Refused::with(Errno::EADDRNOTAVAIL, "ipv4: Address not found"),
-            IpAddr::V6(_) => Refused::with(Errno::EADDRNOTAVAIL, "address not found"),
-        })?;
-    let gone = addresses.remove(at);
-    // Those that came after it go with it.
-    if gone.ip.is_ipv4() && gone.flags & libc::IFA_F_SECONDARY == 0 {
-        let after = |a: &Address| {
-            a.flags & libc::IFA_F_SECONDARY != 0
-                && a.prefix_len == gone.prefix_len
-                && a.is_near(gone.ip)
-        };
-        addresses.retain(|a| !after(a));
-    }
-    Ok(())
+    let cause = Cause::new(request, asker.port);
+    asker.stack.change(cause, |interfaces| {
+        let addresses = &mut interfaces.addresses;
+        let at = addresses
+            .iter()
+            .position(|a| a.link == ask.index && a.ip == ip)
+            .ok_or_else(|| match ip {
+                IpAddr::V4(_) => Refused::with(Errno::EADDRNOTAVAIL, "ipv4: Address not found"),
+                IpAddr::V6(_) => Refused::with(Errno::EADDRNOTAVAIL, "address not found"),
+            })?;
+        let gone = addresses.remove(at);
+        // Those that came after it go with it.
+        if gone.ip.is_ipv4() && gone.flags & libc::IFA_F_SECONDARY == 0 {
+            let after = |a: &Address| {
+                a.flags & libc::IFA_F_SECONDARY != 0
+                    && a.prefix_len == gone.prefix_len
+                    && a.is_near(gone.ip)
+            };
+            addresses.retain(|a| !after(a));
+        }
+        Ok(())
+    })
 }

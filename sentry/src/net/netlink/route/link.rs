@@ -2,7 +2,8 @@
 
 use super::{AF_INET6, Answer, Asker, head};
 use crate::errno::Errno;
-use crate::net::interfaces::{Interfaces, Link};
+use crate::net::interfaces::{Interfaces, LOOPBACK, Link};
+use crate::net::netlink::Cause;
 use crate::net::netlink::message::{Request, Writer};
 use crate::net::netlink::reply::{Batch, Refused};
 use crate::net::traffic::Counters;
@@ -50,29 +51,33 @@ fn ask(asker: &Asker<'_>, request: &Request<'_>, words: &'static str) -> Answer<
 }
 
 /// The counters of a link in the order of struct rtnl_link_stats64.
-fn counters(stats: Counters) -> [u64; STATS64] {
+pub fn counters(stats: Counters) -> [u64; STATS64] {
     let mut all = [0; STATS64];
-    all[..4].copy_from_slice(&[
+    all[..8].copy_from_slice(&[
         stats.rx_packets,
         stats.tx_packets,
         stats.rx_bytes,
         stats.tx_bytes,
+        stats.rx_errors,
+        stats.tx_errors,
+        stats.rx_dropped,
+        stats.tx_dropped,
     ]);
     all
 }
 
-fn write_head(w: &mut Writer, link: &Link, family: u8) {
+fn write_head(w: &mut Writer, link: &Link, family: u8, change: u32) {
     w.bytes(&[family, 0]);
     w.bytes(&link.kind.to_ne_bytes());
     w.bytes(&link.index.to_ne_bytes());
     w.bytes(&link.flags.to_ne_bytes());
-    w.bytes(&[0; 4]);
+    w.bytes(&change.to_ne_bytes());
     w.attr_text(libc::IFLA_IFNAME, &link.name);
 }
 
 /// What IPv6 knows of a link.
-fn write_inet6(w: &mut Writer, link: &Link) {
-    write_head(w, link, AF_INET6);
+pub fn write_inet6(w: &mut Writer, link: &Link) {
+    write_head(w, link, AF_INET6, 0);
     w.attr(libc::IFLA_ADDRESS, &link.hardware);
     w.attr_u32(libc::IFLA_MTU, link.mtu);
     w.attr_u8(libc::IFLA_OPERSTATE, link.oper_state());
@@ -84,8 +89,9 @@ fn write_settings(w: &mut Writer) {
     w.attr_u8(IFLA_INET6_ADDR_GEN_MODE, 0);
 }
 
-fn write(w: &mut Writer, link: &Link, stats: Option<Counters>) {
-    write_head(w, link, 0);
+/// `change`: the flags that differ from what they were.
+pub fn write(w: &mut Writer, link: &Link, change: u32, stats: Option<Counters>) {
+    write_head(w, link, 0, change);
     w.attr_u32(libc::IFLA_TXQLEN, link.tx_queue_len);
     w.attr_u8(libc::IFLA_OPERSTATE, link.oper_state());
     w.attr_u8(libc::IFLA_LINKMODE, 0);
@@ -140,11 +146,14 @@ pub fn dump(asker: &Asker<'_>, request: &Request<'_>, batch: &mut Batch) -> Answ
             "Filter by device index not supported for link dumps",
         ));
     }
+    if batch.is_first() {
+        asker.stack.refresh();
+    }
     let interfaces = asker.stack.interfaces.read();
     for link in &interfaces.links {
         batch.put(libc::RTM_NEWLINK, |w| match ask.family {
             AF_INET6 => write_inet6(w, link),
-            _ => write(w, link, stats(asker, link, request)),
+            _ => write(w, link, 0, stats(asker, link, request)),
         });
     }
     Ok(())
@@ -166,48 +175,74 @@ fn named<'a>(interfaces: &'a Interfaces, ask: &Ask, request: &Request<'_>) -> An
 
 pub fn get(asker: &Asker<'_>, request: &Request<'_>, batch: &mut Batch) -> Answer {
     let ask = ask(asker, request, "Invalid header for get link")?;
+    asker.stack.refresh();
     let interfaces = asker.stack.interfaces.read();
     let link = named(&interfaces, &ask, request)?;
     batch.put(libc::RTM_NEWLINK, |w| {
-        write(w, link, stats(asker, link, request));
+        write(w, link, 0, stats(asker, link, request));
     });
     Ok(())
 }
 
-/// RTM_NEWLINK: what makes no difference is done. EOPNOTSUPP for the rest: links are the host's.
+/// Greatest MTU and queue length that Linux takes for loopback.
+const MAX_MTU: u32 = i32::MAX as u32;
+const MAX_QUEUE: u32 = i32::MAX as u32;
+
+/// RTM_NEWLINK: the MTU and queue length of loopback can be changed where it is the Sentry's alone,
+/// and what makes no difference is done. EOPNOTSUPP for the rest: links are the host's.
 pub fn change(asker: &Asker<'_>, request: &Request<'_>, _batch: &mut Batch) -> Answer {
     let ask = ask(asker, request, "Invalid header")?;
-    let interfaces = asker.stack.interfaces.read();
-    let link = match named(&interfaces, &ask, request) {
-        Ok(link) => link,
-        // A link of a new kind is to be made.
-        Err(_) if request.header.flags & libc::NLM_F_CREATE as u16 != 0 => {
-            return Err(Refused::with(Errno::EOPNOTSUPP, "Unknown device type"));
-        }
-        // Linux looks for a link before it finds that none was named.
-        Err(_) => return Err(Errno::ENODEV.into()),
-    };
-    // Flags that do not differ, attributes that say what is.
-    let changes = if ask.change == 0 {
-        u32::MAX
-    } else {
-        ask.change
-    };
-    let settable = (libc::IFF_UP | libc::IFF_PROMISC | libc::IFF_ALLMULTI) as u32;
-    let asked = ask.change != 0 || ask.flags != 0;
-    let mut same = !asked || (ask.flags ^ link.flags) & changes & settable == 0;
-    for (kind, value) in request.attrs(INFO) {
-        same &= match kind {
-            libc::IFLA_IFNAME | IFLA_ALT_IFNAME | libc::IFLA_EXT_MASK => true,
-            libc::IFLA_MTU => value == link.mtu.to_ne_bytes(),
-            libc::IFLA_TXQLEN => value == link.tx_queue_len.to_ne_bytes(),
-            libc::IFLA_ADDRESS => value == link.hardware,
-            _ => false,
+    let own = !asker.stack.has_outside();
+    let cause = Cause::new(request, asker.port);
+    asker.stack.change(cause, |interfaces| {
+        let index = match named(interfaces, &ask, request) {
+            Ok(link) => link.index,
+            // A link of a new kind is to be made.
+            Err(_) if request.header.flags & libc::NLM_F_CREATE as u16 != 0 => {
+                return Err(Refused::with(Errno::EOPNOTSUPP, "Unknown device type"));
+            }
+            // Linux looks for a link before it finds that none was named.
+            Err(_) => return Err(Errno::ENODEV.into()),
         };
+        let mut links = interfaces.links.iter_mut();
+        let link = links.find(|l| l.index == index).ok_or(Errno::ENODEV)?;
+        let own = own && index == LOOPBACK;
+        // Flags that do not differ, attributes that say what is.
+        let changes = if ask.change == 0 {
+            u32::MAX
+        } else {
+            ask.change
+        };
+        let settable = (libc::IFF_UP | libc::IFF_PROMISC | libc::IFF_ALLMULTI) as u32;
+        let asked = ask.change != 0 || ask.flags != 0;
+        let mut can = !asked || (ask.flags ^ link.flags) & changes & settable == 0;
+        for (kind, value) in request.attrs(INFO) {
+            let number = value.first_chunk().map(|b| u32::from_ne_bytes(*b));
+            can &= match (kind, number) {
+                (libc::IFLA_IFNAME | IFLA_ALT_IFNAME | libc::IFLA_EXT_MASK, _) => true,
+                (libc::IFLA_MTU | libc::IFLA_TXQLEN, None) => return Err(Errno::ERANGE.into()),
+                (libc::IFLA_MTU, Some(mtu)) => set(&mut link.mtu, mtu, MAX_MTU, own)?,
+                (libc::IFLA_TXQLEN, Some(len)) => set(&mut link.tx_queue_len, len, MAX_QUEUE, own)?,
+                (libc::IFLA_ADDRESS, _) => value == link.hardware,
+                _ => false,
+            };
+        }
+        if can {
+            Ok(())
+        } else {
+            Err(Errno::EOPNOTSUPP.into())
+        }
+    })
+}
+
+/// Sets a number of a link, if that is `own`. False: it stays what it is. EINVAL.
+fn set(at: &mut u32, value: u32, most: u32, own: bool) -> Answer<bool> {
+    if own && value > most {
+        return Err(Errno::EINVAL.into());
     }
-    if same {
-        Ok(())
-    } else {
-        Err(Errno::EOPNOTSUPP.into())
+    let can = own || *at == value;
+    if can {
+        *at = value;
     }
+    Ok(can)
 }

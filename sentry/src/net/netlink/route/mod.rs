@@ -1,9 +1,14 @@
-//! NETLINK_ROUTE (rtnetlink(7)): links, addresses, routes, neighbours and rules.
+//! NETLINK_ROUTE (rtnetlink(7)): links, addresses, routes, neighbours and rules; [`changes`] tells
+//! those who listen.
 
 mod address;
+pub mod changes;
+mod groups;
 mod link;
 mod neighbour;
+mod parameters;
 mod routes;
+mod traffic;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -29,12 +34,41 @@ fn handlers(kind: u16) -> (Option<Handler>, Option<Handler>) {
         libc::RTM_GETROUTE => (Some(routes::get), Some(routes::dump)),
         libc::RTM_GETNEIGH => (Some(neighbour::get), Some(neighbour::dump)),
         libc::RTM_GETRULE => (None, Some(routes::dump_rules)),
-        RTM_GETNEXTHOP => (None, Some(nothing)),
+        libc::RTM_GETNEIGHTBL => (None, Some(parameters::dump_neighbour_tables)),
+        libc::RTM_GETADDRLABEL => (None, Some(parameters::dump_labels)),
+        RTM_GETNETCONF => (
+            Some(parameters::get_netconf),
+            Some(parameters::dump_netconf),
+        ),
+        RTM_GETSTATS => (Some(traffic::get_stats), Some(traffic::dump_stats)),
+        libc::RTM_GETQDISC => (None, Some(traffic::dump_disciplines)),
+        libc::RTM_GETMULTICAST => (None, Some(groups::dump_multicast)),
+        libc::RTM_GETNSID => (Some(groups::get_namespace), Some(nothing)),
+        libc::RTM_GETTCLASS
+        | libc::RTM_GETTFILTER
+        | RTM_GETACTION
+        | RTM_GETANYCAST
+        | RTM_GETNEXTHOP
+        | RTM_GETCHAIN => (None, Some(nothing)),
         _ => (None, None),
     }
 }
 
+const RTM_GETACTION: u16 = libc::RTM_GETACTION;
+const RTM_GETANYCAST: u16 = libc::RTM_GETANYCAST;
+const RTM_GETNETCONF: u16 = 82;
+const RTM_GETSTATS: u16 = 94;
+const RTM_GETCHAIN: u16 = 102;
 const RTM_GETNEXTHOP: u16 = 106;
+
+/// Whether Linux has a table of a family, where not all have one.
+fn lists(kind: u16, family: u8) -> bool {
+    match kind {
+        libc::RTM_GETADDRLABEL | RTM_GETANYCAST => family == AF_INET6,
+        libc::RTM_GETMULTICAST => matches!(family, AF_INET | AF_INET6),
+        _ => true,
+    }
+}
 
 /// A table with nothing in it.
 fn nothing(_: &Asker<'_>, _: &Request<'_>, _: &mut super::reply::Batch) -> Answer {
@@ -52,6 +86,8 @@ pub fn plan(asker: &Asker<'_>, request: &Request<'_>) -> Answer<Plan> {
         return Ok(Plan::Nothing);
     }
     let (once, dump) = handlers(kind);
+    let family = request.body().first().copied().unwrap_or(0);
+    let dump = dump.filter(|_| lists(kind, family));
     if kind & 3 != GET {
         asker.admin()?;
     } else if request.header.flags & NLM_F_DUMP != 0 {

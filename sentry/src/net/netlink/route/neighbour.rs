@@ -12,7 +12,7 @@ const RTM_NEWNEIGH: u16 = libc::RTM_NEWNEIGH;
 /// NUD_NOARP: not shown.
 const NO_ARP: u16 = 0x40;
 
-fn write(w: &mut Writer, n: &Neighbour) {
+pub fn write(w: &mut Writer, n: &Neighbour) {
     w.bytes(&[family_of(n.ip), 0, 0, 0]);
     w.bytes(&n.link.to_ne_bytes());
     w.bytes(&n.state.to_ne_bytes());
@@ -29,6 +29,9 @@ pub fn dump(asker: &Asker<'_>, request: &Request<'_>, batch: &mut Batch) -> Answ
     let index = attrs.u32(libc::NDA_IFINDEX).unwrap_or(0);
     if index != 0 {
         batch.filtered();
+    }
+    if batch.is_first() {
+        asker.stack.refresh();
     }
     let interfaces = asker.stack.interfaces.read();
     for n in &interfaces.neighbours {
@@ -51,6 +54,7 @@ pub fn get(asker: &Asker<'_>, request: &Request<'_>, batch: &mut Batch) -> Answe
         .find(libc::NDA_DST)
         .ok_or(Errno::EINVAL)?;
     let ip = parse_ip(raw[0], ip)?;
+    asker.stack.refresh();
     let interfaces = asker.stack.interfaces.read();
     interfaces.link(index).ok_or(Errno::ENODEV)?;
     let mut all = interfaces.neighbours.iter();

@@ -55,7 +55,7 @@ fn cache_info(w: &mut Writer, references: u32) {
     });
 }
 
-fn write(w: &mut Writer, route: &Route) {
+pub fn write(w: &mut Writer, route: &Route) {
     let family = family_of(route.destination);
     w.bytes(&[family, route.prefix_len, 0, 0]);
     w.bytes(&[route.table, route.protocol, route.scope, route.kind]);

@@ -8,6 +8,7 @@ fn requests_without_a_body_or_of_no_type_are_told_apart() {
         (libc::RTM_GETLINK, true, true),
         (libc::RTM_NEWLINK, true, false),
         (libc::RTM_GETRULE, false, true),
+        (libc::RTM_GETQDISC, false, true),
         (libc::RTM_NEWROUTE, false, false),
         (RTM_MAX, false, false),
     ] {
