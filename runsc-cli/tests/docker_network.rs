@@ -31,13 +31,10 @@ use runsc_benches::netns::NetworkNamespace;
 const RUNTIMES: &[&str] = &["runc", "runsc-rs"];
 
 /// What does not work under runsc-rs yet, and why. One that does is to be taken out here.
-const LACKING: &[(&str, &str)] = &[(
-    "ipv6 loopback",
-    "the engine turns IPv6 off after the sysctls are set, runc sets them later",
-)];
+const LACKING: &[(&str, &str)] = &[];
 
 /// What the image has, with the libraries they need.
-const PROGRAMS: &[&str] = &["curl", "getent", "socat", "ping"];
+const PROGRAMS: &[&str] = &["curl", "getent", "socat", "ping", "ip"];
 
 const HOST: &str = "10.99.1.1";
 const WORLD: &str = "10.99.1.2";
@@ -696,9 +693,27 @@ fn connect(net: &Networks, runtimes: Runtimes) {
     net.start("client", runtimes.client, &["--network=two"], "sleep 1000");
     let works = || net.exec("client", ask) == "hello";
     assert!(!works());
+    // Who listens is told.
+    let watch = "/bin/ip -o monitor link address > /told & while ! grep -q . /proc/net/netlink || \
+                 ! awk '$2 == 0 && $4 != 0' /proc/net/netlink | grep -q .; do sleep 0.05; done";
+    assert_eq!(net.exec("web", watch), "");
+    let told = |what: &str, of: &str| {
+        wait_for(what, || {
+            let told = net.exec("web", "cat /told");
+            let mut lines = told.lines().filter(|line| line.contains(of));
+            lines
+                .any(|line| line.starts_with("Deleted") == (what == "Deleted"))
+                .then_some(())
+        });
+    };
     net.docker.call(&["network", "connect", "two", "web"]).ok();
     assert!(works());
     assert!(net.exec("web", "ip -o link").contains("eth1"));
+    told("New", "eth1");
+    let address = net.address("web", "two", "IPAddress");
+    told("New", &format!("inet {address}/"));
+    // The engine gives it another name before it takes it away.
+    let index = net.exec("web", "cat /sys/class/net/eth1/ifindex");
     // The other way as well.
     let found = net.exec("web", "getent hosts client");
     assert!(found.contains("client"), "{found}");
@@ -706,6 +721,9 @@ fn connect(net: &Networks, runtimes: Runtimes) {
         .call(&["network", "disconnect", "two", "web"])
         .ok();
     assert!(!works());
+    told("Deleted", &format!("inet {address}/"));
+    told("Deleted", &format!("Deleted {index}: "));
+    assert!(!net.exec("web", "ip -o link").contains("eth1"));
     net.remove(&["web", "client"]);
     net.remove_network("one");
     net.remove_network("two");

@@ -8,10 +8,7 @@
 use std::{
     fs::File,
     io::{Read, Seek, SeekFrom, Write},
-    os::{
-        fd::AsFd,
-        unix::{fs::MetadataExt, process::CommandExt},
-    },
+    os::{fd::AsFd, unix::process::CommandExt},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -19,10 +16,11 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sched::{CloneFlags, setns},
     sys::memfd::{MFdFlags, memfd_create},
 };
 use oci_spec::runtime::{Hook, Hooks};
+
+use crate::sandbox::network;
 
 /// Bytes of what a failed hook said that are told.
 const MAX_SAID: u64 = 4096;
@@ -74,24 +72,12 @@ pub fn run(hooks: Option<&Hooks>, kind: Kind, state: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The same in the network namespace of process `pid`: of the container's namespaces the one that the
-/// host has as well.
+/// The same in the network namespace of process `pid`.
 pub fn run_in_network(hooks: Option<&Hooks>, kind: Kind, state: &[u8], pid: i32) -> Result<()> {
     if kind.of(hooks).is_empty() {
         return Ok(());
     }
-    let open = |process: &str| {
-        let path = format!("/proc/{process}/ns/net");
-        File::open(&path).context(path)
-    };
-    let (own, theirs) = (open("self")?, open(&pid.to_string())?);
-    if own.metadata()?.ino() == theirs.metadata()?.ino() {
-        return run(hooks, kind, state);
-    }
-    setns(&theirs, CloneFlags::CLONE_NEWNET).context("the container's network namespace")?;
-    let result = run(hooks, kind, state);
-    setns(&own, CloneFlags::CLONE_NEWNET).context("this process's network namespace")?;
-    result
+    network::inside(pid, |_| run(hooks, kind, state))
 }
 
 /// Runs all of them, and only warns of those that fail.

@@ -41,7 +41,7 @@ use crate::{
     sandbox::{
         Holdings, Mappings, Network, Observation, Owner, Plan,
         monitor::{self, Keep},
-        own_stdio,
+        network, own_stdio,
     },
     state::{Container, Locked, ProcessId, Record, StateRoot, Status, check_id},
 };
@@ -223,6 +223,7 @@ impl Building {
             plan.stdio = console::make(socket, console_size(bundle)).at(Stage::Console)?;
         }
         let alive = Some(locked.alive()?);
+        let sysctls = plan.boot.sysctls.clone();
         // Written down before, so that a creation that is cut short leaves no group behind.
         record.cgroup_begun = true;
         record.write(&locked.directory)?;
@@ -267,6 +268,8 @@ impl Building {
         }
         hooks::run_in_network(hooks, Kind::CreateContainer, &state, locked.pid())
             .at(Stage::Hook)?;
+        // As runc does, after hooks that set up the network.
+        network::set_sysctls(&sysctls, locked.pid()).at(Stage::Namespaces)?;
         if let Some(path) = &args.pid_file {
             write_pid_file(path, locked.pid())?;
         }

@@ -17,7 +17,7 @@ pub mod empty_root;
 pub mod filter;
 mod id_maps;
 pub mod monitor;
-mod network;
+pub mod network;
 pub mod payload;
 pub mod supervise;
 pub mod sweeper;

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::fs::MetadataExt,
     path::PathBuf,
 };
 
@@ -21,11 +22,10 @@ pub enum Network {
 }
 
 impl Network {
-    /// Moves this process there. A new one has loopback, as runc's has. `sysctls`, names with slashes
-    /// and values: what of them is a network's is set in a namespace that is the container's.
-    pub fn join(&self, sysctls: &[(String, String)]) -> Result<()> {
+    /// Moves this process there. A new one has loopback, as runc's has.
+    pub fn join(&self) -> Result<()> {
         match self {
-            Self::Inherited => return Ok(()),
+            Self::Inherited => {}
             Self::Own => {
                 unshare(CloneFlags::CLONE_NEWNET).context("network")?;
                 runsc_gofer::network::raise_loopback().context("network: loopback")?;
@@ -36,12 +36,53 @@ impl Network {
                 setns(file, CloneFlags::CLONE_NEWNET).with_context(what)?;
             }
         }
-        for (name, value) in sysctls.iter().filter(|(name, _)| name.starts_with("net/")) {
-            // The guest has it from the Sentry as well; this is for the sockets that reach the outside.
+        Ok(())
+    }
+}
+
+/// Does something in the network namespace of process `pid`, and whether that is another one than
+/// this thread's: of the container's namespaces the one that the host has as well.
+pub fn inside<T>(pid: i32, what: impl FnOnce(Place) -> Result<T>) -> Result<T> {
+    let open = |process: &str| {
+        let path = format!("/proc/{process}/ns/net");
+        File::open(&path).context(path)
+    };
+    let (own, theirs) = (open("thread-self")?, open(&pid.to_string())?);
+    if own.metadata()?.ino() == theirs.metadata()?.ino() {
+        return what(Place::Here);
+    }
+    setns(&theirs, CloneFlags::CLONE_NEWNET).context("the container's network namespace")?;
+    let result = what(Place::There);
+    setns(&own, CloneFlags::CLONE_NEWNET).context("this process's network namespace")?;
+    result
+}
+
+/// Whose network namespace [`inside`] is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The caller's own, which is the container's as well.
+    Here,
+    /// The container's.
+    There,
+}
+
+/// Sets what of `sysctls`, names with slashes and values, is a network's in the namespace of process
+/// `pid`, unless that is the caller's own. The guest has them from the Sentry as well; this is for
+/// the sockets that reach the outside.
+pub fn set_sysctls(sysctls: &[(String, String)], pid: i32) -> Result<()> {
+    let of_network = |(name, _): &&(String, String)| name.starts_with("net/");
+    if !sysctls.iter().any(|setting| of_network(&setting)) {
+        return Ok(());
+    }
+    inside(pid, |place| {
+        for (name, value) in sysctls.iter().filter(of_network) {
+            if place == Place::Here {
+                continue;
+            }
             if let Err(error) = fs::write(format!("/proc/sys/{name}"), value) {
                 log::warn!("linux.sysctl: {name}: not set outside of the sandbox: {error}");
             }
         }
         Ok(())
-    }
+    })
 }

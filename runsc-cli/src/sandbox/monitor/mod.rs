@@ -203,9 +203,7 @@ pub fn run() -> Result<u8> {
     };
     let begin = || -> Result<Monitor> {
         setsid().context("setsid").at(Stage::Monitor)?;
-        plan.network
-            .join(&plan.boot.sysctls)
-            .at(Stage::Namespaces)?;
+        plan.network.join().at(Stage::Namespaces)?;
         let signals = Signals::block().at(Stage::Monitor)?;
         if payload.console {
             take_terminal(plan.stdio[0].as_ref()).at(Stage::Console)?;
