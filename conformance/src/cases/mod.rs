@@ -33,6 +33,7 @@ mod procfs;
 mod procnet;
 mod sched;
 mod seccomp;
+mod sigio;
 mod signals;
 mod sockets;
 mod sysv;
@@ -75,6 +76,7 @@ static FAMILIES: &[&[Case]] = &[
     procnet::CASES,
     sched::CASES,
     seccomp::CASES,
+    sigio::CASES,
     signals::CASES,
     sockets::CASES,
     sysv::CASES,

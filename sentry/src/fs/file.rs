@@ -14,6 +14,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::inode::{Attr, DirEntry, FileType, Inode, OpenFlags, SetAttr};
 use crate::fs::notify::{self, Events};
 use crate::fs::path::PathRef;
+use crate::fs::sigio::{self, Subscribers};
 use crate::kernel::task::Task;
 use crate::kernel::wait::{Ready, WaitQueue};
 use crate::mm::io::{Sink, Source};
@@ -79,6 +80,16 @@ pub trait FileOps: Any + Send + Sync {
 
     /// Woken when `ready` changes. None: never changes (and epoll_ctl gives EPERM).
     fn wait_queue(&self) -> Option<&WaitQueue> {
+        None
+    }
+
+    /// Those to be told by a signal (O_ASYNC). None: it tells nobody.
+    fn subscribers(&self) -> Option<&Subscribers> {
+        None
+    }
+
+    /// Who owns a file that nobody said it of, once it gets O_ASYNC: F_OWNER_* and the number.
+    fn default_owner(&self, _task: &Task) -> Option<(i32, i32)> {
         None
     }
 
@@ -180,8 +191,8 @@ pub struct File {
     /// Unique while the sandbox lives; identifies the owner of OFD and flock locks.
     id: u64,
     count: Count,
-    /// F_SETOWN, F_SETSIG: who gets SIGIO.
-    pub owner: Mutex<AsyncOwner>,
+    /// Who gets SIGIO.
+    pub owner: Mutex<sigio::Owner>,
 }
 
 /// How the description counts in [`crate::fs::extra::InodeExtra`] while it is open.
@@ -190,17 +201,6 @@ enum Count {
     No,
     Writer,
     Program,
-}
-
-/// F_SETOWN, F_SETOWN_EX and F_SETSIG of fcntl(2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AsyncOwner {
-    /// F_OWNER_TID, F_OWNER_PID or F_OWNER_PGRP.
-    pub kind: i32,
-    /// Thread, process or process group; 0: nobody.
-    pub id: i32,
-    /// 0: SIGIO without details.
-    pub signal: i32,
 }
 
 impl File {

@@ -39,6 +39,7 @@ pub mod pidfd;
 pub mod pipe;
 pub mod proc;
 pub mod readdir;
+pub mod sigio;
 pub mod signalfd;
 pub mod sysfs;
 pub mod timerfd;

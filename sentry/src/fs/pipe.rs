@@ -19,6 +19,7 @@ use crate::fs::anon::{Anon, anon_path};
 use crate::fs::file::{File, FileOps, Positioned, WriteAt};
 use crate::fs::inode::OpenFlags;
 use crate::fs::path::PathRef;
+use crate::fs::sigio::{Band, Subscribers};
 use crate::kernel::cred::{Gid, Uid};
 use crate::kernel::task::Task;
 use crate::kernel::wait::{Ready, WaitQueue};
@@ -81,6 +82,7 @@ impl State {
 pub struct Pipe {
     state: Mutex<State>,
     queue: WaitQueue,
+    subscribers: Subscribers,
 }
 
 impl Default for Pipe {
@@ -99,6 +101,7 @@ impl Default for Pipe {
                 spare: None,
             }),
             queue: WaitQueue::new(),
+            subscribers: Subscribers::default(),
         }
     }
 }
@@ -209,6 +212,9 @@ impl Pipe {
                 _ => {}
             }
         }
+        if total > 0 {
+            self.subscribers.tell(Band::Out);
+        }
         Ok(total)
     }
 
@@ -262,6 +268,7 @@ impl Pipe {
             }
             if n > 0 {
                 self.queue.wake(Ready::IN | Ready::RDNORM);
+                self.subscribers.tell(Band::In);
             }
             total += n;
             match got {
@@ -309,6 +316,7 @@ impl Pipe {
             state.push(data, false);
             drop(state);
             to.queue.wake(Ready::IN | Ready::RDNORM);
+            to.subscribers.tell(Band::In);
             Ok(n)
         }
     }
@@ -329,7 +337,7 @@ impl Pipe {
     }
 
     fn leave(&self, flags: OpenFlags) {
-        {
+        let one_left = {
             let mut state = self.state.lock();
             state.readers -= usize::from(flags.readable());
             state.writers -= usize::from(flags.writable());
@@ -339,8 +347,13 @@ impl Pipe {
                 state.packets = 0;
                 state.spare = None;
             }
-        }
+            (state.readers == 0) != (state.writers == 0)
+        };
         self.queue.wake_all();
+        if one_left {
+            self.subscribers.tell(Band::In);
+            self.subscribers.tell(Band::Out);
+        }
     }
 }
 
@@ -504,6 +517,10 @@ impl FileOps for PipeEnd {
             }
         }
         ready
+    }
+
+    fn subscribers(&self) -> Option<&Subscribers> {
+        Some(&self.pipe.subscribers)
     }
 
     fn wait_queue(&self) -> Option<&WaitQueue> {

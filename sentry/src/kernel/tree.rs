@@ -92,15 +92,19 @@ impl Inner {
                 self.last_pid + 1
             };
             let pid = self.last_pid;
-            let used = self.tasks.contains_key(&pid)
-                || self.nodes.contains_key(&pid)
-                || self.sessions.contains_key(&pid)
-                || self.nodes.values().any(|n| n.pgid == pid);
-            if !used {
+            if !self.is_used(pid) {
                 return Ok(pid);
             }
         }
         Err(Errno::EAGAIN)
+    }
+
+    /// A task, process, process group or session has this number.
+    pub fn is_used(&self, pid: i32) -> bool {
+        self.tasks.contains_key(&pid)
+            || self.nodes.contains_key(&pid)
+            || self.sessions.contains_key(&pid)
+            || self.nodes.values().any(|n| n.pgid == pid)
     }
 
     /// The pid or thread id given out last.

@@ -8,6 +8,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::anon::{Anon, anon_path};
 use crate::fs::file::{File, FileOps, Positioned, WriteAt};
 use crate::fs::inode::OpenFlags;
+use crate::fs::sigio::{self, Subscribers};
 use crate::kernel::cred::{Gid, Uid};
 use crate::kernel::current;
 use crate::kernel::task::Task;
@@ -33,8 +34,9 @@ pub fn into_file(socket: Arc<dyn Socket>, flags: OpenFlags) -> Arc<File> {
         anon_path(Anon::Socket, uid, gid),
         flags | OpenFlags::RDWR,
     );
+    let common = socket.common();
+    common.set_file(&file);
     if let Ok(attr) = file.attr() {
-        let common = socket.common();
         common.set_place(attr.ino, uid.0);
         common.stack.enter(attr.ino, &socket);
     }
@@ -47,6 +49,10 @@ impl FileOps for SocketFile {
     }
 
     fn read_at(&self, _file: &File, dst: &mut Sink<'_>, _offset: u64) -> Result<usize> {
+        // Not even a packet is taken then.
+        if dst.remaining() == 0 {
+            return Ok(0);
+        }
         // Files that came along are closed, as by a recvmsg(2) without room for them.
         let got = self.0.receive(dst, 0)?;
         super::unix::message::drop_flat(got.files);
@@ -66,7 +72,26 @@ impl FileOps for SocketFile {
         Some(&self.0.common().queue)
     }
 
-    fn ioctl(&self, task: &Task, _file: &File, cmd: u32, arg: u64) -> Result<u64> {
+    fn subscribers(&self) -> Option<&Subscribers> {
+        Some(&self.0.common().subscribers)
+    }
+
+    fn ioctl(&self, task: &Task, file: &File, cmd: u32, arg: u64) -> Result<u64> {
+        const FIOSETOWN: u32 = 0x8901;
+        const SIOCSPGRP: u32 = 0x8902;
+        const FIOGETOWN: u32 = 0x8903;
+        const SIOCGPGRP: u32 = 0x8904;
+        match cmd {
+            FIOSETOWN | SIOCSPGRP => {
+                sigio::set_owner_number(file, task, task.mm().read_obj(arg)?)?;
+                return Ok(0);
+            }
+            FIOGETOWN | SIOCGPGRP => {
+                task.mm().write_obj(arg, &sigio::owner_number(file))?;
+                return Ok(0);
+            }
+            _ => {}
+        }
         match self.0.ioctl(task, cmd, arg) {
             Err(Errno::ENOTTY) => super::ioctl::interface(&*self.0, task, cmd, arg),
             other => other,

@@ -16,6 +16,7 @@ use super::outside::HostSocket;
 use super::socket::{Extra, Socket};
 use crate::errno::{Errno, Result};
 use crate::executor::{HostEvents, Reactor};
+use crate::fs::sigio::Band;
 use crate::kernel::wait::{Ready, Registration, Waiter};
 use crate::mm::io::{Sink, Source};
 
@@ -40,7 +41,20 @@ struct PassOn(Weak<dyn Socket>);
 impl Waiter for PassOn {
     fn notify(&self, ready: Ready) {
         if let Some(socket) = self.0.upgrade() {
-            socket.common().queue.wake(ready);
+            let common = socket.common();
+            common.queue.wake(ready);
+            if ready.contains(Ready::PRI) {
+                common.tell_urgent();
+            }
+            common.subscribers.tell(if ready.contains(Ready::IN) {
+                Band::In
+            } else if ready.contains(Ready::HUP) {
+                Band::HangUp
+            } else if ready.contains(Ready::ERR) {
+                Band::Error
+            } else {
+                Band::Out
+            });
         }
     }
 }

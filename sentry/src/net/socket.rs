@@ -5,8 +5,8 @@
 
 use std::any::Any;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 
@@ -15,6 +15,7 @@ use super::stack::Stack;
 use super::unix::{Rights, Ucred};
 use crate::errno::{Errno, Result};
 use crate::fs::file::File;
+use crate::fs::sigio::{Band, Subscribers};
 use crate::kernel::task::Task;
 use crate::kernel::time::MonoTime;
 use crate::kernel::wait::{Ready, WaitQueue};
@@ -192,10 +193,15 @@ pub struct Common {
     pub protocol: i32,
     pub options: Mutex<Options>,
     pub queue: WaitQueue,
+    /// Told by signals of what the queue is woken for.
+    pub subscribers: Subscribers,
+    /// A sender found no room: told once when there is some again.
+    pub lacks_room: AtomicBool,
     /// SO_COOKIE.
     pub cookie: u64,
     /// Inode number and owner, once there is an open file.
     place: OnceLock<(u64, u32)>,
+    file: OnceLock<Weak<File>>,
 }
 
 impl Common {
@@ -208,8 +214,11 @@ impl Common {
             protocol,
             options: Mutex::default(),
             queue: WaitQueue::new(),
+            subscribers: Subscribers::default(),
+            lacks_room: AtomicBool::new(false),
             cookie: COOKIES.fetch_add(1, Ordering::Relaxed),
             place: OnceLock::new(),
+            file: OnceLock::new(),
         }
     }
 
@@ -237,6 +246,25 @@ impl Common {
     pub(super) fn set_place(&self, ino: u64, uid: u32) {
         // A socket gets one open file.
         let _ = self.place.set((ino, uid));
+    }
+
+    pub(super) fn set_file(&self, file: &Arc<File>) {
+        let _ = self.file.set(Arc::downgrade(file));
+    }
+
+    /// Wakes who waits for `ready`, and tells those with O_ASYNC.
+    pub fn tell(&self, ready: Ready, band: Band) {
+        self.queue.wake(ready);
+        self.subscribers.tell(band);
+    }
+
+    /// An urgent byte has come: SIGURG.
+    pub fn tell_urgent(&self) {
+        if let Some(file) = self.file.get().and_then(Weak::upgrade) {
+            let owner = file.owner.lock().clone();
+            owner.urgent();
+        }
+        self.subscribers.tell_urgent();
     }
 }
 

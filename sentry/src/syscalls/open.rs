@@ -7,21 +7,19 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::{Args, SysResult};
 use crate::errno::{Errno, Error, Result};
 use crate::fs::fdtable::Exec;
-use crate::fs::file::{AsyncOwner, File, Positioned};
+use crate::fs::file::{File, Positioned};
 use crate::fs::inode::{FileType, OpenFlags};
 use crate::fs::locks::{self, Kind, Owner, Range, Waiting};
 use crate::fs::namei;
 use crate::fs::open::{Opened, Special};
 use crate::fs::pipe::{self, Pipe};
+use crate::fs::sigio;
 use crate::fs::tmpfs::{self, Options, Seals, Tmpfs};
 use crate::fs::walk::{Base, Ctx, WalkFlags};
 use crate::kernel::block::Stop;
 use crate::kernel::task::Task;
 use crate::kernel::wait::Ready;
 
-const F_OWNER_TID: i32 = 0;
-const F_OWNER_PID: i32 = 1;
-const F_OWNER_PGRP: i32 = 2;
 const F_SETSIG: i32 = 10;
 const F_GETSIG: i32 = 11;
 const F_SETOWN_EX: i32 = 15;
@@ -388,7 +386,7 @@ const SETTABLE: OpenFlags = OpenFlags::APPEND
     .union(OpenFlags::DIRECT)
     .union(OpenFlags::NOATIME);
 
-fn set_status(t: &Task, file: &File, bits: i32) -> SysResult {
+fn set_status(t: &Task, file: &Arc<File>, fd: i32, bits: i32) -> SysResult {
     let new = OpenFlags::from_bits_truncate(bits) & SETTABLE;
     let old = file.flags();
     if new.contains(OpenFlags::NOATIME)
@@ -402,27 +400,10 @@ fn set_status(t: &Task, file: &File, bits: i32) -> SysResult {
     if sealed && old.contains(OpenFlags::APPEND) && !new.contains(OpenFlags::APPEND) {
         return Err(Errno::EPERM.into());
     }
-    file.set_flags((old - SETTABLE) | new);
-    Ok(0)
-}
-
-fn set_owner(t: &Task, file: &File, kind: i32, id: i32) -> SysResult {
-    if id != 0 {
-        let exists = match kind {
-            F_OWNER_TID => t.kernel().tree.task(id).is_some(),
-            F_OWNER_PID => t.kernel().tree.group(id).is_some(),
-            _ => true,
-        };
-        if !exists {
-            return Err(Errno::ESRCH.into());
-        }
+    if (new ^ old).contains(OpenFlags::ASYNC) {
+        sigio::set_async(t, file, fd, new.contains(OpenFlags::ASYNC));
     }
-    let mut owner = file.owner.lock();
-    *owner = AsyncOwner {
-        kind,
-        id,
-        signal: owner.signal,
-    };
+    file.set_flags((old - SETTABLE) | new);
     Ok(0)
 }
 
@@ -464,34 +445,28 @@ pub async fn fcntl(t: &Task, a: &Args) -> SysResult {
         return Err(Errno::EBADF.into());
     }
     match cmd {
-        libc::F_SETFL => set_status(t, &file, arg as i32),
+        libc::F_SETFL => set_status(t, &file, fd, arg as i32),
         libc::F_GETLK
         | libc::F_SETLK
         | libc::F_SETLKW
         | libc::F_OFD_GETLK
         | libc::F_OFD_SETLK
         | libc::F_OFD_SETLKW => record_lock(t, &file, cmd, arg).await,
-        libc::F_GETOWN => {
-            let owner = *file.owner.lock();
-            let group = owner.kind == F_OWNER_PGRP;
-            Ok(i64::from(if group { -owner.id } else { owner.id }) as u64)
+        libc::F_GETOWN => Ok(i64::from(sigio::owner_number(&file)) as u64),
+        libc::F_SETOWN => {
+            sigio::set_owner_number(&file, t, arg as i32)?;
+            Ok(0)
         }
-        libc::F_SETOWN => match arg as i32 {
-            i32::MIN => Err(Errno::EINVAL.into()),
-            id if id < 0 => set_owner(t, &file, F_OWNER_PGRP, -id),
-            id => set_owner(t, &file, F_OWNER_PID, id),
-        },
         F_GETOWN_EX => {
-            let owner = *file.owner.lock();
-            t.mm().write_obj(arg, &[owner.kind, owner.id])?;
+            let owner = file.owner.lock().clone();
+            let (kind, id) = owner.told();
+            t.mm().write_obj(arg, &[kind, id])?;
             Ok(0)
         }
         F_SETOWN_EX => {
             let [kind, id]: [i32; 2] = t.mm().read_obj(arg)?;
-            if !(F_OWNER_TID..=F_OWNER_PGRP).contains(&kind) {
-                return Err(Errno::EINVAL.into());
-            }
-            set_owner(t, &file, kind, id)
+            sigio::set_owner(&file, t, kind, id)?;
+            Ok(0)
         }
         F_GETSIG => Ok(file.owner.lock().signal as u64),
         F_SETSIG => {

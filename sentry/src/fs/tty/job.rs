@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::errno::{Errno, Result};
+use crate::fs::sigio;
 use crate::kernel::Kernel;
 use crate::kernel::cred::Cap;
 use crate::kernel::signal::{SIG_IGN, SigInfo, Signal};
@@ -97,6 +98,15 @@ pub fn signal_foreground(kernel: &Kernel, terminal: &Arc<dyn Terminal>, signal: 
     if foreground != 0 {
         // A group that is gone has nobody to tell.
         let _ = kernel.tree.signal_pgrp(foreground, SigInfo::kernel(signal));
+    }
+}
+
+/// Who is told of a terminal by signals (O_ASYNC) unless fcntl(2) said who: its foreground group,
+/// else the caller. F_OWNER_* and the number.
+pub fn async_owner(task: &Task, terminal: &Arc<dyn Terminal>) -> (i32, i32) {
+    match session(task.kernel(), terminal) {
+        Some((_, foreground)) if foreground != 0 => (sigio::F_OWNER_PGRP, foreground),
+        _ => (sigio::F_OWNER_PID, task.pid()),
     }
 }
 

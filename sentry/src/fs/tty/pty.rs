@@ -17,6 +17,7 @@ use crate::executor::TimerHandle;
 use crate::fs::file::{File, FileOps, Positioned, WriteAt};
 use crate::fs::inode::{Dev, OpenFlags};
 use crate::fs::path::PathRef;
+use crate::fs::sigio::{Band, Subscribers};
 use crate::kernel::Kernel;
 use crate::kernel::current;
 use crate::kernel::signal::Signal;
@@ -56,6 +57,8 @@ pub struct Pty {
     pub(super) inner: Mutex<Inner>,
     pub(super) master_queue: WaitQueue,
     pub(super) slave_queue: WaitQueue,
+    master_subscribers: Subscribers,
+    slave_subscribers: Subscribers,
 }
 
 /// Wakes a reader whose VTIME is over.
@@ -65,6 +68,17 @@ impl Waiter for Alarm {
     fn notify(&self, _: Ready) {
         if let Some(pty) = self.0.upgrade() {
             pty.slave_queue.wake(Ready::IN | Ready::RDNORM);
+        }
+    }
+}
+
+impl Inner {
+    /// The slave has something to read.
+    fn is_readable(&self) -> bool {
+        match self.line.min_and_time() {
+            None => self.line.available() != Available::Nothing,
+            Some((min, 0)) => self.line.input_len() >= min.max(1),
+            Some(_) => self.line.input_len() > 0,
         }
     }
 }
@@ -89,6 +103,8 @@ impl Pty {
             }),
             master_queue: WaitQueue::new(),
             slave_queue: WaitQueue::new(),
+            master_subscribers: Subscribers::default(),
+            slave_subscribers: Subscribers::default(),
         })
     }
 
@@ -280,14 +296,21 @@ impl FileOps for Master {
                 Err(_) if total > 0 => break,
                 Err(e) => return Err(e),
             };
-            let signals = {
+            let (signals, readable, echo) = {
                 let mut inner = self.0.inner.lock();
                 inner.last_input = MonoTime::now();
-                inner.line.input(&buf[..n])
+                let signals = inner.line.input(&buf[..n]);
+                (signals, inner.is_readable(), inner.line.output_len() > 0)
             };
             total += n;
             self.0.slave_queue.wake_all();
             self.0.master_queue.wake(Ready::IN | Ready::RDNORM);
+            if readable {
+                self.0.slave_subscribers.tell(Band::In);
+            }
+            if echo {
+                self.0.master_subscribers.tell(Band::In);
+            }
             for signal in signals {
                 self.0.signal_foreground(signal);
             }
@@ -318,6 +341,14 @@ impl FileOps for Master {
 
     fn wait_queue(&self) -> Option<&WaitQueue> {
         Some(&self.0.master_queue)
+    }
+
+    fn subscribers(&self) -> Option<&Subscribers> {
+        Some(&self.0.master_subscribers)
+    }
+
+    fn default_owner(&self, task: &Task) -> Option<(i32, i32)> {
+        Some(job::async_owner(task, &self.0.terminal()))
     }
 
     fn ioctl(&self, task: &Task, _file: &File, cmd: u32, arg: u64) -> Result<u64> {
@@ -383,6 +414,7 @@ impl FileOps for Slave {
             total += taken;
             if taken > 0 {
                 self.0.master_queue.wake(Ready::IN | Ready::RDNORM);
+                self.0.master_subscribers.tell(Band::In);
             }
             if taken < buf.len() {
                 break;
@@ -405,12 +437,7 @@ impl FileOps for Slave {
                 | Ready::WRNORM;
         }
         let mut ready = Ready::empty();
-        let readable = match inner.line.min_and_time() {
-            None => inner.line.available() != Available::Nothing,
-            Some((min, 0)) => inner.line.input_len() >= min.max(1),
-            Some(_) => inner.line.input_len() > 0,
-        };
-        if readable {
+        if inner.is_readable() {
             ready |= Ready::IN | Ready::RDNORM;
         }
         if inner.line.output_room() >= 256 {
@@ -421,6 +448,14 @@ impl FileOps for Slave {
 
     fn wait_queue(&self) -> Option<&WaitQueue> {
         Some(&self.0.slave_queue)
+    }
+
+    fn subscribers(&self) -> Option<&Subscribers> {
+        Some(&self.0.slave_subscribers)
+    }
+
+    fn default_owner(&self, task: &Task) -> Option<(i32, i32)> {
+        Some(job::async_owner(task, &self.0.terminal()))
     }
 
     fn ioctl(&self, task: &Task, _file: &File, cmd: u32, arg: u64) -> Result<u64> {

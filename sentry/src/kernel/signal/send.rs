@@ -113,6 +113,8 @@ fn prepare(group: &ThreadGroup, info: &SigInfo) -> bool {
 fn from_guest(info: &SigInfo) -> bool {
     match info.fields {
         SigFields::Kill { pid, .. } if info.code == libc::SI_USER => pid != 0,
+        // Readiness of a file is what some process of the sandbox brought about.
+        SigFields::Poll { .. } => true,
         _ => info.code < 0,
     }
 }

@@ -13,6 +13,7 @@ use super::outer::{self, Outer};
 use super::ports::{PortUser, Scope};
 use super::{address, check_inside, decode_local, family, source_for};
 use crate::errno::{Errno, Result};
+use crate::fs::sigio::Band;
 use crate::kernel::task::Task;
 use crate::kernel::wait::Ready;
 use crate::mm::io::{Sink, Source};
@@ -298,7 +299,7 @@ impl Socket for Ping {
             state.cost += cost;
             state.replies.push_back(reply);
         }
-        self.common.queue.wake(Ready::IN | Ready::RDNORM);
+        self.common.tell(Ready::IN | Ready::RDNORM, Band::In);
         Ok(len)
     }
 

@@ -10,6 +10,7 @@ use super::queue::{Datagram, Queue};
 use super::reply::{self, Answer, Batch, Manners, NLM_F_ACK};
 use super::{Asker, Handler, Plan, plan};
 use crate::errno::{Errno, Result};
+use crate::fs::sigio::Band;
 use crate::kernel::cred::Cap;
 use crate::kernel::current;
 use crate::kernel::task::Task;
@@ -154,7 +155,7 @@ impl Netlink {
         let room = self.common.options.lock().receive_buffer;
         let pool = &self.common.stack.pool;
         self.state.lock().queue.push(datagram, room, pool);
-        self.common.queue.wake(Ready::IN | Ready::RDNORM);
+        self.common.tell(Ready::IN | Ready::RDNORM, Band::In);
     }
 
     /// Puts a message of the kernel's to this socket in the queue.

@@ -25,6 +25,7 @@ pub use self::socket::{make, make_pair};
 pub use self::transfer::Peek;
 use crate::errno::{Errno, Result};
 use crate::fs::inode::{Dev, Inode};
+use crate::fs::sigio::Band;
 use crate::kernel::wait::Ready;
 use crate::net::socket::{Common, Kind, Socket};
 use crate::net::stack::Stack;
@@ -291,7 +292,7 @@ impl Unix {
         child.link(&this, own_address, creds);
         child.common.options.lock().pass_creds = target.common.options.lock().pass_creds;
         self.link(&child, address, server);
-        target.common.queue.wake(Ready::IN | Ready::RDNORM);
+        target.common.tell(Ready::IN | Ready::RDNORM, Band::In);
         self.common.queue.wake(Ready::OUT | Ready::WRNORM);
         Ok(())
     }
@@ -357,6 +358,10 @@ impl Unix {
                 peer.state.lock().shut_write = true;
             }
             peer.common.queue.wake_all();
+            if write {
+                let band = if read { Band::HangUp } else { Band::In };
+                peer.common.subscribers.tell(band);
+            }
         }
         self.common.queue.wake_all();
     }
@@ -423,7 +428,7 @@ impl Unix {
                 state.error = Some(Errno::ECONNRESET);
             }
         }
-        self.common.queue.wake_all();
+        self.common.tell(Ready::all(), Band::HangUp);
     }
 
     /// What poll(2) shows.

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{Address, Message, Peek, Rights, Ucred, Unix, connects};
 use crate::errno::{Errno, Result};
@@ -173,13 +174,17 @@ impl Socket for Unix {
     }
 
     fn send(&self, src: &mut Source<'_>, out: &mut Outgoing) -> Result<usize> {
-        if self.kind() == Kind::Stream {
+        let sent = if self.kind() == Kind::Stream {
             self.send_bytes(src, out)
         } else if out.flags & libc::MSG_OOB != 0 {
             Err(Errno::EOPNOTSUPP)
         } else {
             self.send_message(src, out)
+        };
+        if sent == Err(Errno::EAGAIN) {
+            self.common.lacks_room.store(true, Ordering::Release);
         }
+        sent
     }
 
     fn receive(&self, dst: &mut Sink<'_>, flags: i32) -> Result<Received> {

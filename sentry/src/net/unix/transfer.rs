@@ -1,9 +1,11 @@
 //! Sending and receiving.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{Address, Message, Rights, Unix, connects};
 use crate::errno::{Errno, Result};
+use crate::fs::sigio::Band;
 use crate::kernel::wait::Ready;
 use crate::mm::io::{Sink, Source};
 use crate::net::buffer::Piece;
@@ -108,7 +110,10 @@ impl Unix {
             inbox.cost += message.cost();
             inbox.messages.push_back(message);
         }
-        self.common.queue.wake(ready);
+        if ready.contains(Ready::PRI) {
+            self.common.tell_urgent();
+        }
+        self.common.tell(ready, Band::In);
         Ok(())
     }
 
@@ -184,7 +189,7 @@ impl Unix {
             inbox.cost += message.cost();
             inbox.messages.push_back(message);
         }
-        target.common.queue.wake(Ready::IN | Ready::RDNORM);
+        target.common.tell(Ready::IN | Ready::RDNORM, Band::In);
         Ok(())
     }
 
@@ -197,11 +202,16 @@ impl Unix {
             (peer, state.clients.clone())
         };
         let ready = Ready::OUT | Ready::WRNORM | Ready::WRBAND;
-        if let Some(peer) = peer {
-            peer.common.queue.wake(ready);
-        }
-        for client in clients.iter().filter_map(std::sync::Weak::upgrade) {
-            client.common.queue.wake(ready);
+        let clients = clients.iter().filter_map(std::sync::Weak::upgrade);
+        for sender in peer.into_iter().chain(clients) {
+            sender.common.queue.wake(ready);
+            let lacks = &sender.common.lacks_room;
+            if lacks.load(Ordering::Acquire)
+                && sender.readiness().contains(Ready::OUT)
+                && lacks.swap(false, Ordering::AcqRel)
+            {
+                sender.common.subscribers.tell(Band::Out);
+            }
         }
         // Senders without a connection wait here.
         self.common.queue.wake(ready);

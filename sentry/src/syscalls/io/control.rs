@@ -4,6 +4,7 @@ use super::super::{Args, SysResult};
 use crate::errno::{Errno, Error, Restart};
 use crate::fs::fdtable::Exec;
 use crate::fs::inode::{FileType, OpenFlags};
+use crate::fs::sigio;
 use crate::kernel::task::Task;
 
 const FIONCLEX: u32 = 0x5450;
@@ -21,15 +22,19 @@ pub async fn ioctl(t: &Task, a: &Args) -> SysResult {
     match request {
         FIOCLEX => t.files().set_exec(fd, Exec::Close)?,
         FIONCLEX => t.files().set_exec(fd, Exec::Keep)?,
-        FIONBIO | FIOASYNC => {
+        FIONBIO => {
             let on: i32 = t.mm().read_obj(arg)?;
-            let flag = if request == FIONBIO {
-                OpenFlags::NONBLOCK
-            } else {
-                OpenFlags::ASYNC
-            };
             let mut flags = file.flags();
-            flags.set(flag, on != 0);
+            flags.set(OpenFlags::NONBLOCK, on != 0);
+            file.set_flags(flags);
+        }
+        FIOASYNC => {
+            let on = t.mm().read_obj::<i32>(arg)? != 0;
+            let mut flags = file.flags();
+            if flags.contains(OpenFlags::ASYNC) != on && !sigio::set_async(t, &file, fd, on) {
+                return Err(Errno::ENOTTY.into());
+            }
+            flags.set(OpenFlags::ASYNC, on);
             file.set_flags(flags);
         }
         FIONREAD if kind == FileType::Regular => {

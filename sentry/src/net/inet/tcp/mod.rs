@@ -26,6 +26,7 @@ use super::outer::Outer;
 use super::ports::{PortUser, Ports, Scope};
 use super::{address, check_inside, family, source_for};
 use crate::errno::{Errno, Result};
+use crate::fs::sigio::Band;
 use crate::kernel::wait::Ready;
 use crate::net::options::Options;
 use crate::net::outside::Domain;
@@ -446,7 +447,8 @@ impl Tcp {
                         });
                     }
                 }
-                listener.common.queue.wake(Ready::IN | Ready::RDNORM);
+                listener.common.tell(Ready::IN | Ready::RDNORM, Band::In);
+                self.common.subscribers.tell(Band::Out);
             }
             Outcome::Waits => child.leave(),
             Outcome::Refused => {
@@ -466,7 +468,7 @@ impl Tcp {
             state.shut_write = true;
         }
         self.inbox.lock().shut = true;
-        self.common.queue.wake_all();
+        self.common.tell(Ready::all(), Band::Error);
     }
 
     /// How a connection that was begun went. EAGAIN as long as that is open.
@@ -571,7 +573,9 @@ impl Tcp {
             let reuse = peer.common.options.lock().reuse_address;
             self.linger(link.remote, reuse);
         }
-        peer.common.queue.wake_all();
+        let both = peer.state.lock().shut_write;
+        let band = if both { Band::HangUp } else { Band::In };
+        peer.common.tell(Ready::all(), band);
     }
 
     /// The port of `end` belongs to a connection in TIME_WAIT now.
@@ -592,6 +596,7 @@ impl Tcp {
             state.error = Some(if fin { Errno::EPIPE } else { Errno::ECONNRESET });
         }
         self.give_up();
+        self.common.subscribers.tell(Band::Error);
     }
 
     /// There is no connection any more.

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Phase, QUEUE, Tcp};
 use crate::errno::{Errno, Result};
+use crate::fs::sigio::Band;
 use crate::kernel::wait::Ready;
 use crate::mm::io::{Sink, Source};
 use crate::net::buffer::{ByteQueue, LARGE, Piece};
@@ -203,10 +204,12 @@ impl Tcp {
                     inbox.queue.clear();
                 }
             }
-            let ready = Ready::IN | Ready::RDNORM;
-            peer.common
-                .queue
-                .wake(if urgent { ready | Ready::PRI } else { ready });
+            let mut ready = Ready::IN | Ready::RDNORM;
+            if urgent {
+                ready |= Ready::PRI;
+                peer.common.tell_urgent();
+            }
+            peer.common.tell(ready, Band::In);
             self.common.stack.loopback.segment(n);
             total += n;
             if n < want {
@@ -241,7 +244,7 @@ impl Tcp {
     /// Whoever sends here may go on.
     fn tell_room(&self) {
         if let Some(peer) = self.link().and_then(|l| l.peer.upgrade()) {
-            peer.common.queue.wake(Ready::OUT | Ready::WRNORM);
+            peer.common.tell(Ready::OUT | Ready::WRNORM, Band::Out);
         }
     }
 

@@ -13,6 +13,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use crate::errno::{Errno, Result};
+use crate::fs::sigio::Band;
 use crate::kernel::task::Task;
 use crate::kernel::wait::Ready;
 use crate::mm::io::{Sink, Source};
@@ -264,7 +265,7 @@ impl Udp {
             inbox.cost += cost;
             inbox.datagrams.push_back(datagram);
         }
-        self.common.queue.wake(Ready::IN | Ready::RDNORM);
+        self.common.tell(Ready::IN | Ready::RDNORM, Band::In);
     }
 
     fn take_pending(&self) -> Result<()> {
@@ -494,7 +495,7 @@ impl Socket for Udp {
             if state.remote == Some(to) || asked {
                 state.error = Some(Errno::ECONNREFUSED);
                 drop(state);
-                self.common.queue.wake(Ready::ERR);
+                self.common.tell(Ready::ERR, Band::Error);
             }
             return Ok(len);
         }
