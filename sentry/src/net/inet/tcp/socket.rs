@@ -4,7 +4,8 @@ use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Ending, Phase, Start, Tcp, info, transfer};
+use super::connect::Start;
+use super::{Ending, Phase, Tcp, info, transfer};
 use crate::errno::{Errno, Result};
 use crate::kernel::task::Task;
 use crate::kernel::wait::Ready;

@@ -1,0 +1,101 @@
+//! Listeners: their queue of connections, and accept(2).
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+
+use super::{Ending, Listening, MAX_BACKLOG, Phase, Tcp};
+use crate::errno::{Errno, Result};
+use crate::net::inet::address;
+
+impl Tcp {
+    /// listen(2). EINVAL if connected, EADDRINUSE.
+    pub(super) fn start_listening(&self, backlog: i32) -> Result<()> {
+        let backlog = usize::try_from(backlog)
+            .unwrap_or(MAX_BACKLOG)
+            .min(MAX_BACKLOG);
+        let this = self.this.upgrade().ok_or(Errno::EINVAL)?;
+        if self.state.lock().local.is_none() {
+            match self.bind_to(SocketAddr::new(address::any(self.domain), 0)) {
+                Err(Errno::EINVAL) | Ok(()) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let mut tables = self.common.stack.inet.tcp.lock();
+        let local = {
+            let mut state = self.state.lock();
+            match &mut state.phase {
+                Phase::Listening(listening) => {
+                    listening.backlog = backlog;
+                    return Ok(());
+                }
+                Phase::Closed => {}
+                _ => return Err(Errno::EINVAL),
+            }
+            state.local.ok_or(Errno::EINVAL)?
+        };
+        let scope = self.scope(local.ip());
+        if tables.bound.conflict(&this, local.port(), scope) {
+            return Err(Errno::EADDRINUSE);
+        }
+        self.state.lock().phase = Phase::Listening(Listening {
+            backlog,
+            pending: VecDeque::new(),
+            waiting: VecDeque::new(),
+        });
+        self.inbox.lock().restart();
+        tables.listeners.enter(&this, local.port(), scope, false);
+        Ok(())
+    }
+
+    /// accept(2): the next connection. EAGAIN, EINVAL if it does not listen.
+    pub(super) fn next_connection(&self) -> Result<Arc<Tcp>> {
+        match self.next_from_inside() {
+            Err(Errno::EAGAIN) => self.next_from_outside(),
+            other => other,
+        }
+    }
+
+    pub(super) fn next_from_inside(&self) -> Result<Arc<Tcp>> {
+        let (child, next) = {
+            let mut state = self.state.lock();
+            let Phase::Listening(listening) = &mut state.phase else {
+                return Err(Errno::EINVAL);
+            };
+            let child = listening.pending.pop_front().ok_or(Errno::EAGAIN)?;
+            (child, listening.waiting.pop_front())
+        };
+        if let Some(client) = next.and_then(|c| c.upgrade())
+            && let Some(this) = self.this.upgrade()
+        {
+            client.retry(&this);
+        }
+        Ok(child)
+    }
+
+    /// Ends a listener: what waits in its queue is reset.
+    pub(super) fn stop_listening(&self) {
+        let listening = {
+            let mut tables = self.common.stack.inet.tcp.lock();
+            let mut state = self.state.lock();
+            let phase = std::mem::replace(&mut state.phase, Phase::Closed);
+            let Phase::Listening(listening) = phase else {
+                state.phase = phase;
+                return;
+            };
+            if let Some(local) = state.local {
+                tables.listeners.leave(local.port(), self.common.cookie);
+            }
+            listening
+        };
+        // Nor does the host's socket any more.
+        self.outer.close();
+        for child in listening.pending {
+            child.end(Ending::Reset);
+        }
+        for client in listening.waiting.iter().filter_map(Weak::upgrade) {
+            client.refuse();
+        }
+        self.common.queue.wake_all();
+    }
+}
