@@ -38,6 +38,7 @@ mod signals;
 mod sockets;
 mod sysv;
 mod tcp;
+mod tcptimes;
 mod times;
 mod udp;
 mod waits;
@@ -81,6 +82,7 @@ static FAMILIES: &[&[Case]] = &[
     sockets::CASES,
     sysv::CASES,
     tcp::CASES,
+    tcptimes::CASES,
     times::CASES,
     udp::CASES,
     waits::CASES,

@@ -49,6 +49,8 @@ pub struct Stack {
     /// What went over loopback.
     pub loopback: Traffic,
     way_out: OnceLock<WayOut>,
+    /// For what sockets do after a while; None in tests of sockets alone.
+    pub(super) reactor: Option<Arc<Reactor>>,
     /// Sockets with an open file, by inode number.
     sockets: Mutex<BTreeMap<u64, Weak<dyn Socket>>>,
 }
@@ -81,6 +83,14 @@ impl Stack {
     /// Loopback only, no way out.
     pub fn new() -> Arc<Stack> {
         Arc::default()
+    }
+
+    /// The same, with timers.
+    pub fn with_timers(reactor: &Arc<Reactor>) -> Arc<Stack> {
+        Arc::new(Stack {
+            reactor: Some(reactor.clone()),
+            ..Stack::default()
+        })
     }
 
     /// The way out of the sandbox; None: there is only loopback.

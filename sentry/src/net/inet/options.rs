@@ -5,6 +5,7 @@
 use std::ops::RangeInclusive;
 
 use crate::errno::{Errno, Result};
+use crate::net::inet::tcp::defer_seconds;
 use crate::net::options::int;
 
 /// How an option's value is given and told.
@@ -142,7 +143,8 @@ impl Values {
             }
             libc::IPV6_TCLASS if level == IPV6 && v == -1 => 0,
             libc::IP_TOS if level == IP => v & 0xff,
-            libc::TCP_DEFER_ACCEPT | libc::TCP_LINGER2 if level == TCP => v.max(0),
+            libc::TCP_DEFER_ACCEPT if level == TCP => defer_seconds(v),
+            libc::TCP_LINGER2 if level == TCP => v.max(0),
             _ => v,
         };
         if !row.range.contains(&v) {

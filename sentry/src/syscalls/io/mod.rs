@@ -18,6 +18,7 @@ use crate::kernel::block::Stop;
 use crate::kernel::cred::Cap;
 use crate::kernel::signal::{SigInfo, Signal};
 use crate::kernel::task::Task;
+use crate::kernel::time::MonoTime;
 use crate::kernel::wait::Ready;
 use crate::mm::io::{Segment, Sink, Source};
 use crate::net;
@@ -34,6 +35,24 @@ pub(super) async fn when_ready<T>(
     t: &Task,
     file: &File,
     interest: Ready,
+    operation: impl FnMut() -> Result<T>,
+) -> Result<T, Error> {
+    let until = deadline(file, interest);
+    when_ready_until(t, file, interest, until, operation).await
+}
+
+/// When a wait for a socket that begins now ends: SO_RCVTIMEO and SO_SNDTIMEO hold for read(2) and
+/// write(2) too.
+fn deadline(file: &File, interest: Ready) -> Option<MonoTime> {
+    let socket = net::of(file).ok().filter(|_| !file.nonblocking());
+    socket.and_then(|s| s.common().deadline(interest))
+}
+
+async fn when_ready_until<T>(
+    t: &Task,
+    file: &File,
+    interest: Ready,
+    until: Option<MonoTime>,
     mut operation: impl FnMut() -> Result<T>,
 ) -> Result<T, Error> {
     match operation() {
@@ -43,10 +62,7 @@ pub(super) async fn when_ready<T>(
     let Some(queue) = file.ops().wait_queue() else {
         return Err(Errno::EAGAIN.into());
     };
-    // SO_RCVTIMEO and SO_SNDTIMEO hold for read(2) and write(2) too.
-    let socket = net::of(file).ok();
-    let deadline = socket.and_then(|s| s.common().deadline(interest));
-    t.wait_on(queue, interest, deadline, operation)
+    t.wait_on(queue, interest, until, operation)
         .await
         .map_err(Stop::restart)
 }
@@ -140,6 +156,9 @@ enum At {
 
 async fn read_segments(t: &Task, file: &File, segments: &[Segment], at: At) -> SysResult {
     not_dir(file)?;
+    if net::of(file).is_ok_and(|s| s.common().options.lock().receive_low > 1) {
+        return Box::pin(super::socket::read_enough(t, file, segments)).await;
+    }
     let done = when_ready(t, file, READ, || {
         let mut sink = Sink::user(t, segments);
         match at {
@@ -213,9 +232,10 @@ async fn write_source(
     at: At,
 ) -> Result<usize, Error> {
     let stream = file.ops().positioned() == Positioned::Stream;
+    let until = deadline(file, WRITE);
     let mut done = 0;
     loop {
-        let step = when_ready(t, file, WRITE, || match at {
+        let step = when_ready_until(t, file, WRITE, until, || match at {
             At::Position => file.write(source),
             At::Offset(offset) => file.pwrite(source, offset),
         })

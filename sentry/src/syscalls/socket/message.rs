@@ -17,7 +17,7 @@ use crate::mm::io::{Segment, Sink, Source};
 use crate::net::socket::Extra;
 use crate::net::unix::message::{MAX_RIGHTS, drop_flat};
 use crate::net::unix::{Rights, Ucred};
-use crate::net::{self, Kind, Outgoing, Received};
+use crate::net::{self, Kind, Outgoing, Received, Socket};
 use crate::syscalls::signal::read_timespec;
 use crate::syscalls::{Args, SysResult};
 
@@ -164,6 +164,11 @@ async fn send(t: &Task, file: &Arc<File>, src: &mut Source<'_>, mut out: Outgoin
         out.target = socket.find(t, to)?;
     }
     let wait = !file.nonblocking() && flags & libc::MSG_DONTWAIT == 0;
+    let until = if wait {
+        common.deadline(Ready::OUT)
+    } else {
+        None
+    };
     let mut total = 0;
     loop {
         let result = match socket.send(src, &mut out) {
@@ -179,8 +184,7 @@ async fn send(t: &Task, file: &Arc<File>, src: &mut Source<'_>, mut out: Outgoin
                     queues.into_iter().flatten().map(enter).collect()
                 };
                 let attempt = || socket.send(src, &mut out);
-                t.wait_with(common.deadline(Ready::OUT), register, attempt)
-                    .await
+                t.wait_with(until, register, attempt).await
             }
             other => other.map_err(Stop::Failed),
         };
@@ -243,10 +247,50 @@ pub async fn sendmmsg(t: &Task, a: &Args) -> SysResult {
     Ok(count)
 }
 
+/// Bytes that a receive waits for: of a stream all with MSG_WAITALL, else SO_RCVLOWAT.
+fn enough(socket: &dyn Socket, room: usize, flags: i32) -> usize {
+    let common = socket.common();
+    if common.kind != Kind::Stream || flags & libc::MSG_OOB != 0 {
+        return 0;
+    }
+    if flags & libc::MSG_WAITALL != 0 {
+        return room;
+    }
+    common.options.lock().receive_low.min(room)
+}
+
+/// As [`receive`] with MSG_PEEK, until there is enough to be looked at, or the end.
+async fn peek_enough(
+    t: &Task,
+    socket: &dyn Socket,
+    segments: &[Segment],
+    flags: i32,
+    enough: usize,
+    until: Option<MonoTime>,
+) -> Result<Received, Error> {
+    let ended = Ready::RDHUP | Ready::HUP | Ready::ERR;
+    let mut seen = None;
+    let attempt = || {
+        let ready = socket.ready();
+        let got = socket.receive(&mut Sink::user(t, segments), flags)?;
+        if got.count == 0 || got.count >= enough || ready.intersects(ended) {
+            return Ok(got);
+        }
+        seen = Some(got);
+        Err(Errno::EAGAIN)
+    };
+    let queue = &socket.common().queue;
+    let interest = Ready::IN | Ready::RDHUP;
+    match t.wait_on(queue, interest, until, attempt).await {
+        Err(Stop::Interrupted | Stop::TimedOut) if seen.is_some() => Ok(seen.unwrap_or_default()),
+        other => other.map_err(Stop::restart),
+    }
+}
+
 /// Waits for and takes a message.
 async fn receive(
     t: &Task,
-    file: &Arc<File>,
+    file: &File,
     segments: &[Segment],
     flags: i32,
 ) -> Result<Received, Error> {
@@ -255,14 +299,21 @@ async fn receive(
     let quick = libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE;
     let wait = !file.nonblocking() && flags & quick == 0;
     let mut dst = Sink::user(t, segments);
-    let all = flags & libc::MSG_WAITALL != 0
-        && common.kind == Kind::Stream
-        && flags & (libc::MSG_PEEK | libc::MSG_OOB) == 0;
+    let enough = enough(&**socket, dst.remaining(), flags);
     let mut sum = Received::default();
+    let until = if wait {
+        common.deadline(Ready::IN)
+    } else {
+        None
+    };
+    if wait && flags & libc::MSG_PEEK != 0 && enough > 1 {
+        // Rare, and in a box: a call's future has room for what is common.
+        let peek = peek_enough(t, &**socket, segments, flags, enough, until);
+        return Box::pin(peek).await;
+    }
     loop {
         let result = match socket.receive(&mut dst, flags) {
             Err(Errno::EAGAIN) if wait => {
-                let until = common.deadline(Ready::IN);
                 let attempt = || socket.receive(&mut dst, flags);
                 t.wait_on(&common.queue, Ready::IN | Ready::RDHUP, until, attempt)
                     .await
@@ -276,7 +327,7 @@ async fn receive(
                 sum = got;
                 sum.count += before;
                 sum.full += before;
-                if !all || end || dst.remaining() == 0 {
+                if !wait || end || sum.count >= enough {
                     return Ok(sum);
                 }
             }
@@ -284,6 +335,16 @@ async fn receive(
             Err(stop) => return Err(stop.restart()),
         }
     }
+}
+
+/// read(2) from a socket that has SO_RCVLOWAT.
+pub async fn read_enough(t: &Task, file: &File, segments: &[Segment]) -> SysResult {
+    if segments.iter().all(|s| s.len == 0) {
+        return Ok(0);
+    }
+    let got = receive(t, file, segments, 0).await?;
+    drop_flat(got.files);
+    Ok(got.count as u64)
 }
 
 /// What recvfrom(2) and recvmsg(2) return: with MSG_TRUNC the whole length of a packet.

@@ -7,6 +7,7 @@ mod options;
 
 use std::sync::Arc;
 
+pub(super) use message::read_enough;
 pub use message::{recvfrom, recvmmsg, recvmsg, sendmmsg, sendmsg, sendto};
 pub use options::{getsockopt, setsockopt};
 

@@ -123,9 +123,23 @@ impl Tcp {
         self.inbox.lock().restart();
         match listener {
             Some(listener) => self.establish(&listener, to),
+            None if local == to => self.meet_itself(to),
             None => self.refuse(),
         }
+        if matches!(self.state.lock().phase, Phase::Connecting(_)) {
+            self.limit_connecting();
+        }
         Ok(())
+    }
+
+    /// Its own SYN comes to the port it was sent from: both ends are one socket (RFC 9293, 3.5,
+    /// simultaneous open).
+    fn meet_itself(&self, to: SocketAddr) {
+        self.state.lock().phase = Phase::Connected(Link {
+            peer: self.this.clone(),
+            remote: to,
+        });
+        self.common.tell(Ready::OUT | Ready::WRNORM, Band::Out);
     }
 
     /// Makes the other end and puts it into the listener's queue, or waits for a place there. The
@@ -157,13 +171,25 @@ impl Tcp {
             tables.bound.enter(&child, remote.port(), scope, false);
             tables.connections.insert((remote, local));
         }
+        let defer = listener
+            .values
+            .lock()
+            .get(libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT);
+        if defer > 0 {
+            child.inbox.lock().deferring = Some(Arc::downgrade(listener));
+        }
         enum Outcome {
             Queued,
+            Deferred,
             Waits,
             Refused,
         }
         let outcome = match &mut listener.state.lock().phase {
-            Phase::Listening(l) if l.pending.len() <= l.backlog => {
+            Phase::Listening(l) if defer > 0 && l.deferred.len() <= l.backlog => {
+                l.deferred.push(child.clone());
+                Outcome::Deferred
+            }
+            Phase::Listening(l) if defer <= 0 && l.pending.len() <= l.backlog => {
                 l.pending.push_back(child.clone());
                 Outcome::Queued
             }
@@ -175,7 +201,7 @@ impl Tcp {
             _ => Outcome::Refused,
         };
         match outcome {
-            Outcome::Queued => {
+            Outcome::Queued | Outcome::Deferred => {
                 {
                     let mut state = self.state.lock();
                     // Else the other end has ended it already.
@@ -186,7 +212,12 @@ impl Tcp {
                         });
                     }
                 }
-                listener.common.tell(Ready::IN | Ready::RDNORM, Band::In);
+                let timer = self.timer.lock().take();
+                drop(timer);
+                match outcome {
+                    Outcome::Deferred => child.limit_deferring(defer),
+                    _ => listener.common.tell(Ready::IN | Ready::RDNORM, Band::In),
+                }
                 self.common.subscribers.tell(Band::Out);
             }
             Outcome::Waits => child.leave(),
@@ -199,11 +230,16 @@ impl Tcp {
 
     /// Nobody listens there, or not any more.
     pub(super) fn refuse(&self) {
+        self.fail(Errno::ECONNREFUSED);
+    }
+
+    /// The attempt to connect has failed.
+    pub(super) fn fail(&self, error: Errno) {
         self.unlink();
         {
             let mut state = self.state.lock();
             state.phase = Phase::Closed;
-            state.error = Some(Errno::ECONNREFUSED);
+            state.error = Some(error);
             state.shut_write = true;
         }
         self.inbox.lock().shut = true;

@@ -6,6 +6,8 @@ use std::sync::{Arc, Weak};
 
 use super::{Ending, Listening, MAX_BACKLOG, Phase, Tcp};
 use crate::errno::{Errno, Result};
+use crate::fs::sigio::Band;
+use crate::kernel::wait::Ready;
 use crate::net::inet::address;
 
 impl Tcp {
@@ -41,6 +43,7 @@ impl Tcp {
         self.state.lock().phase = Phase::Listening(Listening {
             backlog,
             pending: VecDeque::new(),
+            deferred: Vec::new(),
             waiting: VecDeque::new(),
         });
         self.inbox.lock().restart();
@@ -73,6 +76,46 @@ impl Tcp {
         Ok(child)
     }
 
+    /// Its listener tells of this connection now, if it did not.
+    pub(super) fn admit(&self) {
+        let Some(listener) = self.take_deferring() else {
+            return;
+        };
+        if let Phase::Listening(listening) = &mut listener.state.lock().phase
+            && let Some(at) = self.place_among(&listening.deferred)
+        {
+            let child = listening.deferred.remove(at);
+            listening.pending.push_back(child);
+        }
+        listener.common.tell(Ready::IN | Ready::RDNORM, Band::In);
+    }
+
+    /// It was reset before its listener told of it.
+    pub(super) fn forget_deferred(&self) {
+        let Some(listener) = self.take_deferring() else {
+            return;
+        };
+        let forgotten = match &mut listener.state.lock().phase {
+            Phase::Listening(listening) => self
+                .place_among(&listening.deferred)
+                .map(|at| listening.deferred.remove(at)),
+            _ => None,
+        };
+        if let Some(child) = forgotten {
+            child.leave();
+        }
+    }
+
+    fn take_deferring(&self) -> Option<Arc<Tcp>> {
+        self.inbox.lock().deferring.take()?.upgrade()
+    }
+
+    fn place_among(&self, sockets: &[Arc<Tcp>]) -> Option<usize> {
+        sockets
+            .iter()
+            .position(|s| s.common.cookie == self.common.cookie)
+    }
+
     /// Ends a listener: what waits in its queue is reset.
     pub(super) fn stop_listening(&self) {
         let listening = {
@@ -90,7 +133,7 @@ impl Tcp {
         };
         // Nor does the host's socket any more.
         self.outer.close();
-        for child in listening.pending {
+        for child in listening.pending.into_iter().chain(listening.deferred) {
             child.end(Ending::Reset);
         }
         for client in listening.waiting.iter().filter_map(Weak::upgrade) {

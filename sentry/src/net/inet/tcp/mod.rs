@@ -13,21 +13,24 @@ mod info;
 mod listen;
 mod outside;
 mod socket;
+mod timeout;
 mod transfer;
 
 use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+pub(in crate::net::inet) use self::timeout::defer_seconds;
 use self::transfer::Inbox;
 use super::options::Values;
 use super::outer::Outer;
 use super::ports::{PortUser, Ports, Scope};
 use super::{address, family};
 use crate::errno::{Errno, Result};
+use crate::executor::TimerHandle;
 use crate::fs::sigio::Band;
 use crate::kernel::wait::Ready;
 use crate::net::options::Options;
@@ -65,6 +68,8 @@ impl TcpPorts {
 struct Listening {
     backlog: usize,
     pending: VecDeque<Arc<Tcp>>,
+    /// Connections that are told of when data comes (TCP_DEFER_ACCEPT).
+    deferred: Vec<Arc<Tcp>>,
     /// Sockets that connect and found the queue full.
     waiting: VecDeque<Weak<Tcp>>,
 }
@@ -114,6 +119,11 @@ pub struct Tcp {
     outer: Outer,
     /// What the send buffer adds to the peer's inbox, bytes.
     send_room: AtomicUsize,
+    /// TCP_CORK.
+    corked: AtomicBool,
+    /// Ends a connection attempt, or the deferring of an accept(2).
+    timer: Mutex<Option<TimerHandle>>,
+    cork_timer: Mutex<Option<TimerHandle>>,
     /// Its memory is counted: that of a connection, which needs no descriptor at first.
     charged: bool,
 }
@@ -173,6 +183,9 @@ impl Tcp {
             outer: Outer::default(),
             inbox: Mutex::new(Inbox::new(capacity)),
             send_room: AtomicUsize::new(send_room),
+            corked: AtomicBool::new(false),
+            timer: Mutex::default(),
+            cork_timer: Mutex::default(),
             charged,
         })
     }
@@ -264,8 +277,10 @@ impl Tcp {
         let closed = {
             let mut inbox = peer.inbox.lock();
             inbox.fin = true;
+            inbox.held = 0;
             inbox.closed
         };
+        peer.admit();
         if peer_first && !closed {
             // Both have: the one that began waits.
             let reuse = peer.common.options.lock().reuse_address;
@@ -293,6 +308,7 @@ impl Tcp {
             }
             state.error = Some(if fin { Errno::EPIPE } else { Errno::ECONNRESET });
         }
+        self.forget_deferred();
         self.give_up();
         self.common.subscribers.tell(Band::Error);
     }
@@ -341,7 +357,7 @@ impl Tcp {
         self.stop_listening();
         let (unread, peer_first) = {
             let mut inbox = self.inbox.lock();
-            let unread = !inbox.queue.is_empty();
+            let unread = inbox.visible() > 0;
             inbox.closed = true;
             inbox.queue.clear();
             (unread, inbox.fin)

@@ -229,6 +229,21 @@ impl Socket for Tcp {
 }
 
 impl Tcp {
+    /// An option of level IPPROTO_TCP has changed.
+    fn heed(&self, name: i32) {
+        let on = self.values.lock().on(libc::IPPROTO_TCP, name);
+        match name {
+            libc::TCP_CORK => {
+                self.corked.store(on, Ordering::Relaxed);
+                if !on {
+                    self.uncork();
+                }
+            }
+            libc::TCP_NODELAY if on => self.uncork(),
+            _ => {}
+        }
+    }
+
     fn set(&self, t: &Task, level: i32, name: i32, value: &[u8]) -> Result<()> {
         match (level, name) {
             (libc::IPPROTO_IPV6, _) if self.domain == crate::net::outside::Domain::V4 => {
@@ -248,7 +263,11 @@ impl Tcp {
                 return if fits { Ok(()) } else { Err(Errno::EINVAL) };
             }
             (libc::IPPROTO_TCP | libc::IPPROTO_IP | libc::IPPROTO_IPV6, _) => {
-                return self.values.lock().set(level, name, value);
+                self.values.lock().set(level, name, value)?;
+                if level == libc::IPPROTO_TCP {
+                    self.heed(name);
+                }
+                return Ok(());
             }
             _ => options::set(&self.common, t, level, name, value)?,
         }

@@ -1,8 +1,9 @@
 //! Sending and receiving.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
+use super::info::LOOPBACK_MSS;
 use super::{Phase, QUEUE, Tcp};
 use crate::errno::{Errno, Result};
 use crate::fs::sigio::Band;
@@ -36,6 +37,10 @@ pub(super) struct Inbox {
     pub capacity: usize,
     /// A sender found less room than it likes; told when no more than this many bytes are left.
     tell_below: Option<usize>,
+    /// Bytes at the end of `queue` that the sender holds back (TCP_CORK, MSG_MORE).
+    pub held: usize,
+    /// The listener that does not tell of this connection before something comes.
+    pub deferring: Option<Weak<Tcp>>,
     /// The peer sends no more.
     pub fin: bool,
     /// Nobody wants more (shutdown(2), or the connection is no more).
@@ -51,6 +56,8 @@ impl Inbox {
             urgent: None,
             capacity,
             tell_below: None,
+            held: 0,
+            deferring: None,
             fin: false,
             shut: false,
             closed: false,
@@ -61,8 +68,23 @@ impl Inbox {
     pub fn restart(&mut self) {
         self.urgent = None;
         self.tell_below = None;
+        self.held = 0;
         self.fin = false;
         self.shut = false;
+    }
+
+    /// Bytes that have come, as far as the reader can know.
+    pub fn visible(&self) -> usize {
+        self.queue.len() - self.held
+    }
+
+    /// `n` bytes were added, which the sender holds back but for whole segments; true if there is
+    /// more to see now.
+    fn hold(&mut self, n: usize) -> bool {
+        self.held += n;
+        let whole = self.held >= LOOPBACK_MSS as usize;
+        self.held %= LOOPBACK_MSS as usize;
+        whole
     }
 
     /// At the urgent byte.
@@ -79,8 +101,8 @@ impl Inbox {
     pub fn readable(&self, inline: bool) -> usize {
         match self.urgent {
             Some(u) if !inline && u.at > self.head => (u.at - self.head) as usize,
-            Some(u) if !inline && u.at == self.head => self.queue.len() - 1,
-            _ => self.queue.len(),
+            Some(u) if !inline && u.at == self.head => self.visible() - 1,
+            _ => self.visible(),
         }
     }
 
@@ -99,6 +121,10 @@ impl Inbox {
             } else if urgent.at > self.head {
                 max = max.min((urgent.at - self.head) as usize);
             }
+        }
+        max = max.min(self.visible());
+        if max == 0 {
+            return None;
         }
         let piece = self.queue.pop(max)?;
         self.head += piece.len() as u64;
@@ -188,7 +214,8 @@ impl Tcp {
             };
             let n = piece.len();
             let urgent = out.flags & libc::MSG_OOB != 0 && src.remaining() == 0;
-            {
+            let more = out.flags & libc::MSG_MORE != 0 || self.corked.load(Ordering::Relaxed);
+            let (shown, deferring) = {
                 let mut inbox = peer.inbox.lock();
                 let last = piece.bytes().last().copied();
                 inbox.queue.push(piece);
@@ -200,16 +227,32 @@ impl Tcp {
                         taken: false,
                     });
                 }
+                let shown = if more && !urgent {
+                    inbox.hold(n)
+                } else {
+                    inbox.held = 0;
+                    true
+                };
                 if inbox.closed {
                     inbox.queue.clear();
+                    inbox.held = 0;
                 }
+                (shown, inbox.deferring.is_some())
+            };
+            if more {
+                self.limit_cork();
             }
             let mut ready = Ready::IN | Ready::RDNORM;
             if urgent {
                 ready |= Ready::PRI;
                 peer.common.tell_urgent();
             }
-            peer.common.tell(ready, Band::In);
+            if shown {
+                peer.common.tell(ready, Band::In);
+                if deferring {
+                    peer.admit();
+                }
+            }
             self.common.stack.loopback.segment(n);
             total += n;
             if n < want {
@@ -239,6 +282,15 @@ impl Tcp {
         } else {
             Errno::ENOTCONN
         })
+    }
+
+    /// The sender holds nothing back any more.
+    pub(super) fn show_all(&self) {
+        let held = std::mem::take(&mut self.inbox.lock().held);
+        if held > 0 {
+            self.common.tell(Ready::IN | Ready::RDNORM, Band::In);
+            self.admit();
+        }
     }
 
     /// Whoever sends here may go on.
