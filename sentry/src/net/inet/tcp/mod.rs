@@ -360,6 +360,7 @@ impl Tcp {
             let unread = inbox.visible() > 0;
             inbox.closed = true;
             inbox.queue.clear();
+            inbox.held = 0;
             (unread, inbox.fin)
         };
         let options = {
