@@ -1,5 +1,7 @@
 //! More processes in a container.
 
+use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+
 use serde_json::json;
 
 use crate::bundle::Bundle;
@@ -29,6 +31,34 @@ fn the_exit_status_is_the_programs() {
         );
         // The container does not notice.
         assert_eq!(runtime.status("c"), "running");
+        runtime.delete("c");
+    });
+}
+
+#[test]
+fn a_process_may_start_where_its_user_may_not_go() {
+    on_each(|runtime| {
+        let bundle = Bundle::script("pwd; cat file; sleep 1000").with(|config| {
+            config["process"]["cwd"] = "/private/inner".into();
+            config["process"]["user"] = json!({"uid": 12, "gid": 34});
+        });
+        let private = bundle.at("rootfs/private");
+        std::fs::create_dir_all(private.join("inner")).unwrap();
+        std::fs::write(private.join("inner/file"), "read\n").unwrap();
+        std::fs::set_permissions(&private, Permissions::from_mode(0o700)).unwrap();
+        let output = bundle.at("output");
+        let mut command = runtime.command(&["run", "--detach", "--bundle"]);
+        command.arg(&bundle.path).arg("c");
+        command.stdout(std::fs::File::create(&output).unwrap());
+        assert!(command.status().unwrap().success());
+        wait_for("output", || {
+            let text = std::fs::read_to_string(&output).unwrap();
+            (text == "/private/inner\nread\n").then_some(())
+        });
+        let words = ["exec", "--cwd", "/private/inner", "c", "cat", "file"];
+        assert_eq!(runtime.call(&words).ok().out, "read\n");
+        let words = ["exec", "c", "ls", "/private"];
+        assert_ne!(runtime.call(&words).code, 0);
         runtime.delete("c");
     });
 }

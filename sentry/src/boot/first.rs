@@ -88,7 +88,7 @@ pub fn prepare(
     };
     let fs = FsContext::new(namespace);
     let creds = credentials(process);
-    enter_cwd(&fs, &creds, process)
+    enter_cwd(&fs, process)
         .map_err(|e| failed(&format!("cwd {}", String::from_utf8_lossy(&process.cwd)), e))?;
     // What was made so far has the permissions it is to have.
     fs.set_umask(process.umask);
@@ -293,14 +293,13 @@ fn limits(p: &ProcessConfig) -> Limits {
     limits
 }
 
-/// Makes the working directory if asked to, and goes there.
-fn enter_cwd(fs: &FsContext, creds: &Credentials, p: &ProcessConfig) -> Result<()> {
+/// Makes the working directory if asked to, and goes there; the process's user need not be able to.
+fn enter_cwd(fs: &FsContext, p: &ProcessConfig) -> Result<()> {
     let root = Ctx::new(fs, Arc::new(Credentials::root()));
     if p.make_cwd {
         super::mounts::make_dirs(&root, &p.cwd)?;
     }
-    let ctx = Ctx::new(fs, Arc::new(creds.clone()));
-    let place = ctx.lookup(&Base::Cwd, &p.cwd, WalkFlags::FOLLOW | WalkFlags::DIRECTORY)?;
+    let place = root.lookup(&Base::Cwd, &p.cwd, WalkFlags::FOLLOW | WalkFlags::DIRECTORY)?;
     fs.set_cwd(place);
     Ok(())
 }
