@@ -34,6 +34,82 @@ fn exec_fails(path: &std::ffi::CStr, want: i32) -> Outcome {
     failed_with(&call, raw!(execv(p(path), argv.as_ptr())), &[want])
 }
 
+const CHOWN: u32 = 1;
+const NET_RAW: u32 = 1 << 13;
+
+/// A copy of cat(1), of root's, that everybody may run and that may have capabilities.
+fn capable_cat() -> Outcome<std::ffi::CString> {
+    need_root()?;
+    need_cap(31, "CAP_SETFCAP")?;
+    open_dir(c"capable")?;
+    let mut at = zeroed::<libc::statvfs>();
+    ok!(statvfs(c"capable".as_ptr(), &mut at));
+    if at.f_flag & ST_NOSUID != 0 {
+        skip!("the scratch directory is mounted nosuid");
+    }
+    let content = std::fs::read("/bin/cat");
+    let content = content.map_err(|e| Failure::Fail(format!("/bin/cat: {e}")))?;
+    script(c"capable/cat", &content)?;
+    Ok(c"capable/cat".to_owned())
+}
+
+/// Sets security.capability, version 2.
+fn set_file_caps(path: &std::ffi::CStr, permitted: u32, effective: bool) -> c_int {
+    let words = [0x0200_0000 | u32::from(effective), permitted, 0, 0, 0];
+    let value: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let name = c"security.capability".as_ptr();
+    raw!(setxattr(
+        p(path),
+        name,
+        value.as_ptr().cast(),
+        value.len(),
+        0
+    ))
+}
+
+fn give_caps(path: &std::ffi::CStr, permitted: u32, effective: bool) -> Outcome {
+    succeeded("setxattr", set_file_caps(path, permitted, effective)).map(drop)
+}
+
+/// CapPrm and CapEff of that cat(1), run as nobody after `prepare`; None: EPERM.
+fn caps_of_cat(
+    path: &std::ffi::CStr,
+    prepare: impl FnOnce() -> c_int,
+) -> Outcome<Option<(u32, u32)>> {
+    let (from, to) = pipe_pair()?;
+    let pid = child(|| {
+        prepare();
+        raw!(dup2(to, 1));
+        raw!(close(from));
+        raw!(setgroups(0, null()));
+        raw!(setresgid(NOBODY, NOBODY, NOBODY));
+        raw!(setresuid(NOBODY, NOBODY, NOBODY));
+        let words = [p(path), c"/proc/self/status".as_ptr(), null()];
+        raw!(execv(p(path), words.as_ptr()));
+        i32::from(errno() != EPERM) + 90
+    })?;
+    ok!(close(to));
+    let mut text = Vec::new();
+    loop {
+        match read_some(from, 4096)? {
+            some if some.is_empty() => break,
+            some => text.extend(some),
+        }
+    }
+    ok!(close(from));
+    let status = wait_for(pid)?;
+    if WIFEXITED(status) && WEXITSTATUS(status) == 90 {
+        return Ok(None);
+    }
+    eq("cat's status", status_text(status), status_text(0))?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let set = |name: &str| {
+        let set = field(&text, name)?;
+        u32::from_str_radix(&set, 16).map_err(|e| Failure::Fail(format!("{name} {set:?}: {e}")))
+    };
+    Ok(Some((set("CapPrm")?, set("CapEff")?)))
+}
+
 pub static CASES: &[Case] = &[
     Case::new(
         "exec.arguments",
@@ -366,6 +442,95 @@ pub static CASES: &[Case] = &[
                 thread.join().unwrap_or(92)
             })?;
             expect_exit(pid, 0)
+        },
+    ),
+    Case::new(
+        "exec.file_capabilities",
+        "capabilities(7)",
+        "an ordinary user gains what the file has and the bounding set allows",
+        || {
+            let file = capable_cat()?;
+            give_caps(&file, CHOWN | NET_RAW, true)?;
+            let got = caps_of_cat(&file, || 0)?;
+            eq(
+                "CapPrm, CapEff",
+                got,
+                Some((CHOWN | NET_RAW, CHOWN | NET_RAW)),
+            )?;
+            // One that looks for itself.
+            give_caps(&file, CHOWN | NET_RAW, false)?;
+            eq(
+                "not effective",
+                caps_of_cat(&file, || 0)?,
+                Some((CHOWN | NET_RAW, 0)),
+            )?;
+            let bound = || raw!(prctl(PR_CAPBSET_DROP, 0, 0, 0, 0));
+            eq("bounded", caps_of_cat(&file, bound)?, Some((NET_RAW, 0)))?;
+            give_caps(&file, CHOWN | NET_RAW, true)?;
+            eq("EPERM", caps_of_cat(&file, bound)?, None)?;
+            let no_more = || raw!(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+            eq("no_new_privs", caps_of_cat(&file, no_more)?, Some((0, 0)))
+        },
+    ),
+    Case::new(
+        "exec.file_capabilities_go",
+        "capabilities(7)",
+        "a file that is written, cut or given away has none any more",
+        || {
+            let file = capable_cat()?;
+            let has = || {
+                let mut value = [0u8; 24];
+                let name = c"security.capability".as_ptr();
+                raw!(getxattr(
+                    p(&file),
+                    name,
+                    value.as_mut_ptr().cast(),
+                    value.len()
+                )) == 20
+            };
+            let give = || give_caps(&file, CHOWN, true);
+            give()?;
+            eq("there", has(), true)?;
+            let fd = ok!(open(p(&file), O_WRONLY));
+            write_all(fd, b"x")?;
+            eq("after write", has(), false)?;
+            give()?;
+            ok!(ftruncate(fd, 100));
+            eq("after ftruncate", has(), false)?;
+            give()?;
+            let cut = ok!(open(p(&file), O_WRONLY | O_TRUNC));
+            ok!(close(cut));
+            eq("after O_TRUNC", has(), false)?;
+            give()?;
+            ok!(chown(p(&file), 0, 0));
+            eq("after chown", has(), false)
+        },
+    ),
+    Case::new(
+        "exec.file_capabilities_values",
+        "capabilities(7)",
+        "what is no set of capabilities is not stored, nor by who may not",
+        || {
+            let file = capable_cat()?;
+            let name = c"security.capability".as_ptr();
+            let set = |value: &[u8]| {
+                raw!(setxattr(
+                    p(&file),
+                    name,
+                    value.as_ptr().cast(),
+                    value.len(),
+                    0
+                ))
+            };
+            failed_with("short", set(&[1, 0, 0, 2]), &[EINVAL])?;
+            failed_with("no version", set(&[0; 20]), &[EINVAL])?;
+            failed_with(
+                "old version",
+                set(&[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]),
+                &[EINVAL],
+            )?;
+            let path = file.clone();
+            as_user(move || failed_with("as a user", set_file_caps(&path, CHOWN, true), &[EPERM]))
         },
     ),
 ];

@@ -8,6 +8,7 @@ use crate::fs::notify::{self, Events};
 use crate::fs::path::PathRef;
 use crate::fs::perm::{self, Access, SET_GID, SET_UID};
 use crate::kernel::cred::{Cap, Credentials, Gid, Uid};
+use crate::kernel::exec_creds::{FILE_CAPS, FileCaps};
 
 /// What is changed: a place, or an open file (which may know more than its name).
 #[derive(Clone, Copy)]
@@ -103,7 +104,7 @@ pub fn chown(
             change.perm = Some(perm);
         }
         // security.capability goes too; most files have none.
-        let _ = target.path().inode().remove_xattr(b"security.capability");
+        let _ = target.path().inode().remove_xattr(FILE_CAPS);
     }
     target.apply(&change)
 }
@@ -163,7 +164,9 @@ fn resize(target: Target<'_>, creds: &Credentials, size: u64) -> Result<()> {
         perm: without_set_ids(&target.attr()?, creds),
         ..SetAttr::default()
     };
-    target.apply(&change)
+    target.apply(&change)?;
+    target.path().inode().drop_file_caps();
+    Ok(())
 }
 
 /// The permission bits after a write by somebody without CAP_FSETID, if that changes them.
@@ -178,9 +181,13 @@ pub fn without_set_ids(attr: &Attr, creds: &Credentials) -> Option<u32> {
     (perm != attr.perm).then_some(perm)
 }
 
-/// To be called after a write: takes set-id bits away as Linux does.
+/// To be called after a write: takes set-id bits and capabilities of the file away as Linux does.
 pub fn strip_set_ids(file: &File, creds: &Credentials) {
-    if creds.has_cap(Cap::Fsetid) || file.inode().kind() != FileType::Regular {
+    if file.inode().kind() != FileType::Regular {
+        return;
+    }
+    file.inode().drop_file_caps();
+    if creds.has_cap(Cap::Fsetid) {
         return;
     }
     let Ok(attr) = file.attr() else { return };
@@ -217,10 +224,15 @@ fn may_xattr(target: &Target<'_>, creds: &Credentials, name: &[u8], want: Access
         target.path().mount.check_writable()?;
     }
     if name.starts_with(b"security.") || name.starts_with(b"system.") {
+        if writes && name == FILE_CAPS {
+            return match creds.has_cap(Cap::Setfcap) {
+                true => Ok(()),
+                false => Err(Errno::EPERM),
+            };
+        }
         if writes && !creds.has_cap(Cap::SysAdmin) {
-            let allowed = name == b"security.capability" && creds.has_cap(Cap::Setfcap);
             let acl = name.starts_with(b"system.") && perm::is_owner(&target.attr()?, creds);
-            if !allowed && !acl {
+            if !acl {
                 return Err(Errno::EPERM);
             }
         }
@@ -260,6 +272,9 @@ pub fn set_xattr(
     }
     may_xattr(&target, creds, name, Access::WRITE)?;
     check_xattr_name(name)?;
+    if name == FILE_CAPS {
+        FileCaps::check(value)?;
+    }
     target.path().inode().set_xattr(name, value, flags)?;
     notify::file(&target.path().dentry, Events::ATTRIB);
     Ok(())

@@ -334,6 +334,10 @@ pub trait Inode: Any + Send + Sync {
         Err(Errno::EOPNOTSUPP)
     }
 
+    /// Its content was changed: it has no capabilities (security.capability) any more. Where the host
+    /// sees to that there is nothing to do.
+    fn drop_file_caps(&self) {}
+
     /// A read through an open file or of a directory or symlink: moves the access time by the rules
     /// of relatime, or always if `strict`. Where the host keeps access times there is nothing to do.
     fn accessed(&self, _strict: bool) {}

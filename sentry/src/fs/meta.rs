@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::errno::{Errno, Result};
 use crate::fs::inode::{Attr, Dev, FileType, NewNode, SetAttr, SetTime, Timestamp, XattrFlags};
 use crate::kernel::cred::{Gid, Uid};
+use crate::kernel::exec_creds::FILE_CAPS;
 
 /// Most bytes of names and values of one inode's extended attributes.
 const MAX_XATTRS: usize = 128 << 10;
@@ -162,6 +163,12 @@ impl Meta {
         self.xattrs.remove(name).ok_or(Errno::ENODATA)?;
         self.changed();
         Ok(())
+    }
+
+    pub fn drop_file_caps(&mut self) {
+        if !self.xattrs.is_empty() {
+            self.xattrs.remove(FILE_CAPS);
+        }
     }
 
     /// Takes over an attribute of the file this is a copy of.

@@ -259,6 +259,7 @@ impl Ctx {
                     ..SetAttr::default()
                 },
             )?;
+            file.inode().drop_file_caps();
             notify::file(&file.path().dentry, Events::MODIFY);
         }
         notify::file(&file.path().dentry, Events::OPEN);

@@ -7,8 +7,8 @@ use runsc_platform::arch::{FpState, Registers};
 
 use crate::errno::{Errno, Error, Result};
 use crate::fs::file::File;
-use crate::fs::mount::MountFlags;
-use crate::kernel::cred::{CapSet, Credentials, Gid, Uid};
+use crate::kernel::cred::Credentials;
+use crate::kernel::exec_creds::new_credentials;
 use crate::kernel::exit::release_memory;
 use crate::kernel::group::ExitStatus;
 use crate::kernel::signal::{AltStack, Signal};
@@ -198,59 +198,4 @@ fn take_leader_id(task: &Task) {
         tree.tasks.insert(pid, task.arc());
         task.set_tid(pid);
     }
-}
-
-/// Credentials after execve (capabilities(7), "Transformation of capabilities during execve"), and
-/// whether the new program runs with more than its caller had (AT_SECURE).
-fn new_credentials(task: &Task, file: Option<&File>) -> Result<(Credentials, bool)> {
-    let old = task.creds();
-    let mut new = (*old).clone();
-    if let Some(file) = file {
-        let attr = file.attr()?;
-        let honoured = !old.no_new_privs && !file.path().mount.flags().contains(MountFlags::NOSUID);
-        if honoured && attr.perm & libc::S_ISUID != 0 {
-            new.euid = attr.uid;
-        }
-        // Set-gid without group execute means mandatory locking.
-        if honoured && attr.perm & (libc::S_ISGID | libc::S_IXGRP) == libc::S_ISGID | libc::S_IXGRP
-        {
-            new.egid = attr.gid;
-        }
-    }
-    let gains_id = new.euid != old.ruid && new.euid != old.euid || new.egid != old.egid;
-    if gains_id {
-        new.ambient = CapSet::EMPTY;
-    }
-    new.suid = new.euid;
-    new.fsuid = new.euid;
-    new.sgid = new.egid;
-    new.fsgid = new.egid;
-
-    const SECBIT_NOROOT: u32 = 1;
-    let root_rules = new.securebits & SECBIT_NOROOT == 0;
-    let (mut file_inheritable, mut file_permitted, mut file_effective) =
-        (CapSet::EMPTY, CapSet::EMPTY, false);
-    if root_rules && (new.ruid == Uid(0) || new.euid == Uid(0)) {
-        file_inheritable = CapSet::FULL;
-        file_permitted = CapSet::FULL;
-        file_effective = new.euid == Uid(0);
-    }
-    let has_file_caps = file_permitted != CapSet::EMPTY;
-    let gained = CapSet(old.inheritable.0 & file_inheritable.0 | file_permitted.0 & old.bounding.0);
-    if !has_file_caps {
-        new.permitted = CapSet(gained.0 | new.ambient.0);
-    } else {
-        new.permitted = gained;
-    }
-    new.effective = if file_effective {
-        new.permitted
-    } else {
-        new.ambient
-    };
-    // SECBIT_KEEP_CAPS does not survive.
-    new.securebits &= !(1 << 4);
-    let secure =
-        new.euid != new.ruid || new.egid != new.rgid || file_effective && new.ruid != Uid(0);
-    let _: Gid = new.egid;
-    Ok((new, secure))
 }

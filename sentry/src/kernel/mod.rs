@@ -21,6 +21,7 @@ pub mod clone;
 pub mod cred;
 pub mod current;
 pub mod exec;
+pub mod exec_creds;
 pub mod exit;
 pub mod freeze;
 pub mod futex;

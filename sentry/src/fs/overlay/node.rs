@@ -537,6 +537,13 @@ impl Inode for Node {
         own.meta.as_mut().ok_or(Errno::EIO)?.remove_xattr(name)
     }
 
+    /// What is written is copied up.
+    fn drop_file_caps(&self) {
+        if let Some(meta) = &mut self.own.lock().meta {
+            meta.drop_file_caps();
+        }
+    }
+
     /// A read alone does not copy anything up.
     fn accessed(&self, strict: bool) {
         if let Some(meta) = &mut self.own.lock().meta {

@@ -358,6 +358,10 @@ impl Inode for Node {
         self.meta.lock().remove_xattr(name)
     }
 
+    fn drop_file_caps(&self) {
+        self.meta.lock().drop_file_caps();
+    }
+
     fn accessed(&self, strict: bool) {
         self.meta.lock().accessed(strict);
     }

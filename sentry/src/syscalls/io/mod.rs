@@ -15,7 +15,6 @@ use crate::fs::attrs::strip_set_ids;
 use crate::fs::file::{File, Positioned, Seek, WriteAt};
 use crate::fs::inode::{FileType, OpenFlags};
 use crate::kernel::block::Stop;
-use crate::kernel::cred::Cap;
 use crate::kernel::signal::{SigInfo, Signal};
 use crate::kernel::task::Task;
 use crate::kernel::time::MonoTime;
@@ -256,7 +255,7 @@ async fn write_source(
             }
         }
     }
-    if done > 0 && file.inode().kind() == FileType::Regular && !t.has_cap(Cap::Fsetid) {
+    if done > 0 {
         strip_set_ids(file, &t.creds());
     }
     Ok(done)
