@@ -98,7 +98,7 @@ fn docker_networks_are_as_they_are() {
             "runc",
         ],
     ];
-    if !available(&programs.concat()) {
+    if !available(&programs.concat(), &[]) {
         return;
     }
     let networks = Networks::new();

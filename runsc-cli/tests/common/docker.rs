@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     os::unix::{fs::symlink, process::CommandExt},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -60,8 +61,29 @@ impl Done {
     }
 }
 
-/// Whether Docker can be tried here, and if not, says so: a failure if everything is required.
-pub fn available(programs: &[&str]) -> bool {
+/// What is tried, by its name.
+pub type Case = (&'static str, fn(&Docker));
+
+/// Tries all cases whose names contain `RUNSC_RS_DOCKER_CASE`: each is named that fails, and the others
+/// are tried nevertheless.
+pub fn try_all(docker: Docker, cases: &[Case]) {
+    let mut failed = Vec::new();
+    let wanted = std::env::var("RUNSC_RS_DOCKER_CASE").unwrap_or_default();
+    for (name, case) in cases.iter().filter(|(name, _)| name.contains(&wanted)) {
+        let begun = Instant::now();
+        if catch_unwind(AssertUnwindSafe(|| case(&docker))).is_err() {
+            failed.push(*name);
+        }
+        eprintln!("{name}: {} ms", begun.elapsed().as_millis());
+    }
+    let log = docker.log();
+    drop(docker);
+    assert!(failed.is_empty(), "failed: {failed:?}\n{log}");
+}
+
+/// Whether Docker can be tried here, with these programs and files, and if not, says so: a failure if
+/// everything is required.
+pub fn available(programs: &[&str], files: &[&Path]) -> bool {
     let there = |program: &&&str| {
         let found = Command::new("which")
             .arg(program)
@@ -69,10 +91,16 @@ pub fn available(programs: &[&str]) -> bool {
             .status();
         found.is_ok_and(|status| status.success())
     };
-    let mut missing: Vec<_> = programs.iter().filter(|name| !there(name)).collect();
+    let mut missing: Vec<String> = programs
+        .iter()
+        .filter(|name| !there(name))
+        .map(|name| name.to_string())
+        .collect();
     if !Uid::effective().is_root() {
-        missing.push(&"root");
+        missing.push("root".to_owned());
     }
+    let absent = files.iter().filter(|file| !file.exists());
+    missing.extend(absent.map(|file| format!("{} (.ci/setup-programs)", file.display())));
     let required = std::env::var_os("RUNSC_RS_REQUIRE_ALL").is_some_and(|value| value == "1");
     assert!(missing.is_empty() || !required, "missing: {missing:?}");
     if !missing.is_empty() {
@@ -173,7 +201,7 @@ impl Docker {
         // A client that hangs is the test's to end.
         let mut command = Command::new("timeout");
         command
-            .args(["--signal=KILL", "60", "docker"])
+            .args(["--signal=KILL", "240", "docker"])
             .args(args)
             .env(
                 "DOCKER_HOST",

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "not every test file uses everything")]
 
 pub mod docker;
+pub mod session;
 
 use std::{
     ffi::OsStr,
