@@ -24,6 +24,7 @@ mod mqueues;
 mod netdevices;
 mod netgroups;
 mod netlinks;
+mod netsettings;
 mod open;
 mod paths;
 mod pipes;
@@ -68,6 +69,7 @@ static FAMILIES: &[&[Case]] = &[
     netdevices::CASES,
     netgroups::CASES,
     netlinks::CASES,
+    netsettings::CASES,
     open::CASES,
     paths::CASES,
     pipes::CASES,

@@ -13,7 +13,7 @@ const IPV4_ROUTE: c_int = 7;
 
 /// Runs part of a case where loopback is nobody else's: in a namespace of its own, or in a sandbox
 /// that has nothing but loopback.
-fn own_network(body: impl FnOnce() -> Outcome) -> Outcome {
+pub(super) fn own_network(body: impl FnOnce() -> Outcome) -> Outcome {
     need_cap(CAP_NET_ADMIN, "CAP_NET_ADMIN")?;
     in_child(|| {
         if raw!(unshare(CLONE_NEWNET)) == 0 {

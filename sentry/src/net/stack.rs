@@ -16,7 +16,7 @@ use super::outside::{Domain, HostSocket, Options, Outside, Transport, View};
 use super::socket::Socket;
 use super::traffic::{Counters, Traffic};
 use super::unix::address::Names;
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 use crate::executor::Reactor;
 
 /// How old a look at the outside may be.
@@ -46,7 +46,7 @@ pub struct Stack {
     pub(super) inet: Tables,
     /// Port ids of netlink sockets.
     pub(super) netlink_ports: Mutex<Ports>,
-    /// What went over loopback.
+    /// What went over loopback, and what happened to sockets.
     pub loopback: Traffic,
     way_out: OnceLock<WayOut>,
     /// For what sockets do after a while; None in tests of sockets alone.
@@ -123,6 +123,48 @@ impl Stack {
         Ok(())
     }
 
+    /// Whether there is no IPv6, as ipv6/conf/NAME/disable_ipv6 has it. `which`: all, default, lo.
+    pub fn ipv6_off(&self, which: usize) -> i64 {
+        if !self.has_outside() {
+            return self.settings.read().ipv6_off[which];
+        }
+        // As it is in the container's network.
+        let interfaces = self.interfaces.read();
+        let mut own = interfaces.addresses.iter();
+        i64::from(!own.any(|a| a.link == LOOPBACK && a.ip.is_ipv6()))
+    }
+
+    /// Sets that. EOPNOTSUPP where it is the container's network that would change.
+    pub fn set_ipv6_off(&self, which: usize, off: i64) -> Result<()> {
+        const ALL: usize = 0;
+        const LO: usize = 2;
+        if self.has_outside() {
+            let same = (self.ipv6_off(which) != 0) == (off != 0);
+            return if same { Ok(()) } else { Err(Errno::EOPNOTSUPP) };
+        }
+        let mut settings = self.settings.write();
+        let was = settings.ipv6_off[LO] != 0;
+        if which == ALL {
+            settings.ipv6_off = [off; 3];
+        } else {
+            settings.ipv6_off[which] = off;
+        }
+        let is = settings.ipv6_off[LO] != 0;
+        drop(settings);
+        if was == is {
+            return Ok(());
+        }
+        self.change(Cause::default(), |now| {
+            now.addresses
+                .retain(|a| a.link != LOOPBACK || a.ip.is_ipv4());
+            if !is {
+                let own = Interfaces::default().addresses.into_iter();
+                now.addresses.extend(own.filter(|a| a.ip.is_ipv6()));
+            }
+            Ok(())
+        })
+    }
+
     /// Another number whenever the interfaces have changed.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
@@ -190,6 +232,11 @@ impl Stack {
         } else {
             outside
         }
+    }
+
+    /// TCP connections in TIME_WAIT.
+    pub fn lingering(&self) -> usize {
+        self.inet.tcp.lock().lingering()
     }
 
     pub(super) fn enter(&self, ino: u64, socket: &Arc<dyn Socket>) {

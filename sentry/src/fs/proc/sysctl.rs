@@ -16,6 +16,7 @@ use crate::fs::fdtable::NR_OPEN;
 use crate::fs::inode::Inode;
 use crate::fs::kernfs::{Head, StaticDir, Super, Text};
 use crate::kernel::cred::CAP_LAST;
+use crate::kernel::current;
 use crate::kernel::tree::PID_MAX;
 use crate::kernel::{Kernel, UTS_RELEASE, UTS_SYSNAME, UTS_VERSION};
 use crate::net::inet::Settings;
@@ -41,10 +42,49 @@ enum Kind {
         fn(&Settings) -> String,
         fn(&mut Settings, &[u8]) -> Result<()>,
     ),
+    /// ipv6/conf/NAME/disable_ipv6: which of all, default, lo.
+    Ipv6Off(usize),
     Hostname,
     Domainname,
 }
-use Kind::{Domainname, Fixed, Held, Hostname, Kept, Live, Net, Number, Wide};
+use Kind::{Domainname, Fixed, Held, Hostname, Ipv6Off, Kept, Live, Net, Number, Wide};
+
+/// A number that the network goes by: the field, least and greatest.
+macro_rules! number {
+    ($field:ident, $least:expr, $greatest:expr) => {
+        Net(
+            |s| s.$field.to_string(),
+            |s, data| {
+                let [new] = numbers(data)?;
+                if !($least..=$greatest).contains(&new) {
+                    return Err(Errno::EINVAL);
+                }
+                s.$field = new;
+                Ok(())
+            },
+        )
+    };
+}
+
+/// Three sizes that the network goes by. Fewer leave the others as they are.
+macro_rules! three {
+    ($field:ident) => {
+        Net(
+            |s| s.$field.map(|n| n.to_string()).join("\t"),
+            |s, data| {
+                let given = some_numbers(data)?;
+                let good = |n: &i64| (1..=INT_MAX).contains(n);
+                if given.is_empty() || given.len() > s.$field.len() || !given.iter().all(good) {
+                    return Err(Errno::EINVAL);
+                }
+                for (at, new) in s.$field.iter_mut().zip(given) {
+                    *at = new;
+                }
+                Ok(())
+            },
+        )
+    };
+}
 
 const INT_MAX: i64 = i32::MAX as i64;
 
@@ -177,11 +217,11 @@ const TABLE: &[(&str, Kind)] = &[
     ("net/core/netdev_budget", Number(300, 0, INT_MAX)),
     ("net/core/netdev_max_backlog", Number(1000, 0, INT_MAX)),
     ("net/core/optmem_max", Number(131_072, 0, INT_MAX)),
-    ("net/core/rmem_default", Number(212_992, 2304, INT_MAX)),
-    ("net/core/rmem_max", Number(212_992, 2304, INT_MAX)),
-    ("net/core/somaxconn", Number(4096, 0, INT_MAX)),
-    ("net/core/wmem_default", Number(212_992, 4608, INT_MAX)),
-    ("net/core/wmem_max", Number(212_992, 4608, INT_MAX)),
+    ("net/core/rmem_default", Fixed("212992")),
+    ("net/core/rmem_max", Fixed("212992")),
+    ("net/core/somaxconn", number!(somaxconn, 0, INT_MAX)),
+    ("net/core/wmem_default", Fixed("212992")),
+    ("net/core/wmem_max", Fixed("212992")),
     ("net/ipv4/conf/all/accept_redirects", Number(0, 0, 1)),
     ("net/ipv4/conf/all/accept_source_route", Number(0, 0, 1)),
     ("net/ipv4/conf/all/arp_announce", Number(0, 0, 2)),
@@ -209,7 +249,10 @@ const TABLE: &[(&str, Kind)] = &[
     ("net/ipv4/conf/lo/route_localnet", Number(0, 0, 1)),
     ("net/ipv4/conf/lo/rp_filter", Number(0, 0, 2)),
     ("net/ipv4/conf/lo/send_redirects", Number(1, 0, 1)),
-    ("net/ipv4/icmp_echo_ignore_all", Number(0, 0, 1)),
+    (
+        "net/ipv4/icmp_echo_ignore_all",
+        number!(icmp_echo_ignore_all, 0, 1),
+    ),
     ("net/ipv4/icmp_echo_ignore_broadcasts", Number(1, 0, 1)),
     ("net/ipv4/igmp_max_memberships", Number(20, 0, INT_MAX)),
     ("net/ipv4/ip_default_ttl", Number(64, 1, 255)),
@@ -232,9 +275,12 @@ const TABLE: &[(&str, Kind)] = &[
             },
         ),
     ),
-    ("net/ipv4/ip_local_reserved_ports", Kept("")),
+    (
+        "net/ipv4/ip_local_reserved_ports",
+        Net(reserved_ports, set_reserved_ports),
+    ),
     ("net/ipv4/ip_no_pmtu_disc", Number(0, 0, 3)),
-    ("net/ipv4/ip_nonlocal_bind", Number(0, 0, 1)),
+    ("net/ipv4/ip_nonlocal_bind", number!(ip_nonlocal_bind, 0, 1)),
     (
         "net/ipv4/ip_unprivileged_port_start",
         Net(
@@ -274,10 +320,22 @@ const TABLE: &[(&str, Kind)] = &[
     ("net/ipv4/tcp_dsack", Number(1, 0, 1)),
     ("net/ipv4/tcp_ecn", Number(2, 0, 5)),
     ("net/ipv4/tcp_fastopen", Number(1, 0, INT_MAX)),
-    ("net/ipv4/tcp_fin_timeout", Number(60, 0, INT_MAX)),
-    ("net/ipv4/tcp_keepalive_intvl", Number(75, 1, 32767)),
-    ("net/ipv4/tcp_keepalive_probes", Number(9, 1, 127)),
-    ("net/ipv4/tcp_keepalive_time", Number(7200, 1, 32767)),
+    (
+        "net/ipv4/tcp_fin_timeout",
+        number!(tcp_fin_timeout, 0, INT_MAX),
+    ),
+    (
+        "net/ipv4/tcp_keepalive_intvl",
+        number!(tcp_keepalive_intvl, 0, 32767),
+    ),
+    (
+        "net/ipv4/tcp_keepalive_probes",
+        number!(tcp_keepalive_probes, 0, 32767),
+    ),
+    (
+        "net/ipv4/tcp_keepalive_time",
+        number!(tcp_keepalive_time, 0, 32767),
+    ),
     ("net/ipv4/tcp_low_latency", Number(0, 0, 1)),
     ("net/ipv4/tcp_max_orphans", Number(131072, 0, INT_MAX)),
     ("net/ipv4/tcp_max_syn_backlog", Number(512, 0, INT_MAX)),
@@ -294,7 +352,7 @@ const TABLE: &[(&str, Kind)] = &[
     ("net/ipv4/tcp_retries1", Number(3, 0, 255)),
     ("net/ipv4/tcp_retries2", Number(15, 0, 255)),
     ("net/ipv4/tcp_rfc1337", Number(0, 0, 1)),
-    ("net/ipv4/tcp_rmem", Kept("4096\t131072\t6291456")),
+    ("net/ipv4/tcp_rmem", three!(tcp_rmem)),
     ("net/ipv4/tcp_sack", Number(1, 0, 1)),
     ("net/ipv4/tcp_slow_start_after_idle", Number(1, 0, 1)),
     ("net/ipv4/tcp_syn_retries", Number(6, 1, 127)),
@@ -303,24 +361,27 @@ const TABLE: &[(&str, Kind)] = &[
     ("net/ipv4/tcp_timestamps", Number(1, 0, 2)),
     ("net/ipv4/tcp_tw_reuse", Number(2, 0, 2)),
     ("net/ipv4/tcp_window_scaling", Number(1, 0, 1)),
-    ("net/ipv4/tcp_wmem", Kept("4096\t16384\t4194304")),
+    ("net/ipv4/tcp_wmem", three!(tcp_wmem)),
     ("net/ipv4/udp_mem", Kept("575802\t767736\t1151604")),
     ("net/ipv4/udp_rmem_min", Number(4096, 1, INT_MAX)),
     ("net/ipv4/udp_wmem_min", Number(4096, 1, INT_MAX)),
-    ("net/ipv6/bindv6only", Number(0, 0, 1)),
+    ("net/ipv6/bindv6only", number!(bindv6only, 0, 1)),
     ("net/ipv6/conf/all/accept_ra", Number(1, 0, 2)),
     ("net/ipv6/conf/all/accept_redirects", Number(1, 0, 1)),
-    ("net/ipv6/conf/all/disable_ipv6", Number(0, 0, 1)),
+    ("net/ipv6/conf/all/disable_ipv6", Ipv6Off(0)),
     ("net/ipv6/conf/all/forwarding", Number(0, 0, 1)),
     ("net/ipv6/conf/default/accept_ra", Number(1, 0, 2)),
     ("net/ipv6/conf/default/accept_redirects", Number(1, 0, 1)),
-    ("net/ipv6/conf/default/disable_ipv6", Number(0, 0, 1)),
+    ("net/ipv6/conf/default/disable_ipv6", Ipv6Off(1)),
     ("net/ipv6/conf/default/forwarding", Number(0, 0, 1)),
     ("net/ipv6/conf/lo/accept_ra", Number(1, 0, 2)),
     ("net/ipv6/conf/lo/accept_redirects", Number(1, 0, 1)),
-    ("net/ipv6/conf/lo/disable_ipv6", Number(0, 0, 1)),
+    ("net/ipv6/conf/lo/disable_ipv6", Ipv6Off(2)),
     ("net/ipv6/conf/lo/forwarding", Number(0, 0, 1)),
-    ("net/ipv6/ip_nonlocal_bind", Number(0, 0, 1)),
+    (
+        "net/ipv6/ip_nonlocal_bind",
+        number!(ip6_nonlocal_bind, 0, 1),
+    ),
     ("net/unix/max_dgram_qlen", Number(10, 0, INT_MAX)),
     ("vm/admin_reserve_kbytes", Number(8192, 0, i64::MAX)),
     ("vm/dirty_background_ratio", Number(10, 0, 100)),
@@ -349,11 +410,50 @@ const TABLE: &[(&str, Kind)] = &[
     ("vm/vfs_cache_pressure", Number(100, 0, INT_MAX)),
 ];
 
-/// Numbers with blanks between them. EINVAL if there are fewer or more.
-fn numbers<const N: usize>(data: &[u8]) -> Result<[i64; N]> {
+/// Numbers with blanks between them.
+fn some_numbers(data: &[u8]) -> Result<Vec<i64>> {
     let words = data.split(u8::is_ascii_whitespace);
-    let found: Result<Vec<i64>> = words.filter(|w| !w.is_empty()).map(parse_number).collect();
-    <[i64; N]>::try_from(found?).map_err(|_| Errno::EINVAL)
+    words.filter(|w| !w.is_empty()).map(parse_number).collect()
+}
+
+/// The same. EINVAL if there are fewer or more.
+fn numbers<const N: usize>(data: &[u8]) -> Result<[i64; N]> {
+    <[i64; N]>::try_from(some_numbers(data)?).map_err(|_| Errno::EINVAL)
+}
+
+/// Ranges of ports, "8080,9148-9150".
+fn reserved_ports(settings: &Settings) -> String {
+    let range = |(low, high): &(u16, u16)| match low == high {
+        true => low.to_string(),
+        false => format!("{low}-{high}"),
+    };
+    let all: Vec<String> = settings.reserved_ports.iter().map(range).collect();
+    all.join(",")
+}
+
+fn set_reserved_ports(settings: &mut Settings, data: &[u8]) -> Result<()> {
+    let text = std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?;
+    let words = text.split([',', '\n', ' ']).filter(|w| !w.is_empty());
+    let mut ranges = Vec::new();
+    for word in words {
+        let (low, high) = word.split_once('-').unwrap_or((word, word));
+        let port = |text: &str| text.parse::<u16>().map_err(|_| Errno::EINVAL);
+        let (low, high) = (port(low)?, port(high)?);
+        if high < low {
+            return Err(Errno::EINVAL);
+        }
+        ranges.push((low, high));
+    }
+    ranges.sort_unstable();
+    let mut merged: Vec<(u16, u16)> = Vec::new();
+    for (low, high) in ranges {
+        match merged.last_mut() {
+            Some(last) if u32::from(low) <= u32::from(last.1) + 1 => last.1 = last.1.max(high),
+            _ => merged.push((low, high)),
+        }
+    }
+    settings.reserved_ports = merged.into();
+    Ok(())
 }
 
 /// Open descriptors of the whole sandbox.
@@ -473,6 +573,22 @@ fn file(kernel: &Arc<Kernel>, sb: &Arc<Super>, kind: &'static Kind) -> Arc<dyn I
                 },
             )
         }
+        Ipv6Off(which) => {
+            let set = kernel.clone();
+            Text::writable(
+                head(0o644),
+                move || Ok(format!("{}\n", kernel.net.ipv6_off(*which)).into_bytes()),
+                move |data| {
+                    let [off] = numbers(data)?;
+                    // One of the configuration's is set in the container's network as well.
+                    match set.net.set_ipv6_off(*which, off) {
+                        Err(Errno::EOPNOTSUPP) if current::task().is_none() => {}
+                        other => other?,
+                    }
+                    Ok(data.len())
+                },
+            )
+        }
         Hostname => {
             let set = kernel.clone();
             Text::writable(
@@ -588,6 +704,21 @@ mod tests {
             ("ping_group_range", "5 4", Some("1\t0")),
             ("ping_group_range", "0 4294967295", None),
             ("ping_group_range", "x", None),
+            (
+                "ip_local_reserved_ports",
+                "9148-9150,8080\n",
+                Some("8080,9148-9150"),
+            ),
+            ("ip_local_reserved_ports", "5,1-3,4,7", Some("1-5,7")),
+            ("ip_local_reserved_ports", "0-65535,9", Some("0-65535")),
+            ("ip_local_reserved_ports", "\n", Some("")),
+            ("ip_local_reserved_ports", "9-8", None),
+            ("ip_local_reserved_ports", "65536", None),
+            ("tcp_rmem", "1 2", Some("1\t2\t6291456")),
+            ("tcp_rmem", "0 1 2", None),
+            ("tcp_rmem", "1 2 3 4", None),
+            ("tcp_keepalive_time", "100", Some("100")),
+            ("tcp_keepalive_time", "1 2", None),
         ] {
             let Some(Net(read, write)) = row(&format!("net/ipv4/{path}")) else {
                 panic!("{path} is no setting of the network");

@@ -9,6 +9,7 @@ pub mod options;
 mod outer;
 pub mod ping;
 pub mod ports;
+mod settings;
 pub mod tcp;
 pub mod udp;
 
@@ -19,6 +20,7 @@ use parking_lot::Mutex;
 
 use self::ping::Ping;
 use self::ports::Ports;
+pub use self::settings::Settings;
 use self::tcp::{Tcp, TcpPorts};
 use self::udp::Udp;
 use super::interfaces::LOOPBACK;
@@ -28,27 +30,6 @@ use super::stack::Stack;
 use crate::errno::{Errno, Result};
 use crate::kernel::cred::Cap;
 use crate::kernel::task::Task;
-
-/// Keys of /proc/sys/net/ipv4.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// ip_local_port_range.
-    pub local_ports: (u16, u16),
-    /// ip_unprivileged_port_start.
-    pub unprivileged_port: u16,
-    /// ping_group_range.
-    pub ping_groups: (u32, u32),
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings {
-            local_ports: (32768, 60999),
-            unprivileged_port: 1024,
-            ping_groups: (0, u32::MAX - 1),
-        }
-    }
-}
 
 /// Who has which port.
 #[derive(Default)]
@@ -137,7 +118,15 @@ fn decode_local(
     }
     let udp = common.kind == Kind::Datagram;
     let stack = &common.stack;
+    let anywhere = {
+        let settings = stack.settings.read();
+        match ip {
+            IpAddr::V4(_) => settings.ip_nonlocal_bind != 0,
+            IpAddr::V6(_) => settings.ip6_nonlocal_bind != 0,
+        }
+    };
     let known = ip.is_unspecified()
+        || anywhere
         || stack.interfaces.read().own(ip).is_some()
         || (udp && ip.is_multicast())
         || (udp && matches!(ip, IpAddr::V4(ip) if stack.interfaces.read().is_broadcast(ip)));
@@ -175,13 +164,15 @@ fn source_for(stack: &Stack, to: IpAddr) -> IpAddr {
 /// Whether what is sent to `ip` stays inside.
 ///
 /// # Errors
-/// ENETUNREACH if there is no way to it.
+/// ENETUNREACH if there is no way to it, EADDRNOTAVAIL where loopback has no IPv6.
 fn check_inside(common: &Common, ip: IpAddr) -> Result<()> {
     let device = common.options.lock().device;
     let stack = &common.stack;
     let own = stack.interfaces.read().own(ip).is_some();
     if own && matches!(device, 0 | LOOPBACK) {
         Ok(())
+    } else if matches!(ip, IpAddr::V6(ip) if ip.is_loopback()) {
+        Err(Errno::EADDRNOTAVAIL)
     } else {
         Err(Errno::ENETUNREACH)
     }

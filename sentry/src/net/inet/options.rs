@@ -4,6 +4,7 @@
 
 use std::ops::RangeInclusive;
 
+use super::Settings;
 use crate::errno::{Errno, Result};
 use crate::net::inet::tcp::defer_seconds;
 use crate::net::options::int;
@@ -106,18 +107,36 @@ fn find(level: i32, name: i32) -> Option<usize> {
 
 /// The numbers of one socket.
 #[derive(Clone, Debug)]
-pub struct Values([i32; ROWS.len()]);
+pub struct Values {
+    values: [i32; ROWS.len()],
+    /// Bits of the rows that were set.
+    set: u64,
+}
+
+const _: () = assert!(ROWS.len() <= u64::BITS as usize);
 
 impl Default for Values {
     fn default() -> Self {
-        Values(std::array::from_fn(|i| ROWS[i].default))
+        Values {
+            values: std::array::from_fn(|i| ROWS[i].default),
+            set: 0,
+        }
     }
 }
 
 impl Values {
+    /// Those of a new socket.
+    pub fn new(settings: &Settings) -> Values {
+        let mut values = Values::default();
+        if let Some(index) = find(IPV6, libc::IPV6_V6ONLY) {
+            values.values[index] = settings.bindv6only as i32;
+        }
+        values
+    }
+
     /// A value; 0 for one that has no row.
     pub fn get(&self, level: i32, name: i32) -> i32 {
-        find(level, name).map_or(0, |i| self.0[i])
+        find(level, name).map_or(0, |i| self.values[i])
     }
 
     pub fn on(&self, level: i32, name: i32) -> bool {
@@ -150,19 +169,29 @@ impl Values {
         if !row.range.contains(&v) {
             return Err(row.errno);
         }
-        self.0[index] = match row.form {
+        self.set |= 1 << index;
+        self.values[index] = match row.form {
             Form::Number => v,
             Form::Flag => i32::from(v != 0),
         };
         Ok(())
     }
 
-    /// The value as getsockopt(2) tells it: a byte, if there is no room for more.
+    /// The value as getsockopt(2) tells it: a byte, if there is no room for more. What was not set
+    /// may be a setting of all sockets.
     ///
     /// # Errors
     /// ENOPROTOOPT.
-    pub fn told(&self, level: i32, name: i32, room: usize) -> Result<Vec<u8>> {
-        let v = self.0[find(level, name).ok_or(Errno::ENOPROTOOPT)?];
+    pub fn told(&self, settings: &Settings, level: i32, name: i32, room: usize) -> Result<Vec<u8>> {
+        let index = find(level, name).ok_or(Errno::ENOPROTOOPT)?;
+        let v = match (level, name) {
+            _ if self.set & 1 << index != 0 => self.values[index],
+            (TCP, libc::TCP_KEEPIDLE) => settings.tcp_keepalive_time as i32,
+            (TCP, libc::TCP_KEEPINTVL) => settings.tcp_keepalive_intvl as i32,
+            (TCP, libc::TCP_KEEPCNT) => settings.tcp_keepalive_probes as i32,
+            (TCP, libc::TCP_LINGER2) => settings.tcp_fin_timeout as i32,
+            _ => self.values[index],
+        };
         if level == IP && room < 4 && (0..=255).contains(&v) {
             return Ok(vec![v as u8]);
         }
@@ -179,7 +208,10 @@ mod tests {
         let mut values = Values::default();
         assert_eq!(values.get(IP, libc::IP_TTL), 64);
         assert_eq!(values.set(IP, libc::IP_TTL, &[9]), Ok(()));
-        assert_eq!(values.told(IP, libc::IP_TTL, 1), Ok(vec![9]));
+        assert_eq!(
+            values.told(&Settings::default(), IP, libc::IP_TTL, 1),
+            Ok(vec![9])
+        );
         let zero = 0i32.to_ne_bytes();
         assert_eq!(values.set(IP, libc::IP_TTL, &zero), Err(Errno::EINVAL));
         let many = 7i32.to_ne_bytes();

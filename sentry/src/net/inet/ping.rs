@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::options::Values;
 use super::outer::{self, Outer};
-use super::ports::{PortUser, Scope};
+use super::ports::{PortUser, Range, Scope};
 use super::{address, check_inside, decode_local, family, source_for};
 use crate::errno::{Errno, Result};
 use crate::fs::sigio::Band;
@@ -115,7 +115,7 @@ impl Ping {
         if self.state.lock().local.is_some() {
             return Err(Errno::EINVAL);
         }
-        let port = tables.bind(&this, local.port(), scope, (1, u16::MAX))?;
+        let port = tables.bind(&this, local.port(), scope, &Range::all())?;
         let local = SocketAddr::new(local.ip(), port);
         self.state.lock().local = Some(local);
         Ok(local)
@@ -276,6 +276,11 @@ impl Socket for Ping {
             return Ok(len);
         }
         src.skip(len);
+        let ignored = self.common.stack.settings.read().icmp_echo_ignore_all != 0;
+        if ignored && self.domain == Domain::V4 {
+            return Ok(len);
+        }
+        self.common.stack.loopback.echo(from, len);
         data[0] = answer;
         data[2..4].fill(0);
         data[4..6].copy_from_slice(&local.port().to_be_bytes());
@@ -392,7 +397,8 @@ impl Socket for Ping {
         match (level, name) {
             (libc::IPPROTO_IPV6, _) if self.domain == Domain::V4 => Err(Errno::ENOPROTOOPT),
             (libc::IPPROTO_IP | libc::IPPROTO_IPV6, _) => {
-                self.values.lock().told(level, name, room)
+                let settings = self.common.stack.settings.read();
+                self.values.lock().told(&settings, level, name, room)
             }
             _ => options::get(self, level, name),
         }

@@ -61,6 +61,30 @@ impl Scope {
     }
 }
 
+/// Ports that may be picked.
+#[derive(Clone, Debug)]
+pub struct Range {
+    pub low: u16,
+    pub high: u16,
+    /// Ranges that may not, in order and apart.
+    pub reserved: Arc<[(u16, u16)]>,
+}
+
+impl Range {
+    pub fn all() -> Range {
+        Range {
+            low: 1,
+            high: u16::MAX,
+            reserved: Arc::new([]),
+        }
+    }
+
+    fn is_reserved(&self, port: u16) -> bool {
+        let after = self.reserved.partition_point(|(low, _)| *low <= port);
+        after > 0 && port <= self.reserved[after - 1].1
+    }
+}
+
 /// A socket that can have a port.
 pub trait PortUser: Send + Sync {
     fn common(&self) -> &Common;
@@ -156,13 +180,7 @@ impl<T: PortUser> Ports<T> {
     ///
     /// # Errors
     /// EADDRINUSE.
-    pub fn bind(
-        &mut self,
-        socket: &Arc<T>,
-        port: u16,
-        scope: Scope,
-        range: (u16, u16),
-    ) -> Result<u16> {
+    pub fn bind(&mut self, socket: &Arc<T>, port: u16, scope: Scope, range: &Range) -> Result<u16> {
         let port = match port {
             0 => self
                 .pick(range, |ports, port| {
@@ -185,7 +203,7 @@ impl<T: PortUser> Ports<T> {
         &mut self,
         socket: &Arc<T>,
         scope: Scope,
-        range: (u16, u16),
+        range: &Range,
         free: impl Fn(u16) -> bool,
     ) -> Result<u16> {
         let port = self
@@ -200,12 +218,13 @@ impl<T: PortUser> Ports<T> {
         Ok(port)
     }
 
-    fn pick(&mut self, (low, high): (u16, u16), good: impl Fn(&Self, u16) -> bool) -> Option<u16> {
+    fn pick(&mut self, range: &Range, good: impl Fn(&Self, u16) -> bool) -> Option<u16> {
+        let (low, high) = (range.low, range.high);
         let count = u32::from(high.saturating_sub(low)) + 1;
         let first = u32::from(self.next);
         let found = (0..count)
             .map(|i| low + ((first + i) % count) as u16)
-            .find(|port| good(self, *port))?;
+            .find(|port| !range.is_reserved(*port) && good(self, *port))?;
         self.next = found - low + 1;
         Some(found)
     }

@@ -30,9 +30,6 @@ use crate::kernel::wait::Ready;
 use crate::net::socket::{Common, Kind, Socket};
 use crate::net::stack::Stack;
 
-/// /proc/sys/net/core/somaxconn.
-const MAX_BACKLOG: usize = 4096;
-
 /// Streams and sequenced packets.
 fn connects(kind: Kind) -> bool {
     kind != Kind::Datagram
@@ -215,14 +212,13 @@ impl Unix {
         if !connects(self.kind()) {
             return Err(Errno::EOPNOTSUPP);
         }
+        let backlog = self.common.stack.settings.read().backlog(backlog);
         {
             let mut state = self.state.lock();
             if state.address.is_none() || state.connected {
                 return Err(Errno::EINVAL);
             }
-            let backlog = usize::try_from(backlog)
-                .unwrap_or(MAX_BACKLOG)
-                .min(MAX_BACKLOG);
+            let backlog = usize::try_from(backlog).unwrap_or(0);
             match &mut state.listening {
                 Some(listening) => listening.backlog = backlog,
                 none => {

@@ -6,7 +6,9 @@
 use std::fmt::Write;
 
 use crate::net::Stack;
+use crate::net::outside::Domain;
 use crate::net::socket::{Kind, Socket};
+use crate::net::traffic::Count;
 
 /// Columns of /proc/net/snmp.
 const IP: &str = "Forwarding DefaultTTL InReceives InHdrErrors InAddrErrors ForwDatagrams InUnknownProtos \
@@ -102,8 +104,16 @@ fn of_protocol(stack: &Stack, protocol: i32) -> usize {
     stack.sockets().iter().filter(|s| is(s)).count()
 }
 
+/// What is counted of a row.
+fn counted(stack: &Stack, row: &str) -> Vec<(&'static str, i64)> {
+    let all = Count::ALL.iter().filter(|(_, of, _)| *of == row);
+    all.map(|(event, _, column)| (*column, stack.loopback.happened(*event) as i64))
+        .collect()
+}
+
 pub fn snmp(stack: &Stack) -> String {
-    let packets = stack.loopback.counters().rx_packets as i64;
+    let packets = stack.loopback.of_family(Domain::V4).0 as i64;
+    let segments = stack.loopback.all_segments() as i64;
     let established = of_protocol(stack, libc::IPPROTO_TCP) as i64;
     let mut text = String::new();
     let ip = [
@@ -116,60 +126,103 @@ pub fn snmp(stack: &Stack) -> String {
         ("OutTransmits", packets),
     ];
     pair(&mut text, "Ip", IP, &ip);
-    pair(&mut text, "Icmp", ICMP, &[]);
-    let tcp = [
+    pair(&mut text, "Icmp", ICMP, &counted(stack, "Icmp"));
+    let mut tcp = counted(stack, "Tcp");
+    tcp.extend([
         ("RtoAlgorithm", 1),
         ("RtoMin", 200),
         ("RtoMax", 120_000),
         ("MaxConn", -1),
         ("CurrEstab", established),
-    ];
+        ("InSegs", segments),
+        ("OutSegs", segments),
+    ]);
     pair(&mut text, "Tcp", TCP, &tcp);
-    pair(&mut text, "Udp", UDP, &[]);
+    pair(&mut text, "Udp", UDP, &counted(stack, "Udp"));
     pair(&mut text, "UdpLite", UDP, &[]);
     text
 }
 
 pub fn netstat(stack: &Stack) -> String {
-    let octets = stack.loopback.counters().rx_bytes as i64;
+    let (packets, octets) = stack.loopback.of_family(Domain::V4);
     let mut text = String::new();
-    pair(&mut text, "TcpExt", TCP_EXT, &[]);
-    let ip = [("InOctets", octets), ("OutOctets", octets)];
+    pair(&mut text, "TcpExt", TCP_EXT, &counted(stack, "TcpExt"));
+    let ip = [
+        ("InOctets", octets as i64),
+        ("OutOctets", octets as i64),
+        ("InNoECTPkts", packets as i64),
+    ];
     pair(&mut text, "IpExt", IP_EXT, &ip);
     text
 }
 
-pub fn snmp6(_: &Stack) -> String {
-    let row = |name: &str| format!("{name:<32}\t0\n");
+pub fn snmp6(stack: &Stack) -> String {
+    let (packets, octets) = stack.loopback.of_family(Domain::V6);
+    let mut known: Vec<(String, u64)> = Vec::new();
+    for row in [
+        "InReceives",
+        "InDelivers",
+        "OutRequests",
+        "InNoECTPkts",
+        "OutTransmits",
+    ] {
+        known.push((format!("Ip6{row}"), packets));
+    }
+    for row in ["InOctets", "OutOctets"] {
+        known.push((format!("Ip6{row}"), octets));
+    }
+    for row in ["Icmp6", "Udp6"] {
+        let counted = counted(stack, row).into_iter();
+        known.extend(counted.map(|(column, n)| (format!("{row}{column}"), n as u64)));
+    }
+    let row = |name: &str| {
+        let value = known.iter().find(|(n, _)| n == name).map_or(0, |k| k.1);
+        format!("{name:<32}\t{value}\n")
+    };
     SNMP6.split(' ').map(row).collect()
 }
 
-/// How many sockets of a family are in a state that holds a port.
-fn in_use(stack: &Stack, family: i32, kind: Kind) -> usize {
+/// How many sockets of a family are in a state that holds a port, and the pages of what they hold.
+fn in_use(stack: &Stack, family: i32, kind: Kind) -> (usize, usize) {
     const CLOSE: u8 = 7;
-    let is = |s: &std::sync::Arc<dyn Socket>| {
-        let common = s.common();
+    const PAGE: usize = 4096;
+    let (mut number, mut bytes) = (0, 0);
+    for socket in stack.sockets() {
+        let common = socket.common();
         let echo = matches!(common.protocol, libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6);
-        common.family == family
-            && common.kind == kind
-            && !echo
-            && (kind != Kind::Stream || s.info().state != CLOSE)
-    };
-    stack.sockets().iter().filter(|s| is(s)).count()
+        if common.family != family || common.kind != kind || echo {
+            continue;
+        }
+        let info = socket.info();
+        bytes += info.receive_queue as usize;
+        let holds = match kind {
+            Kind::Stream => info.state != CLOSE,
+            _ => super::sockets::port(&info) != 0,
+        };
+        number += usize::from(holds);
+    }
+    (number, bytes.div_ceil(PAGE))
 }
 
 pub fn sockstat(stack: &Stack) -> String {
     let used = stack.sockets().len();
-    let [tcp, udp] = [Kind::Stream, Kind::Datagram].map(|k| in_use(stack, libc::AF_INET, k));
-    let all = tcp + in_use(stack, libc::AF_INET6, Kind::Stream);
+    let of = |family, kind| in_use(stack, family, kind);
+    let (tcp, mut tcp_pages) = of(libc::AF_INET, Kind::Stream);
+    let (udp, mut udp_pages) = of(libc::AF_INET, Kind::Datagram);
+    let (tcp6, more) = of(libc::AF_INET6, Kind::Stream);
+    tcp_pages += more;
+    udp_pages += of(libc::AF_INET6, Kind::Datagram).1;
+    let lingering = stack.lingering();
+    let all = tcp + tcp6;
     format!(
-        "sockets: used {used}\nTCP: inuse {tcp} orphan 0 tw 0 alloc {all} mem 0\n\
-         UDP: inuse {udp} mem 0\nUDPLITE: inuse 0\nRAW: inuse 0\nFRAG: inuse 0 memory 0\n"
+        "sockets: used {used}\nTCP: inuse {tcp} orphan 0 tw {lingering} alloc {all} mem {tcp_pages}\n\
+         UDP: inuse {udp} mem {udp_pages}\nUDPLITE: inuse 0\nRAW: inuse 0\n\
+         FRAG: inuse 0 memory 0\n"
     )
 }
 
 pub fn sockstat6(stack: &Stack) -> String {
-    let [tcp, udp] = [Kind::Stream, Kind::Datagram].map(|k| in_use(stack, libc::AF_INET6, k));
+    let [tcp, udp] = [Kind::Stream, Kind::Datagram].map(|k| in_use(stack, libc::AF_INET6, k).0);
     format!(
         "TCP6: inuse {tcp}\nUDP6: inuse {udp}\nUDPLITE6: inuse 0\nRAW6: inuse 0\n\
          FRAG6: inuse 0 memory 0\n"

@@ -36,6 +36,11 @@ fn place(family: i32, name: Option<Name>) -> (String, u16) {
     (text, address.port())
 }
 
+/// The own port of a socket, 0 without one.
+pub fn port(info: &Info) -> u16 {
+    place(libc::AF_INET6, info.local).1
+}
+
 /// The sockets of a protocol that hold a port, listeners first.
 fn of_protocol(stack: &Stack, family: i32, protocol: i32) -> Vec<(Arc<dyn Socket>, Info)> {
     let all = stack.sockets().into_iter();
@@ -208,37 +213,37 @@ pub fn protocols(stack: &Stack) -> String {
     const INET: &str = "y  y  y  n  y  y  y  n  y  y  y  y  n  n  y  y  y  n";
     const ECHO: &str = "y  y  y  n  n  y  n  n  y  y  y  y  y  y  n  y  y  n";
     const CONNECTED: &str = "y  y  y  y  y  y  y  y  y  y  y  y  n  y  y  y  y  y";
+    const RAW: &str = "y  y  y  n  y  y  y  n  y  y  y  y  y  y  y  y  n  n";
     const LOCAL: &str = "y  n  n  n  n  n  n  n  n  n  n  n  n  n  n  n  n  n";
     const NONE: &str = "n  n  n  n  n  n  n  n  n  n  n  n  n  n  n  n  n  n";
     let (v4, v6) = (libc::AF_INET, libc::AF_INET6);
     let of = |family, protocol| count(family, None, Some(protocol));
+    let stream = count(libc::AF_UNIX, Some(Kind::Stream), None);
+    let datagram = count(libc::AF_UNIX, None, None) - stream;
+    let netlink = count(libc::AF_NETLINK, None, None);
+    // Name, size, sockets, pages of memory, whether there is pressure, headers, a cache, columns.
+    let (udp, tcp) = ((2, "NI", 0, "yes"), (47, "no", 192, "yes"));
+    let (plain, uncached) = ((-1, "NI", 0, "yes"), (-1, "NI", 0, "no"));
     let rows = [
-        ("PINGv6", 1344, of(v6, libc::IPPROTO_ICMPV6), ECHO),
-        ("UDPv6", 1472, of(v6, libc::IPPROTO_UDP), INET),
-        ("TCPv6", 2432, of(v6, libc::IPPROTO_TCP), CONNECTED),
-        (
-            "UNIX-STREAM",
-            1152,
-            count(libc::AF_UNIX, Some(Kind::Stream), None),
-            LOCAL,
-        ),
-        (
-            "UNIX",
-            1152,
-            count(libc::AF_UNIX, None, None) - count(libc::AF_UNIX, Some(Kind::Stream), None),
-            LOCAL,
-        ),
-        ("PING", 1016, of(v4, libc::IPPROTO_ICMP), ECHO),
-        ("UDP", 1344, of(v4, libc::IPPROTO_UDP), INET),
-        ("TCP", 2304, of(v4, libc::IPPROTO_TCP), CONNECTED),
-        ("NETLINK", 1096, count(libc::AF_NETLINK, None, None), NONE),
+        ("PINGv6", 1344, of(v6, libc::IPPROTO_ICMPV6), plain, ECHO),
+        ("RAWv6", 1344, 0, plain, RAW),
+        ("UDPLITEv6", 1472, 0, udp, INET),
+        ("UDPv6", 1472, of(v6, libc::IPPROTO_UDP), udp, INET),
+        ("TCPv6", 2432, of(v6, libc::IPPROTO_TCP), tcp, CONNECTED),
+        ("UNIX-STREAM", 1152, stream, plain, LOCAL),
+        ("UNIX", 1152, datagram, plain, LOCAL),
+        ("UDP-Lite", 1344, 0, udp, INET),
+        ("PING", 1016, of(v4, libc::IPPROTO_ICMP), plain, ECHO),
+        ("RAW", 1152, 0, plain, RAW),
+        ("UDP", 1344, of(v4, libc::IPPROTO_UDP), udp, INET),
+        ("TCP", 2304, of(v4, libc::IPPROTO_TCP), tcp, CONNECTED),
+        ("NETLINK", 1096, netlink, uncached, NONE),
     ];
     let mut text = String::new();
-    for (name, size, sockets, has) in rows {
+    for (name, size, sockets, (memory, pressure, header, cache), has) in rows {
         let _ = writeln!(
             text,
-            "{name:<9} {size:4} {sockets:6}  {:6}   NI  {:6}   yes  kernel      {has}",
-            -1, 0
+            "{name:<9} {size:4} {sockets:6}  {memory:6}   {pressure:<3}{header:7}   {cache:<3}  kernel      {has}"
         );
     }
     text

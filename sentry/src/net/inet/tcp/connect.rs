@@ -4,13 +4,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::{COST, Link, Phase, Tcp, TcpPorts};
+use super::{COST, HANDSHAKE, Link, Phase, REFUSAL, Tcp, TcpPorts};
 use crate::errno::{Errno, Result};
 use crate::fs::sigio::Band;
 use crate::kernel::wait::Ready;
 use crate::net::inet::ports::Scope;
 use crate::net::inet::{address, check_inside, source_for};
 use crate::net::outside::Domain;
+use crate::net::traffic::Count;
 
 /// Begins a connection as the caller's phase allows, or says how the last attempt ended.
 pub(super) enum Start {
@@ -60,7 +61,7 @@ impl Tcp {
     /// Picks what is not bound yet, and enters the connection. EADDRNOTAVAIL.
     pub(super) fn take_ends(self: &Arc<Self>, to: SocketAddr) -> Result<SocketAddr> {
         let stack = &self.common.stack;
-        let range = stack.settings.read().local_ports;
+        let range = stack.settings.read().range();
         let source = source_for(stack, to.ip());
         let mut tables = stack.inet.tcp.lock();
         let TcpPorts {
@@ -77,7 +78,7 @@ impl Tcp {
             None => {
                 let scope = self.scope(source);
                 let free = |port| !connections.contains(&(SocketAddr::new(source, port), to));
-                let port = bound.bind_connection(self, scope, range, free)?;
+                let port = bound.bind_connection(self, scope, &range, free)?;
                 SocketAddr::new(source, port)
             }
         };
@@ -97,8 +98,11 @@ impl Tcp {
         if self.domain == Domain::V6 && to.is_ipv4() && self.v6_only() {
             return Err(Errno::ENETUNREACH);
         }
-        if check_inside(&self.common, to.ip()).is_err() {
-            return self.connect_outside(to);
+        if let Err(e) = check_inside(&self.common, to.ip()) {
+            return match self.common.stack.way_out() {
+                Some(_) => self.connect_outside(to),
+                None => Err(e),
+            };
         }
         if self.common.stack.way_out().is_some() && self.listener(to, 0).is_none() {
             match self.connect_outside(to) {
@@ -107,6 +111,7 @@ impl Tcp {
             }
         }
         let local = self.take_ends(to)?;
+        self.common.stack.loopback.count(Count::TcpActiveOpens);
         let listener = self.listener(to, local.port());
         {
             let mut state = self.state.lock();
@@ -202,6 +207,9 @@ impl Tcp {
         };
         match outcome {
             Outcome::Queued | Outcome::Deferred => {
+                let traffic = &self.common.stack.loopback;
+                traffic.count(Count::TcpPassiveOpens);
+                traffic.segments(self.wire(&child), HANDSHAKE, 0);
                 {
                     let mut state = self.state.lock();
                     // Else the other end has ended it already.
@@ -220,7 +228,12 @@ impl Tcp {
                 }
                 self.common.subscribers.tell(Band::Out);
             }
-            Outcome::Waits => child.leave(),
+            Outcome::Waits => {
+                let traffic = &self.common.stack.loopback;
+                traffic.count(Count::TcpListenOverflows);
+                traffic.count(Count::TcpListenDrops);
+                child.leave();
+            }
             Outcome::Refused => {
                 child.leave();
                 self.refuse();
@@ -230,11 +243,15 @@ impl Tcp {
 
     /// Nobody listens there, or not any more.
     pub(super) fn refuse(&self) {
+        let traffic = &self.common.stack.loopback;
+        traffic.count(Count::TcpOutRsts);
+        traffic.segments(self.domain, REFUSAL, 0);
         self.fail(Errno::ECONNREFUSED);
     }
 
     /// The attempt to connect has failed.
     pub(super) fn fail(&self, error: Errno) {
+        self.common.stack.loopback.count(Count::TcpAttemptFails);
         self.unlink();
         {
             let mut state = self.state.lock();

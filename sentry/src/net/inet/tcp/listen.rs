@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
-use super::{Ending, Listening, MAX_BACKLOG, Phase, Tcp};
+use super::{Ending, Listening, Phase, Tcp};
 use crate::errno::{Errno, Result};
 use crate::fs::sigio::Band;
 use crate::kernel::wait::Ready;
@@ -13,9 +13,8 @@ use crate::net::inet::address;
 impl Tcp {
     /// listen(2). EINVAL if connected, EADDRINUSE.
     pub(super) fn start_listening(&self, backlog: i32) -> Result<()> {
-        let backlog = usize::try_from(backlog)
-            .unwrap_or(MAX_BACKLOG)
-            .min(MAX_BACKLOG);
+        let backlog = self.common.stack.settings.read().backlog(backlog);
+        let backlog = usize::try_from(backlog).unwrap_or(0);
         let this = self.this.upgrade().ok_or(Errno::EINVAL)?;
         if self.state.lock().local.is_none() {
             match self.bind_to(SocketAddr::new(address::any(self.domain), 0)) {

@@ -37,12 +37,12 @@ use crate::net::options::Options;
 use crate::net::outside::Domain;
 use crate::net::socket::{Common, Kind};
 use crate::net::stack::Stack;
+use crate::net::traffic::Count;
 
-/// /proc/sys/net/core/somaxconn.
-const MAX_BACKLOG: usize = 4096;
-/// SO_SNDBUF and SO_RCVBUF of a new socket, as Linux tells them.
-const SEND_BUFFER: usize = 16384;
-const RECEIVE_BUFFER: usize = 131_072;
+/// Segments that packets would take: to begin a connection, to refuse one, to end one's half.
+const HANDSHAKE: u64 = 3;
+const REFUSAL: u64 = 2;
+const FINISH: u64 = 2;
 /// What a connection costs the sandbox besides its bytes: the socket and its entries in tables.
 const COST: usize = 2048;
 /// What each side's buffer holds unless the program sized it: Linux's grow with the connection to
@@ -140,12 +140,16 @@ impl PortUser for Tcp {
 
 impl Tcp {
     pub fn new(stack: &Arc<Stack>, domain: Domain) -> Arc<Tcp> {
-        let options = Options {
-            send_buffer: SEND_BUFFER,
-            receive_buffer: RECEIVE_BUFFER,
-            ..Options::default()
+        let (options, values) = {
+            let settings = stack.settings.read();
+            let options = Options {
+                send_buffer: settings.tcp_wmem[1] as usize,
+                receive_buffer: settings.tcp_rmem[1] as usize,
+                ..Options::default()
+            };
+            (options, Values::new(&settings))
         };
-        Tcp::make(stack, domain, options, Values::default(), None)
+        Tcp::make(stack, domain, options, values, None)
     }
 
     /// `ends`: of an accepted connection, whose [`COST`] was charged: its own address and the link to
@@ -210,9 +214,9 @@ impl Tcp {
             }
         }
         let stack = &self.common.stack;
-        let range = stack.settings.read().local_ports;
+        let range = stack.settings.read().range();
         let mut tables = stack.inet.tcp.lock();
-        let port = tables.bound.bind(&this, local.port(), scope, range)?;
+        let port = tables.bound.bind(&this, local.port(), scope, &range)?;
         let mut state = self.state.lock();
         if state.local.is_some() {
             // Another thread was faster.
@@ -274,6 +278,8 @@ impl Tcp {
         let Some(peer) = link.peer.upgrade() else {
             return;
         };
+        let traffic = &self.common.stack.loopback;
+        traffic.segments(self.wire(&peer), FINISH, 0);
         let closed = {
             let mut inbox = peer.inbox.lock();
             inbox.fin = true;
@@ -298,6 +304,23 @@ impl Tcp {
         tables.bound.linger(end.port(), scope, reuse);
     }
 
+    /// The family that two sockets' packets would be of.
+    fn wire(&self, peer: &Tcp) -> Domain {
+        match (self.domain, peer.domain) {
+            (Domain::V6, Domain::V6) => Domain::V6,
+            _ => Domain::V4,
+        }
+    }
+
+    /// Sends a RST, for which a connection is no more at both ends.
+    fn send_reset(&self, peer: &Tcp) {
+        let traffic = &self.common.stack.loopback;
+        traffic.count(Count::TcpOutRsts);
+        traffic.count(Count::TcpEstabResets);
+        traffic.segments(self.wire(peer), 1, 0);
+        peer.reset();
+    }
+
     /// A RST has come.
     fn reset(&self) {
         let fin = self.inbox.lock().fin;
@@ -307,6 +330,9 @@ impl Tcp {
                 return;
             }
             state.error = Some(if fin { Errno::EPIPE } else { Errno::ECONNRESET });
+            if matches!(state.phase, Phase::Connected(_)) {
+                self.common.stack.loopback.count(Count::TcpEstabResets);
+            }
         }
         self.forget_deferred();
         self.give_up();
@@ -334,7 +360,7 @@ impl Tcp {
     fn disconnect(&self) {
         self.stop_listening();
         if let Some(peer) = self.link().and_then(|l| l.peer.upgrade()) {
-            peer.reset();
+            self.send_reset(&peer);
         }
         self.disconnect_outside();
         self.unlink();
@@ -371,7 +397,12 @@ impl Tcp {
         if let Some(link) = self.link() {
             if reset {
                 if let Some(peer) = link.peer.upgrade() {
-                    peer.reset();
+                    if unread {
+                        self.common.stack.loopback.count(Count::TcpAbortOnClose);
+                    } else if ending == Ending::Orderly {
+                        self.common.stack.loopback.count(Count::TcpAbortOnData);
+                    }
+                    self.send_reset(&peer);
                 }
             } else {
                 self.finish();

@@ -18,6 +18,7 @@ use crate::net::inet::outer;
 use crate::net::options::int;
 use crate::net::outside::Transport;
 use crate::net::socket::{Received, Socket};
+use crate::net::traffic::Count;
 
 impl Tcp {
     /// The host's socket, made if there is a way out and none yet.
@@ -75,6 +76,7 @@ impl Tcp {
         let Some(host) = self.outer.get() else {
             return Ok(());
         };
+        let backlog = self.common.stack.settings.read().backlog(backlog);
         host.socket().listen(backlog).inspect_err(|_| {
             self.stop_listening();
         })
@@ -86,6 +88,7 @@ impl Tcp {
         let local = self.state.lock().local.ok_or(Errno::EAGAIN)?;
         let way = self.common.stack.way_out().ok_or(Errno::EAGAIN)?;
         let (made, remote) = host.socket().accept()?;
+        self.common.stack.loopback.count(Count::TcpPassiveOpens);
         let own = made.local().unwrap_or(local);
         let options = self.common.options.lock().clone();
         let values = self.values.lock().clone();
@@ -107,6 +110,7 @@ impl Tcp {
     pub(super) fn connect_outside(self: &Arc<Self>, to: SocketAddr) -> Result<()> {
         let host = self.open_outer()?.ok_or(Errno::ENETUNREACH)?;
         let begun = host.socket().connect(outer::to_host(self.domain, to));
+        self.common.stack.loopback.count(Count::TcpActiveOpens);
         match begun {
             Ok(()) | Err(Errno::EINPROGRESS) => {}
             Err(e) => {
@@ -173,6 +177,7 @@ impl Tcp {
                 state.phase = Phase::Outside(remote);
             }
             Some(error) => {
+                self.common.stack.loopback.count(Count::TcpAttemptFails);
                 state.phase = Phase::Closed;
                 state.error = Some(error);
                 state.local = state.bound;

@@ -171,7 +171,8 @@ impl Socket for Tcp {
             }
             (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => Ok(self.mss().to_ne_bytes().to_vec()),
             (libc::IPPROTO_TCP | libc::IPPROTO_IP | libc::IPPROTO_IPV6, _) => {
-                self.values.lock().told(level, name, room)
+                let settings = self.common.stack.settings.read();
+                self.values.lock().told(&settings, level, name, room)
             }
             _ => options::get(self, level, name),
         }

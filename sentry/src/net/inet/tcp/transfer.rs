@@ -253,7 +253,7 @@ impl Tcp {
                     peer.admit();
                 }
             }
-            self.common.stack.loopback.segment(n);
+            self.common.stack.loopback.segment(self.wire(&peer), n);
             total += n;
             if n < want {
                 return Ok(total);

@@ -23,6 +23,7 @@ use crate::net::inet::{address, check_inside, family, source_for};
 use crate::net::outside::Domain;
 use crate::net::socket::{Common, Kind, Outgoing};
 use crate::net::stack::Stack;
+use crate::net::traffic;
 
 /// Longest payload over IPv4: 65535 less the headers. Over IPv6 the header does not count.
 const MAX_V4: usize = 65507;
@@ -95,11 +96,12 @@ impl PortUser for Udp {
 
 impl Udp {
     pub fn new(stack: &Arc<Stack>, domain: Domain) -> Arc<Udp> {
+        let values = Values::new(&stack.settings.read());
         Arc::new_cyclic(|this| Udp {
             this: this.clone(),
             common: Common::new(stack, family(domain), Kind::Datagram, libc::IPPROTO_UDP),
             domain,
-            values: Mutex::default(),
+            values: Mutex::new(values),
             state: Mutex::default(),
             inbox: Mutex::default(),
             outer: Outer::default(),
@@ -122,12 +124,12 @@ impl Udp {
     fn bind_inside(&self, local: SocketAddr) -> Result<SocketAddr> {
         let this = self.this.upgrade().ok_or(Errno::EINVAL)?;
         let scope = self.scope(local.ip());
-        let range = self.common.stack.settings.read().local_ports;
+        let range = self.common.stack.settings.read().range();
         let mut tables = self.common.stack.inet.udp.lock();
         if self.state.lock().local.is_some() {
             return Err(Errno::EINVAL);
         }
-        let port = tables.bind(&this, local.port(), scope, range)?;
+        let port = tables.bind(&this, local.port(), scope, &range)?;
         let local = SocketAddr::new(local.ip(), port);
         self.state.lock().local = Some(local);
         Ok(local)
@@ -257,12 +259,21 @@ impl Udp {
             // Linux: one may always go beyond.
             if inbox.cost > limit || !self.common.stack.pool.charge(cost) {
                 inbox.drops = inbox.drops.wrapping_add(1);
+                let traffic = &self.common.stack.loopback;
+                traffic.udp(datagram.to.ip(), traffic::Udp::Dropped);
                 return;
             }
             inbox.cost += cost;
             inbox.datagrams.push_back(datagram);
         }
         self.common.tell(Ready::IN | Ready::RDNORM, Band::In);
+    }
+
+    /// The guest has got a datagram, unless it only looks.
+    fn count_received(&self, to: IpAddr, flags: i32) {
+        if flags & libc::MSG_PEEK == 0 {
+            self.common.stack.loopback.udp(to, traffic::Udp::Received);
+        }
     }
 
     fn take_pending(&self) -> Result<()> {

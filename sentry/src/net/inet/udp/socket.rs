@@ -14,6 +14,7 @@ use crate::net::inet::{address, decode_local, source_for};
 use crate::net::options;
 use crate::net::outside::Domain;
 use crate::net::socket::{Common, Connect, Info, Name, Outgoing, Received, Socket};
+use crate::net::traffic;
 
 /// The first address of a struct.
 fn leading<const N: usize>(value: &[u8]) -> Result<[u8; N]> {
@@ -88,13 +89,17 @@ impl Socket for Udp {
         if len > 0 && src.peek(&mut data)? < len {
             return Err(Errno::EFAULT);
         }
+        let traffic = &self.common.stack.loopback;
         if outside && let Some(host) = self.way_out()? {
             self.send_outside(&host, &data, to, out)?;
+            traffic.udp(to.ip(), traffic::Udp::Sent);
             src.skip(len);
             return Ok(len);
         }
         src.skip(len);
+        traffic.udp(to.ip(), traffic::Udp::Sent);
         if receivers.is_empty() && !to.ip().is_multicast() {
+            traffic.unreachable(to.ip(), len);
             // Port unreachable: told to those who are connected.
             let mut state = self.state.lock();
             let asked = self.value(libc::IPPROTO_IP, libc::IP_RECVERR) != 0;
@@ -111,7 +116,7 @@ impl Socket for Udp {
         }
         let time_ns = crate::kernel::time::clock_ns(nix::time::ClockId::CLOCK_REALTIME);
         if !receivers.is_empty() {
-            self.common.stack.loopback.datagram(to.ip(), len);
+            traffic.datagram(to.ip(), len);
         }
         let mut left = receivers.len();
         for receiver in receivers {
@@ -166,7 +171,12 @@ impl Socket for Udp {
             if let Some(host) = self.way_in() {
                 match outer::receive(&host, self.domain, dst, flags) {
                     Err(Errno::EAGAIN) => {}
-                    other => return other,
+                    other => {
+                        if other.is_ok() {
+                            self.count_received(address::any(self.domain), flags);
+                        }
+                        return other;
+                    }
                 }
             }
             return if self.state.lock().shut_read {
@@ -175,6 +185,7 @@ impl Socket for Udp {
                 Err(Errno::EAGAIN)
             };
         };
+        self.count_received(datagram.to.ip(), flags);
         let n = datagram.data.len().min(dst.remaining());
         got.full = full;
         got.from = Some(address::encode(self.domain, datagram.from));
@@ -287,7 +298,8 @@ impl Socket for Udp {
             (libc::IPPROTO_IPV6, _) if self.domain == Domain::V4 => Err(Errno::ENOPROTOOPT),
             (libc::IPPROTO_IP, libc::IP_MULTICAST_IF) => Ok(vec![0; 4]),
             (libc::IPPROTO_IP | libc::IPPROTO_IPV6, _) => {
-                self.values.lock().told(level, name, room)
+                let settings = self.common.stack.settings.read();
+                self.values.lock().told(&settings, level, name, room)
             }
             _ => options::get(self, level, name),
         }
