@@ -130,6 +130,13 @@ pub fn ipv6_route(stack: &Stack) -> String {
     text
 }
 
+/// Routing nodes, entries and what there is besides of IPv6.
+pub fn rt6_stats(stack: &Stack) -> String {
+    let tables = stack.interfaces.read().tables();
+    let routes = tables.iter().filter(|r| r.destination.is_ipv6()).count();
+    format!("{routes:04x} {routes:04x} 0000 {routes:04x} 0000 0000 0000\n")
+}
+
 pub fn if_inet6(stack: &Stack) -> String {
     let interfaces = stack.interfaces.read();
     let mut text = String::new();

@@ -2,8 +2,10 @@
 //! [`sockets`] and of [`interfaces`], [`counters`].
 
 mod counters;
+mod fixed;
 mod interfaces;
 mod sockets;
+mod trie;
 
 use std::sync::Arc;
 
@@ -24,7 +26,8 @@ fn nothing(_: &Stack) -> String {
 }
 
 /// Name, heading, and what makes the rest.
-const FILES: [(&str, &str, Rows); 26] = [
+const FILES: &[(&str, &str, Rows)] = &[
+    ("anycast6", "", nothing),
     (
         "arp",
         "IP address       HW type     Flags       HW address            Mask     Device\n",
@@ -38,6 +41,8 @@ const FILES: [(&str, &str, Rows); 26] = [
         interfaces::dev,
     ),
     ("dev_mcast", "", nothing),
+    ("fib_trie", "", trie::fib_trie),
+    ("fib_triestat", "", trie::fib_triestat),
     (
         "icmp",
         "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout \
@@ -57,7 +62,22 @@ const FILES: [(&str, &str, Rows); 26] = [
         interfaces::igmp,
     ),
     ("igmp6", "", interfaces::igmp6),
+    (
+        "ip6_flowlabel",
+        "Label S Owner  Users  Linger Expires  Dst                              Opt\n",
+        nothing,
+    ),
     ("ipv6_route", "", interfaces::ipv6_route),
+    (
+        "mcfilter",
+        "Idx Device        MCA        SRC    INC    EXC\n",
+        nothing,
+    ),
+    (
+        "mcfilter6",
+        "Idx Device                Multicast Address                   Source Address    INC    EXC\n",
+        nothing,
+    ),
     (
         "netlink",
         "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n",
@@ -74,7 +94,8 @@ const FILES: [(&str, &str, Rows); 26] = [
         "protocol  size sockets  memory press maxhdr  slab module     cl co di ac io in de sh ss gs se re bi br ha uh gp em\n",
         sockets::protocols,
     ),
-    ("ptype", "Type Device      Function\n", nothing),
+    ("psched", "", fixed::psched),
+    ("ptype", "Type Device      Function\n", fixed::ptype),
     (
         "raw",
         "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout \
@@ -93,10 +114,17 @@ const FILES: [(&str, &str, Rows); 26] = [
          \u{20}                                                      \n",
         interfaces::route,
     ),
+    ("rt6_stats", "", interfaces::rt6_stats),
+    (
+        "rt_cache",
+        "Iface\tDestination\tGateway \tFlags\t\tRefCnt\tUse\tMetric\tSource\t\tMTU\tWindow\tIRTT\tTOS\tHHRef\tHHUptod\tSpecDst                          \n",
+        nothing,
+    ),
     ("snmp", "", counters::snmp),
     ("snmp6", "", counters::snmp6),
     ("sockstat", "", counters::sockstat),
     ("sockstat6", "", counters::sockstat6),
+    ("softnet_stat", "", fixed::softnet_stat),
     (
         "tcp",
         "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout \
@@ -122,10 +150,23 @@ const FILES: [(&str, &str, Rows); 26] = [
         sockets::udp6,
     ),
     (
+        "udplite",
+        "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout \
+         inode ref pointer drops            \n",
+        nothing,
+    ),
+    (
+        "udplite6",
+        "  sl  local_address                         remote_address                        st \
+         tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n",
+        nothing,
+    ),
+    (
         "unix",
         "Num       RefCount Protocol Flags    Type St Inode Path\n",
         sockets::unix,
     ),
+    ("xfrm_stat", "", fixed::xfrm_stat),
 ];
 
 /// The directory with number `ino`.
