@@ -714,6 +714,19 @@ fn connect(net: &Networks, runtimes: Runtimes) {
     told("New", &format!("inet {address}/"));
     // The engine gives it another name before it takes it away.
     let index = net.exec("web", "cat /sys/class/net/eth1/ifindex");
+    // Its other end is the engine's.
+    let other = net.exec("web", "cat /sys/class/net/eth1/iflink");
+    assert_ne!(other, index);
+    let line = net.exec("web", "/bin/ip -o link show eth1");
+    assert!(
+        line.starts_with(&format!("{index}: eth1@if{other}: ")),
+        "{line}"
+    );
+    // What went over it is counted.
+    let read = "cat /sys/class/net/eth1/statistics/rx_packets";
+    assert_ne!(net.exec("web", read), "0");
+    let sent = net.exec("web", "awk '/eth1:/ {print $11}' /proc/net/dev");
+    assert_ne!(sent, "0");
     // The other way as well.
     let found = net.exec("web", "getent hosts client");
     assert!(found.contains("client"), "{found}");

@@ -139,6 +139,10 @@ pub struct Link {
     pub state: u8,
     pub address: Vec<u8>,
     pub broadcast: Vec<u8>,
+    /// The link that it is the other end of, or on top of.
+    pub lower: Option<u32>,
+    /// The number of the namespace where that is, if not this one.
+    pub lower_namespace: Option<i32>,
     pub received: Traffic,
     pub sent: Traffic,
 }

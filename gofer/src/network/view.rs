@@ -174,6 +174,8 @@ fn link(message: LinkMessage) -> Option<Link> {
             LinkAttribute::OperState(state) => link.state = state.into(),
             LinkAttribute::Address(address) => link.address = address,
             LinkAttribute::Broadcast(address) => link.broadcast = address,
+            LinkAttribute::Link(lower) => link.lower = Some(lower),
+            LinkAttribute::LinkNetNsId(number) => link.lower_namespace = Some(number),
             LinkAttribute::Stats64(stats) => {
                 link.received = Traffic {
                     bytes: stats.rx_bytes,

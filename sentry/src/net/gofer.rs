@@ -112,6 +112,8 @@ fn link(link: wire::Link) -> Link {
         tx_queue_len: link.queue_length,
         hardware: link.address,
         hardware_broadcast: link.broadcast,
+        lower: link.lower,
+        lower_namespace: link.lower_namespace,
     }
 }
 

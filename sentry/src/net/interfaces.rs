@@ -19,6 +19,10 @@ pub struct Link {
     /// Hardware address and broadcast address.
     pub hardware: Vec<u8>,
     pub hardware_broadcast: Vec<u8>,
+    /// The link that it is the other end of, or on top of.
+    pub lower: Option<u32>,
+    /// The number of the namespace where that is, if not this one.
+    pub lower_namespace: Option<i32>,
 }
 
 impl Link {
@@ -119,6 +123,8 @@ impl Default for Interfaces {
                 tx_queue_len: 1000,
                 hardware: vec![0; 6],
                 hardware_broadcast: vec![0; 6],
+                lower: None,
+                lower_namespace: None,
             }],
             addresses: vec![
                 local(Ipv4Addr::LOCALHOST.into(), 8),

@@ -44,6 +44,11 @@ const SIOCBRDELBR: u32 = 0x89a1;
 const SIOCSHWTSTAMP: u32 = 0x89b0;
 
 const ETHTOOL_GLINK: u32 = 0x0a;
+const ETHTOOL_GRXCSUM: u32 = 0x14;
+const ETHTOOL_GTXCSUM: u32 = 0x16;
+const ETHTOOL_GSG: u32 = 0x18;
+const ETHTOOL_GTSO: u32 = 0x1e;
+const ETHTOOL_GGSO: u32 = 0x2b;
 /// IFNAMSIZ, sizeof(struct ifreq).
 const NAME: usize = 16;
 const IFREQ: usize = 40;
@@ -94,7 +99,7 @@ pub fn interface(socket: &dyn Socket, t: &Task, cmd: u32, arg: u64) -> Result<u6
                 change(&interfaces, link, cmd, &request)?;
                 None
             } else if cmd == SIOCETHTOOL {
-                Some(link.has_carrier())
+                Some(link.clone())
             } else {
                 answer(&interfaces, link, cmd, &mut request)?;
                 None
@@ -102,7 +107,7 @@ pub fn interface(socket: &dyn Socket, t: &Task, cmd: u32, arg: u64) -> Result<u6
         }
     };
     match answer {
-        Some(carrier) => ethtool(t, &request, carrier)?,
+        Some(link) => ethtool(t, &request, &link)?,
         None => t.mm().write_obj(arg, &request)?,
     }
     Ok(0)
@@ -225,16 +230,24 @@ fn change(interfaces: &Interfaces, link: &Link, cmd: u32, request: &[u8; IFREQ])
     if same { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
 }
 
-/// SIOCETHTOOL: whether there is a link. EOPNOTSUPP for what is the hardware's.
-fn ethtool(t: &Task, request: &[u8; IFREQ], carrier: bool) -> Result<()> {
+/// SIOCETHTOOL: whether there is a link, and what loopback spares. EOPNOTSUPP for what is the
+/// hardware's.
+fn ethtool(t: &Task, request: &[u8; IFREQ], link: &Link) -> Result<()> {
     let mut pointer = [0; 8];
     pointer.copy_from_slice(&request[NAME..NAME + 8]);
     let addr = u64::from_ne_bytes(pointer);
     let cmd: u32 = t.mm().read_obj(addr)?;
-    if cmd != ETHTOOL_GLINK {
-        return Err(Errno::EOPNOTSUPP);
-    }
-    t.mm().write_obj(addr.wrapping_add(4), &u32::from(carrier))
+    let loopback = link.kind == libc::ARPHRD_LOOPBACK;
+    let value = match cmd {
+        ETHTOOL_GLINK => u32::from(link.has_carrier()),
+        ETHTOOL_GRXCSUM | ETHTOOL_GTXCSUM | ETHTOOL_GSG | ETHTOOL_GTSO | ETHTOOL_GGSO
+            if loopback =>
+        {
+            1
+        }
+        _ => return Err(Errno::EOPNOTSUPP),
+    };
+    t.mm().write_obj(addr.wrapping_add(4), &value)
 }
 
 /// SIOCGIFCONF: the IPv4 addresses with their interfaces' names.

@@ -31,7 +31,7 @@ fn set_flags(link: &interfaces::Link) -> u32 {
     link.flags & !(libc::IFF_RUNNING as u32) & 0xffff
 }
 
-const FILES: [(&str, Read); 21] = [
+const FILES: [(&str, Read); 27] = [
     ("addr_assign_type", |_| Some("0".to_owned())),
     ("addr_len", |l| Some(l.hardware.len().to_string())),
     ("address", |l| Some(hex(&l.hardware))),
@@ -43,13 +43,19 @@ const FILES: [(&str, Read); 21] = [
     ("dormant", |_| Some("0".to_owned())),
     ("duplex", |_| None),
     ("flags", |l| Some(format!("{:#x}", set_flags(l)))),
+    ("gro_flush_timeout", |_| Some("0".to_owned())),
     ("ifalias", |_| Some(String::new())),
     ("ifindex", |l| Some(l.index.to_string())),
-    ("iflink", |l| Some(l.index.to_string())),
+    ("iflink", |l| Some(l.lower.unwrap_or(l.index).to_string())),
     ("link_mode", |_| Some("0".to_owned())),
     ("mtu", |l| Some(l.mtu.to_string())),
+    ("napi_defer_hard_irqs", |_| Some("0".to_owned())),
+    ("netdev_group", |_| Some("0".to_owned())),
     ("operstate", |l| Some(state(l).to_owned())),
+    ("proto_down", |_| Some("0".to_owned())),
     ("speed", |_| None),
+    ("testing", |_| Some("0".to_owned())),
+    ("threaded", |_| Some("0".to_owned())),
     ("tx_queue_len", |l| Some(l.tx_queue_len.to_string())),
     ("type", |l| Some(l.kind.to_string())),
     ("uevent", |l| {

@@ -15,6 +15,7 @@ const SKIP_STATS: u32 = 8;
 const IFLA_INET6_FLAGS: u16 = 1;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IFLA_CARRIER_CHANGES: u16 = 35;
+const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_GSO_MAX_SEGS: u16 = 40;
 const IFLA_GSO_MAX_SIZE: u16 = 41;
 const IFLA_CARRIER_UP_COUNT: u16 = 47;
@@ -92,6 +93,12 @@ fn write_settings(w: &mut Writer) {
 /// `change`: the flags that differ from what they were.
 pub fn write(w: &mut Writer, link: &Link, change: u32, stats: Option<Counters>) {
     write_head(w, link, 0, change);
+    if let Some(lower) = link.lower {
+        w.attr_u32(libc::IFLA_LINK, lower);
+    }
+    if let Some(number) = link.lower_namespace {
+        w.attr(IFLA_LINK_NETNSID, &number.to_ne_bytes());
+    }
     w.attr_u32(libc::IFLA_TXQLEN, link.tx_queue_len);
     w.attr_u8(libc::IFLA_OPERSTATE, link.oper_state());
     w.attr_u8(libc::IFLA_LINKMODE, 0);
