@@ -372,6 +372,16 @@ pub static CASES: &[Case] = &[
                     after.0 - before.0 > 1000 && after.1 > before.1,
                     "loopback: {before:?} and {after:?}"
                 );
+                let bytes = |fd, at: usize| -> Outcome<u64> {
+                    let mut info = [0u64; 32];
+                    let mut len = size_of_val(&info) as socklen_t;
+                    let to = info.as_mut_ptr().cast();
+                    ok!(getsockopt(fd, IPPROTO_TCP, TCP_INFO, to, &mut len));
+                    Ok(info[at / 8])
+                };
+                // tcpi_bytes_sent, tcpi_bytes_received.
+                eq("sent", bytes(pair.0, 200)?, 1000)?;
+                eq("received", bytes(pair.1, 128)?, 1000)?;
                 // Closed with something unread.
                 let got = grown(names, || {
                     ok!(close(pair.1));
@@ -419,6 +429,9 @@ pub static CASES: &[Case] = &[
                     eq("received", got, [0, 1, 0, 0, 0, 0, 0])?;
                     let got = grown(names, || send(9, 100))?;
                     eq("for nobody", got, [1, 0, 1, 0, 0, 1, 1])?;
+                    if family == AF_INET {
+                        ensure!(counter("IcmpMsg", "InType3")? > 0, "no message by type");
+                    }
                     let small: c_int = 1;
                     let at = (&raw const small).cast();
                     ok!(setsockopt(receiver, SOL_SOCKET, SO_RCVBUF, at, 4));

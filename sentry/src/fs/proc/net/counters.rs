@@ -111,6 +111,28 @@ fn counted(stack: &Stack, row: &str) -> Vec<(&'static str, i64)> {
         .collect()
 }
 
+/// Messages of ICMP by type: those that there were.
+fn messages(icmp: &[(&'static str, i64)]) -> String {
+    const TYPES: [(&str, &str); 6] = [
+        ("InType0", "InEchoReps"),
+        ("InType3", "InDestUnreachs"),
+        ("InType8", "InEchos"),
+        ("OutType0", "OutEchoReps"),
+        ("OutType3", "OutDestUnreachs"),
+        ("OutType8", "OutEchos"),
+    ];
+    let number = |column: &str| icmp.iter().find(|c| c.0 == column).map_or(0, |c| c.1);
+    let shown = TYPES.iter().map(|(name, column)| (*name, number(column)));
+    let shown: Vec<(&str, i64)> = shown.filter(|(_, n)| *n > 0).collect();
+    if shown.is_empty() {
+        return String::new();
+    }
+    let names: Vec<&str> = shown.iter().map(|(name, _)| *name).collect();
+    let mut text = String::new();
+    pair(&mut text, "IcmpMsg", &names.join(" "), &shown);
+    text
+}
+
 pub fn snmp(stack: &Stack) -> String {
     let packets = stack.loopback.of_family(Domain::V4).0 as i64;
     let segments = stack.loopback.all_segments() as i64;
@@ -126,7 +148,9 @@ pub fn snmp(stack: &Stack) -> String {
         ("OutTransmits", packets),
     ];
     pair(&mut text, "Ip", IP, &ip);
-    pair(&mut text, "Icmp", ICMP, &counted(stack, "Icmp"));
+    let icmp = counted(stack, "Icmp");
+    pair(&mut text, "Icmp", ICMP, &icmp);
+    text += &messages(&icmp);
     let mut tcp = counted(stack, "Tcp");
     tcp.extend([
         ("RtoAlgorithm", 1),

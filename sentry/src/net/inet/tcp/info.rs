@@ -63,6 +63,15 @@ impl Tcp {
         put(84, mss); // tcpi_advmss
         put(88, 3); // tcpi_reordering
         put(96, self.inbox.lock().capacity as u32); // tcpi_rcv_space
+        let received = self.inbox.lock().received();
+        let peer = self.link().and_then(|link| link.peer.upgrade());
+        let sent = peer.map_or(0, |peer| peer.inbox.lock().received());
+        // Who connected has its SYN acknowledged as well.
+        let acked = sent + u64::from(!self.charged && sent > 0);
+        let mut put = |at: usize, v: u64| raw[at..at + 8].copy_from_slice(&v.to_ne_bytes());
+        put(120, acked); // tcpi_bytes_acked
+        put(128, received); // tcpi_bytes_received
+        put(200, sent); // tcpi_bytes_sent
         raw[0] = self.state_number();
         raw
     }

@@ -73,6 +73,11 @@ impl Inbox {
         self.shut = false;
     }
 
+    /// Bytes that have come in all, but for those that the sender holds back.
+    pub fn received(&self) -> u64 {
+        self.head + self.visible() as u64
+    }
+
     /// Bytes that have come, as far as the reader can know.
     pub fn visible(&self) -> usize {
         self.queue.len() - self.held
