@@ -40,6 +40,31 @@ impl Network {
     }
 }
 
+/// Settings that decide what a program may do, and that whoever made a namespace may have changed.
+const DECIDING: [&str; 4] = [
+    "net/ipv4/ip_local_port_range",
+    "net/ipv4/ip_local_reserved_ports",
+    "net/ipv4/ip_unprivileged_port_start",
+    "net/ipv4/ping_group_range",
+];
+
+/// Adds to `sysctls` what is set in this process's network namespace, which others have as well: the
+/// members of a pod go by the same settings.
+pub fn add_shared(sysctls: &mut Vec<(String, String)>) {
+    for name in DECIDING {
+        if sysctls.iter().any(|(given, _)| given == name) {
+            continue;
+        }
+        match fs::read_to_string(format!("/proc/sys/{name}")) {
+            Ok(value) if !value.trim().is_empty() => {
+                sysctls.push((name.to_owned(), value.trim().to_owned()));
+            }
+            Ok(_) => {}
+            Err(error) => log::debug!("/proc/sys/{name}: {error}"),
+        }
+    }
+}
+
 /// Does something in the network namespace of process `pid`, and whether that is another one than
 /// this thread's: of the container's namespaces the one that the host has as well.
 pub fn inside<T>(pid: i32, what: impl FnOnce(Place) -> Result<T>) -> Result<T> {

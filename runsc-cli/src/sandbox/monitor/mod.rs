@@ -34,6 +34,7 @@ use serve::Monitor;
 use super::{
     Holdings, Mappings, Network, Observation, Owner, Plan, Signals,
     children::die_with_parent,
+    network,
     payload::{self, Fds},
 };
 use crate::{
@@ -190,7 +191,7 @@ pub fn run() -> Result<u8> {
         alive: Some(alive),
     };
     let (uid, gid) = payload.owner;
-    let plan = Plan {
+    let mut plan = Plan {
         boot: payload.boot,
         gofer: payload.gofer,
         owner: Owner { uid, gid },
@@ -201,9 +202,12 @@ pub fn run() -> Result<u8> {
         outside: payload.outside,
         cgroup: payload.record.cgroup.clone(),
     };
-    let begin = || -> Result<Monitor> {
+    let begin = move || -> Result<Monitor> {
         setsid().context("setsid").at(Stage::Monitor)?;
         plan.network.join().at(Stage::Namespaces)?;
+        if plan.outside && plan.network != Network::Own {
+            network::add_shared(&mut plan.boot.sysctls);
+        }
         let signals = Signals::block().at(Stage::Monitor)?;
         if payload.console {
             take_terminal(plan.stdio[0].as_ref()).at(Stage::Console)?;
