@@ -230,9 +230,16 @@ fn cut_short(mut child: Child, after: Duration) {
     child.wait().unwrap();
 }
 
+/// Kills a process and waits until it is dead: until then the state of before is a true one.
 fn kill_part(pid: i32) {
     // It may have died with another one.
     let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    let process = Path::new("/proc").join(pid.to_string());
+    let deadline = Instant::now() + PATIENCE;
+    while is_alive(&process) {
+        assert!(Instant::now() < deadline, "{pid} lives");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// One point: some process dies at some moment. What the state was then.
