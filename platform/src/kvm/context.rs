@@ -131,7 +131,7 @@ impl Run {
         regs: &mut Registers,
         yields: &dyn Fn() -> bool,
     ) -> Option<Stop> {
-        let root = match (vcpu.switch_to(self), self.space.root()) {
+        let mut root = match (vcpu.switch_to(self), self.space.root()) {
             (Ok(()), Some(root)) => root,
             (Err(error), _) => return Some(Stop::Broken(format!("FP state: {error}"))),
             (_, None) => return Some(Stop::Trap(Trap::Interrupted)),
@@ -146,7 +146,7 @@ impl Run {
             if vcpu.take_preempted() || yields() {
                 return None;
             }
-            let (vector, error, cr2) = match vcpu.run(regs, root) {
+            let (vector, error, cr2) = match vcpu.run(regs, root.address()) {
                 Exit::Syscall => {
                     regs.orig_rax = regs.rax;
                     regs.rax = (-i64::from(libc::ENOSYS)) as u64;
@@ -155,7 +155,7 @@ impl Run {
                 Exit::Interrupted => continue,
                 Exit::NoMemory if no_memory < MAX_NO_MEMORY => {
                     no_memory += 1;
-                    self.space.start_over();
+                    self.space.take_all_back();
                     continue;
                 }
                 Exit::NoMemory => return Some(bus_error(regs.rip)),
@@ -168,6 +168,10 @@ impl Run {
             if let Err(fault) = self.space.fault(cr2, access(error)) {
                 return Some(Stop::Trap(Trap::Fault(fault)));
             }
+            root = match self.space.root() {
+                Some(root) => root,
+                None => return Some(Stop::Trap(Trap::Interrupted)),
+            };
             repeats = match repeats {
                 (last, n) if last == cr2 => (last, n + 1),
                 _ => (cr2, 0),

@@ -1,7 +1,10 @@
 //! What is mapped where in a guest address space, and the page tables that follow it lazily.
 //!
 //! A change goes into a list of areas; the page tables lose what it concerns and get entries back
-//! when the guest touches a page, a block of pages at a time.
+//! when the guest touches a page, a block of pages at a time. Where guest address and place in the
+//! file are alike modulo 2 MiB, and an area holds the whole block, one entry maps it. A change of
+//! any part of such a block takes the whole entry away; what is left gets small ones at its next
+//! touch.
 //!
 //! Taking an entry away is not enough: the processor remembers it, and a KVM without hardware page
 //! tables has a copy of it that only writes *by the guest* would keep up to date. Both forget what
@@ -16,16 +19,27 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::regions::{Chunk, Regions};
-use super::tables::Tables;
+use super::tables::{Full, LARGE_PAGE, Root, Tables};
 use crate::common::PAGE;
 use crate::common::host_calls::count;
 use crate::{Access, Fault, HostOp, Prot};
 
-/// Entries are made for all of an area within a block this long, when one of its pages is touched.
-const BLOCK: u64 = 2 << 20;
+/// Entries are made for all of an area within a block this long, when one of its pages is touched;
+/// where large pages fit, for all of them within the chunk.
+const BLOCK: u64 = LARGE_PAGE;
+/// Chunks that are looked up before an address space starts over: what KVM itself keeps for a slot
+/// is not counted as the guest's memory.
+const MAX_CHUNKS: usize = 1024;
 
 const SEGV_MAPERR: i32 = 1;
 const SEGV_ACCERR: i32 = 2;
+
+/// What came of entries that were to be made.
+enum Made {
+    Some,
+    /// Page tables have to be given up first.
+    TooMany,
+}
 
 /// Pages that are mapped alike.
 #[derive(Clone)]
@@ -57,6 +71,8 @@ pub(super) struct Mappings {
     tables: Tables,
     areas: BTreeMap<u64, Area>,
     max_areas: usize,
+    /// Looked up since the tables were empty.
+    chunks: usize,
 }
 
 impl Mappings {
@@ -66,10 +82,11 @@ impl Mappings {
             tables,
             areas: BTreeMap::new(),
             max_areas,
+            chunks: 0,
         }
     }
 
-    pub fn root(&self) -> u64 {
+    pub fn root(&self) -> &Arc<Root> {
         self.tables.root()
     }
 
@@ -187,38 +204,69 @@ impl Mappings {
             return Err(fault(libc::SIGSEGV, SEGV_ACCERR, told));
         }
         let nothing = |_| fault(libc::SIGBUS, libc::BUS_ADRERR, Some(access));
+        if self.chunks >= MAX_CHUNKS {
+            self.start_over().map_err(nothing)?;
+        }
+        match self.make_entries(start, addr).map_err(nothing)? {
+            Made::Some => return Ok(()),
+            Made::TooMany => self.start_over().map_err(nothing)?,
+        }
+        match self.make_entries(start, addr).map_err(nothing)? {
+            Made::Some => Ok(()),
+            Made::TooMany => Err(nothing(io::ErrorKind::OutOfMemory.into())),
+        }
+    }
+
+    /// Entries for the page at `addr` and some around it, in the area that begins at `start`.
+    fn make_entries(&mut self, start: u64, addr: u64) -> io::Result<Made> {
+        let Some(area) = self.areas.get_mut(&start) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
         let page = addr & !(PAGE - 1);
-        let (chunk, begin) = area.chunk(&self.regions, start, page).map_err(nothing)?;
+        let before = area.chunks.len();
+        let (chunk, begin) = area.chunk(&self.regions, start, page)?;
+        self.chunks += area.chunks.len() - before;
         // Beyond the end of the file, or no memory is left.
         let offset = begin + (addr - start);
-        chunk
-            .slot
-            .touch(offset - area.chunk_start(offset))
-            .map_err(|_| nothing(io::ErrorKind::OutOfMemory.into()))?;
-        // As much of the block as lies in the area and in the chunk.
         let chunk_start = area.chunk_start(offset);
+        let touched = chunk.slot.touch(offset - chunk_start);
+        touched.map_err(|_| io::ErrorKind::OutOfMemory)?;
+        // What of the area lies in the chunk.
         let chunk_end = chunk_start + chunk.slot.len();
-        let block = page & !(BLOCK - 1);
-        let first = block
-            .max(start)
-            .max(start + chunk_start.saturating_sub(begin));
-        let last = (block + BLOCK)
-            .min(area.end)
-            .min(start + (chunk_end - begin));
-        let prot = area.prot;
-        let mut at = first;
-        while at < last {
-            let physical = chunk.slot.address() + (begin + (at - start) - chunk_start);
-            if self.tables.set(at, physical, prot).is_err() {
-                return Err(nothing(io::ErrorKind::OutOfMemory.into()));
-            }
-            at += PAGE;
+        let low = start + chunk_start.saturating_sub(begin);
+        let high = area.end.min(start + (chunk_end - begin));
+        let physical = |at: u64| chunk.slot.address() + (begin + (at - start) - chunk_start);
+        let block = page / BLOCK * BLOCK;
+        let whole = block >= low && block + BLOCK <= high;
+        let (first, last) = match whole && physical(block).is_multiple_of(LARGE_PAGE) {
+            true if self.tables.has_large_pages() => (
+                low.next_multiple_of(LARGE_PAGE),
+                high / LARGE_PAGE * LARGE_PAGE,
+            ),
+            _ => (block.max(low), high.min(block + BLOCK)),
+        };
+        match self.tables.map(first, last, physical(first), area.prot) {
+            Ok(()) => Ok(Made::Some),
+            Err(Full::Tables) => Ok(Made::TooMany),
+            Err(Full::Memory(error)) => Err(error),
         }
+    }
+
+    /// Gives up all page tables, and what can be found again.
+    fn start_over(&mut self) -> io::Result<()> {
+        self.invalidate(0, super::ring0::BASE);
+        self.tables.start_over()?;
+        for area in self.areas.values_mut() {
+            if area.kind != Kind::Copy {
+                area.chunks.clear();
+            }
+        }
+        self.chunks = 0;
         Ok(())
     }
 
     /// The host has no memory for a page that an entry leads to: the guest is to fault on it.
-    pub fn start_over(&mut self) {
+    pub fn take_all_back(&self) {
         self.invalidate(0, super::ring0::BASE);
     }
 
@@ -281,10 +329,12 @@ impl Mappings {
     /// Nobody reaches memory by way of `start` to `end` until the next fault there.
     fn invalidate(&self, start: u64, end: u64) {
         for (at, area) in self.within(start, end) {
-            let (from, to) = (at.max(start), area.end.min(end));
-            if !self.tables.clear(from, to) {
+            let cleared = self.tables.clear(at.max(start), area.end.min(end));
+            // A large page lies within one area.
+            let Some((from, to)) = cleared.map(|(from, to)| (from.max(at), to.min(area.end)))
+            else {
                 continue;
-            }
+            };
             let begin = area.offset;
             let (from, to) = (begin + (from - at), begin + (to - at));
             for (&chunk_start, chunk) in &area.chunks {

@@ -13,18 +13,20 @@
 //! memory but the Sentry.
 //!
 //! - [`ring0`]: what of the guest is ours; [`registers`], [`vcpu`]: entering ring 3 and coming back;
-//! - [`slots`], [`regions`]: guest-physical memory; [`tables`], [`mappings`], [`space`]: page
-//!   tables, made lazily, and address spaces;
+//! - [`slots`], [`regions`]: guest-physical memory; [`pages`], [`tables`], [`mappings`], [`space`]:
+//!   page tables, made lazily, and address spaces;
 //! - [`context`], [`kick`]: one guest thread; [`sched`], [`worker`]: which thread runs it;
 //! - [`rules`]: the host calls a Sentry needs for this platform.
 //!
 //! Everything is made for two kinds of machine, told apart by what they do: where ring 0 runs on
-//! the processor and SYSCALL enters it, and where KVM emulates ring 0 and SYSCALL faults. Not done:
-//! pages of 2 MiB, calls answered in ring 0, a vDSO. Process-wide, SIGUSR1 belongs to this platform.
+//! the processor and SYSCALL enters it, and where KVM emulates ring 0 and SYSCALL faults ([`probe`]).
+//! Not done: calls answered in ring 0, a vDSO. Process-wide, SIGUSR1 belongs to this platform.
 
 mod context;
 mod kick;
 mod mappings;
+mod pages;
+mod probe;
 mod regions;
 mod registers;
 mod ring0;
@@ -38,24 +40,27 @@ mod worker;
 
 use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm};
 use parking_lot::Mutex;
 
+pub use pages::{Reserved, TableMemory};
 pub use rules::host_calls;
 
 use crate::common::xstate::{X87_SSE, XState};
 use crate::{AddressSpace, Error, Platform, Result, VdsoRange, Worker, WorkerId, WorkerWaker};
+use pages::{Graveyard, OwnFile};
+use probe::Traits;
 use regions::Regions;
 use ring0::Ring0;
 use sched::Sched;
 use slots::Memory;
 use space::Space;
-use tables::Graveyard;
+use tables::Copies;
 use worker::{KvmWorker, Waker};
 
 /// The device.
@@ -68,18 +73,35 @@ const MAX_AREAS: usize = 65530;
 const TSS_ADDRESS: usize = 0xfffb_d000;
 
 /// How to make the platform.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Options {
     /// Workers there will be.
     pub workers: usize,
     /// [`DEVICE`], opened for reading and writing; None: it is opened here.
     pub device: Option<OwnedFd>,
+    /// Where page tables lie; None: in a file of our own.
+    pub tables: Option<Arc<dyn TableMemory>>,
+    pub large_pages: LargePages,
+}
+
+/// Whether guest memory is mapped by pages of 2 MiB where they fit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LargePages {
+    /// Where the processor walks our tables. Where KVM copies them, mapping something else in place
+    /// of such a page costs more than it has saved.
+    #[default]
+    Natural,
+    Always,
+    Never,
 }
 
 /// The virtual machine, and what is the same for all of it.
 struct Machine {
     memory: Arc<Memory>,
     graveyard: Arc<Graveyard>,
+    table_memory: Arc<dyn TableMemory>,
+    large_pages: LargePages,
+    traits: OnceLock<Traits>,
     regions: Arc<Regions>,
     ring0: Ring0,
     cpuid: CpuId,
@@ -113,8 +135,8 @@ fn too_old(what: &str) -> Error {
 }
 
 impl Machine {
-    fn new(device: Option<OwnedFd>) -> Result<Machine> {
-        let kvm = match device {
+    fn new(options: Options) -> Result<Arc<Machine>> {
+        let kvm = match options.device {
             // SAFETY: the descriptor is ours, and given up here. If it is not of that device, the
             // next call says so.
             Some(fd) => unsafe { Kvm::from_raw_fd(fd.into_raw_fd()) },
@@ -163,8 +185,15 @@ impl Machine {
         let address_bits = leaf(0x8000_0008, 0).eax & 0xff;
         let memory = Arc::new(Memory::new(vm, kvm.get_nr_memslots(), address_bits));
         let ring0 = Ring0::new(&memory).map_err(host("the pages of ring 0"))?;
-        Ok(Machine {
+        let table_memory = match options.tables {
+            Some(tables) => tables,
+            None => Arc::new(OwnFile::new().map_err(host("a file for page tables"))?),
+        };
+        let machine = Arc::new(Machine {
             graveyard: Arc::default(),
+            table_memory,
+            large_pages: options.large_pages,
+            traits: OnceLock::new(),
             regions: Arc::new(Regions::new(&memory)),
             memory,
             ring0,
@@ -175,7 +204,23 @@ impl Machine {
             xstate,
             max_areas: max_areas(),
             vcpus: AtomicUsize::new(0),
-        })
+        });
+        let traits = probe::probe(&machine).map_err(host("trying the virtual machine"))?;
+        machine.traits.get_or_init(|| traits);
+        Ok(machine)
+    }
+
+    /// Until it is known, the worse is taken for true.
+    fn copies(&self) -> Copies {
+        self.traits.get().map_or(Copies::Made, |found| found.copies)
+    }
+
+    fn large_pages(&self) -> bool {
+        match self.large_pages {
+            LargePages::Natural => self.copies() == Copies::None,
+            LargePages::Always => true,
+            LargePages::Never => false,
+        }
     }
 
     /// The number of the next vCPU.
@@ -205,10 +250,11 @@ impl KvmPlatform {
     /// Makes the virtual machine, and the threads that run guest code beside the workers.
     pub fn new(options: Options) -> Result<KvmPlatform> {
         kick::install_handler().map_err(host("sigaction"))?;
-        let machine = Arc::new(Machine::new(options.device)?);
+        let workers = options.workers.max(1);
+        let machine = Machine::new(options)?;
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         // With every worker busy in the Sentry, there is one for each core.
-        let (sched, threads) = Sched::start(&machine, options.workers.max(1), cores.clamp(1, 16))
+        let (sched, threads) = Sched::start(&machine, workers, cores.clamp(1, 16))
             .map_err(host("threads for vCPUs"))?;
         Ok(KvmPlatform {
             sched,

@@ -95,6 +95,13 @@ impl Memory {
         self.add(Backing::File(Window::map_copy(fd, offset, len)?))
     }
 
+    /// Makes KVM forget everything it derived from any slot, page tables included, for all guests:
+    /// that is what the removal of a slot does, whichever it is.
+    pub fn forget_all(self: &Arc<Self>) -> io::Result<()> {
+        drop(self.anonymous(crate::common::PAGE as usize)?);
+        Ok(())
+    }
+
     fn add(self: &Arc<Self>, backing: Backing) -> io::Result<Slot> {
         let (host, len) = backing.place();
         let (id, address) = self.used.lock().take(len)?;

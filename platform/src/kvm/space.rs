@@ -9,7 +9,7 @@ use super::Machine;
 use super::kick::Kick;
 use super::mappings::Mappings;
 use super::ring0;
-use super::tables::Tables;
+use super::tables::{Root, Tables};
 use crate::common::PAGE;
 use crate::common::changes::{Changes, Command};
 use crate::{Access, AddressSpace, Error, Fault, HostOp, Result, Retired};
@@ -83,9 +83,7 @@ impl SpaceCore {
                     op: "an address space".to_owned(),
                     source,
                 };
-                let directory = machine.ring0.directory();
-                let tables = Tables::new(&machine.memory, &machine.graveyard, directory);
-                let tables = tables.map_err(refused)?;
+                let tables = Tables::new(machine).map_err(refused)?;
                 *home = Home::Alive {
                     mappings: Mappings::new(&machine.regions, tables, machine.max_areas),
                     contexts: 1,
@@ -155,10 +153,10 @@ impl SpaceCore {
         Err(self.changes.failed(batch, done, source, unmap))
     }
 
-    /// CR3 for this address space.
-    pub fn root(&self) -> Option<u64> {
+    /// The page tables, until the next [`SpaceCore::fault`].
+    pub fn root(&self) -> Option<Arc<Root>> {
         match &*self.home.lock() {
-            Home::Alive { mappings, .. } => Some(mappings.root()),
+            Home::Alive { mappings, .. } => Some(mappings.root().clone()),
             _ => None,
         }
     }
@@ -176,10 +174,10 @@ impl SpaceCore {
         }
     }
 
-    /// See [`Mappings::start_over`].
-    pub fn start_over(&self) {
-        if let Home::Alive { mappings, .. } = &mut *self.home.lock() {
-            mappings.start_over();
+    /// See [`Mappings::take_all_back`].
+    pub fn take_all_back(&self) {
+        if let Home::Alive { mappings, .. } = &*self.home.lock() {
+            mappings.take_all_back();
         }
     }
 

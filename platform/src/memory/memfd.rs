@@ -48,16 +48,12 @@ impl MemFd {
     /// Gives the pages of a range back to the host; they read as zero from then on, in every
     /// mapping. The range must be page aligned to free all of it.
     pub fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.fallocate(
-            libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE,
-            offset,
-            len,
-        )
+        punch_hole(self.file.as_fd(), offset, len)
     }
 
     /// Allocates the pages of a range now, instead of at the first touch.
     pub fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.fallocate(libc::FALLOC_FL_KEEP_SIZE, offset, len)
+        allocate(self.file.as_fd(), offset, len)
     }
 
     /// Bytes of host memory the file holds.
@@ -73,21 +69,32 @@ impl MemFd {
     pub fn into_fd(self) -> OwnedFd {
         self.file.into()
     }
+}
 
-    fn fallocate(&self, mode: i32, offset: u64, len: u64) -> io::Result<()> {
-        let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) else {
-            return Err(io::Error::from_raw_os_error(libc::EINVAL));
-        };
-        loop {
-            // SAFETY: no memory of ours is passed.
-            let rc = unsafe { libc::fallocate(self.file.as_raw_fd(), mode, offset, len) };
-            if rc == 0 {
-                return Ok(());
-            }
-            let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
-            }
+/// [`MemFd::punch_hole`] of a descriptor.
+pub(crate) fn punch_hole(fd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<()> {
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    fallocate(fd, mode, offset, len)
+}
+
+/// [`MemFd::allocate`] of a descriptor.
+pub(crate) fn allocate(fd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<()> {
+    fallocate(fd, libc::FALLOC_FL_KEEP_SIZE, offset, len)
+}
+
+fn fallocate(fd: BorrowedFd<'_>, mode: i32, offset: u64, len: u64) -> io::Result<()> {
+    let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) else {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    };
+    loop {
+        // SAFETY: no memory of ours is passed.
+        let rc = unsafe { libc::fallocate(fd.as_raw_fd(), mode, offset, len) };
+        if rc == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
         }
     }
 }

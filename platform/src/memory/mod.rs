@@ -20,6 +20,7 @@ mod window;
 
 pub use fault::install_fault_handler;
 pub use memfd::MemFd;
+pub(crate) use memfd::{allocate, punch_hole};
 pub use window::Window;
 
 /// A copy stopped at a bad page.

@@ -22,6 +22,7 @@ mod mappings;
 mod patched;
 mod ring0;
 mod state;
+mod tables;
 mod threads;
 mod titles;
 mod trampolines;
@@ -58,7 +59,16 @@ const PLATFORMS: &[Maker] = &[
     ("kvm", || {
         let options = kvm::Options {
             workers: 2,
-            device: None,
+            ..Default::default()
+        };
+        Ok(Arc::new(kvm::KvmPlatform::new(options)?))
+    }),
+    // With what other machines have in use as well.
+    ("kvm-all", || {
+        let options = kvm::Options {
+            workers: 2,
+            large_pages: kvm::LargePages::Always,
+            ..Default::default()
         };
         Ok(Arc::new(kvm::KvmPlatform::new(options)?))
     }),
@@ -100,6 +110,7 @@ fn run_all(how: &str, filter: Option<&str>) -> bool {
         attacks::CASES,
         trampolines::CASES,
         ring0::CASES,
+        tables::CASES,
     ]
     .into_iter()
     .flatten()

@@ -103,6 +103,7 @@ fn make_platform(
             let options = kvm::Options {
                 workers: options.workers,
                 device: kvm,
+                ..Default::default()
             };
             kvm::KvmPlatform::new(options).map(|p| Arc::new(p) as _)
         }
