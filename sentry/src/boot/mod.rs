@@ -13,7 +13,6 @@ mod query;
 mod supervise;
 
 use std::convert::Infallible;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Barrier, OnceLock};
 use std::time::Duration;
 
@@ -27,7 +26,7 @@ use crate::control::Server;
 use crate::executor::{Executor, Reactor};
 use crate::kernel::resources::{Machine, OwnUse};
 use crate::kernel::{Kernel, KernelParts, Uts};
-use crate::mm::MemoryFile;
+use crate::mm::{MemoryFile, TableMemory};
 use crate::syscalls::strace::Strace;
 use supervise::{Container, ControlSupervisor};
 
@@ -75,14 +74,14 @@ const DEFAULTS: &[&str] = &["systrap", "ptrace"];
 fn choose_platform(
     name: Option<&str>,
     options: systrap::Options,
-    kvm: Option<OwnedFd>,
+    kvm: kvm::Options,
 ) -> Result<Arc<dyn Platform>, BootError> {
     if let Some(name) = name {
         return make_platform(name, options, kvm);
     }
     let mut result = Err(BootError::UnknownPlatform(String::new()));
     for name in DEFAULTS {
-        result = make_platform(name, options, None);
+        result = make_platform(name, options, kvm::Options::default());
         match &result {
             Ok(_) => break,
             Err(e) => log::info!("{e}"),
@@ -94,19 +93,12 @@ fn choose_platform(
 fn make_platform(
     name: &str,
     options: systrap::Options,
-    kvm: Option<OwnedFd>,
+    kvm: kvm::Options,
 ) -> Result<Arc<dyn Platform>, BootError> {
     let made: runsc_platform::Result<Arc<dyn Platform>> = match name {
         "systrap" => systrap::SystrapPlatform::new(options).map(|p| Arc::new(p) as _),
         "ptrace" => runsc_platform::ptrace::PtracePlatform::new().map(|p| Arc::new(p) as _),
-        "kvm" => {
-            let options = kvm::Options {
-                workers: options.workers,
-                device: kvm,
-                ..Default::default()
-            };
-            kvm::KvmPlatform::new(options).map(|p| Arc::new(p) as _)
-        }
+        "kvm" => kvm::KvmPlatform::new(kvm).map(|p| Arc::new(p) as _),
         other => return Err(BootError::UnknownPlatform(other.to_owned())),
     };
     made.map_err(|source| BootError::Platform {
@@ -155,12 +147,18 @@ pub fn run(config: BootConfig, fds: BootFds, begin: Start) -> Result<Infallible,
             false => Patching::Never,
         },
     };
-    let platform = choose_platform(config.platform.as_deref(), options, fds.kvm)?;
     let memory = match (fds.memory, config.limits.memory) {
         (Some(file), limit) => MemoryFile::limited(file, limit.map(|limit| limit.usable)),
         (None, _) => MemoryFile::new(),
     };
     let memory = memory.map_err(host("memory file"))?;
+    let kvm = kvm::Options {
+        workers,
+        device: fds.kvm,
+        tables: Some(Arc::new(TableMemory(memory.clone()))),
+        ..Default::default()
+    };
+    let platform = choose_platform(config.platform.as_deref(), options, kvm)?;
     let executor = Executor::new(platform.clone(), workers);
     let reactor =
         Reactor::new().map_err(|e| host("reactor")(std::io::Error::from_raw_os_error(e.raw())))?;

@@ -313,9 +313,9 @@ impl Inner {
             return Ok(high);
         }
         let (from, to) = copy_window(page, want_end, low, high);
-        let copy = self
-            .memory
-            .allocate_near(to - from, self.neighbour(from, to), Contents::Any)?;
+        let copy =
+            self.memory
+                .allocate_near(to - from, self.place_near(from, to), Contents::Any)?;
         copy.copy_from(0, range, from - piece_start, to - from)?;
         let held = Held::Private {
             range: copy,
@@ -340,9 +340,9 @@ impl Inner {
             return Err(Refusal::Bus);
         };
         let (fd, offset) = piece.held.place();
-        let copy = self
-            .memory
-            .allocate_near(to - from, self.neighbour(from, to), Contents::Any)?;
+        let copy =
+            self.memory
+                .allocate_near(to - from, self.place_near(from, to), Contents::Any)?;
         copy_from_fd(self, &copy, fd, offset + (from - piece_start), to - from)?;
         let held = Held::Private {
             range: copy,

@@ -10,7 +10,7 @@ use runsc_platform::Prot;
 
 use crate::errno::Result;
 use crate::mm::fault::COPY_AROUND;
-use crate::mm::memory_file::{Contents, FileRange, MemoryFile};
+use crate::mm::memory_file::{Contents, FileRange, MemoryFile, Near};
 use crate::mm::pages::{Cow, Held, host_prot};
 use crate::mm::remap::adopt;
 use crate::mm::vma::{Source, Vma, VmaFlags};
@@ -198,7 +198,9 @@ impl Inner {
 
 /// A copy of part of a range; None if there is no memory for it.
 fn copy_now(memory: &Arc<MemoryFile>, range: &FileRange, off: u64, len: u64) -> Option<FileRange> {
-    let copy = memory.allocate_near(len, None, Contents::Any).ok()?;
+    let copy = memory
+        .allocate_near(len, Near::Anywhere, Contents::Any)
+        .ok()?;
     copy.copy_from(0, range, off, len).ok()?;
     Some(copy)
 }

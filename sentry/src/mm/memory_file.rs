@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
+use runsc_platform::kvm::Reserved;
 use runsc_platform::memory::{MemFd, Window};
 
 use crate::errno::{Errno, Result};
@@ -36,6 +37,20 @@ const MAX_DIRTY: u64 = 2 << 20;
 /// Longer ranges are not kept: much of them may never have been touched. Nor are longer ones got
 /// from what is kept, to be cleared and perhaps not used.
 const MAX_KEPT: u64 = 64 << 10;
+
+/// Memory that may lie behind such a page at `addr` has the same place within one in the file, so
+/// that a platform can map it as one.
+const LARGE_PAGE: u64 = 2 << 20;
+
+/// Where new memory had best lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Near {
+    Anywhere,
+    /// At this offset: neighbours merge in the host's mappings.
+    Offset(u64),
+    /// To be mapped at this address.
+    Address(u64),
+}
 
 /// Free ranges, by place and by size.
 #[derive(Default)]
@@ -84,6 +99,14 @@ impl FreeSet {
             self.add(start + len, l - len);
         }
         Some(start)
+    }
+
+    /// As `take`, at a place that is `addr` modulo [`LARGE_PAGE`].
+    fn take_like(&mut self, len: u64, addr: u64) -> Option<u64> {
+        let room = len.checked_add(LARGE_PAGE)?;
+        let &(_, start) = self.by_len.range((room, 0)..).next()?;
+        let at = start + addr.wrapping_sub(start) % LARGE_PAGE;
+        self.take_at(at, len).then_some(at)
     }
 
     /// Exactly this range, if it is free.
@@ -206,6 +229,21 @@ struct CachedWindow {
     used: AtomicBool,
 }
 
+/// Page tables of guests count as their memory.
+pub struct TableMemory(pub Arc<MemoryFile>);
+
+impl runsc_platform::kvm::TableMemory for TableMemory {
+    fn reserve(&self, len: u64) -> std::io::Result<Reserved> {
+        let no_memory = |_| std::io::ErrorKind::OutOfMemory;
+        let range = self.0.allocate(len).map_err(no_memory)?;
+        Ok(Reserved {
+            file: self.0.fd().clone(),
+            offset: range.offset(),
+            range: Arc::new(range),
+        })
+    }
+}
+
 /// All guest memory that is not a host file. One a sandbox.
 pub struct MemoryFile {
     memfd: MemFd,
@@ -278,21 +316,21 @@ impl MemoryFile {
     /// # Errors
     /// ENOMEM.
     pub fn allocate(self: &Arc<Self>, len: u64) -> Result<FileRange> {
-        self.allocate_near(len, None, Contents::Zero)
+        self.allocate_near(len, Near::Anywhere, Contents::Zero)
     }
 
-    /// As `allocate`, at offset `near` if that is free (neighbours merge in the host's mappings).
+    /// As `allocate`, at the place wished for if that is free.
     pub(crate) fn allocate_near(
         self: &Arc<Self>,
         len: u64,
-        near: Option<u64>,
+        near: Near,
         contents: Contents,
     ) -> Result<FileRange> {
         let len = page_up(len).filter(|&l| l > 0).ok_or(Errno::ENOMEM)?;
         let mut state = self.state.lock();
         let offset = 'found: {
             if contents == Contents::Any {
-                if let Some(at) = near
+                if let Near::Offset(at) = near
                     && state.dirty.take_at(at, len)
                 {
                     break 'found (at, Pages::Present);
@@ -301,7 +339,7 @@ impl MemoryFile {
                     break 'found (at, Pages::Present);
                 }
             }
-            if let Some(at) = near
+            if let Near::Offset(at) = near
                 && state.clean.take_at(at, len)
             {
                 break 'found (at, Pages::Absent);
@@ -310,6 +348,12 @@ impl MemoryFile {
                 && let Some(at) = state.dirty.take(len)
             {
                 break 'found (at, Pages::Present);
+            }
+            if let Near::Address(addr) = near
+                && len >= LARGE_PAGE
+                && let Some(at) = state.clean.take_like(len, addr)
+            {
+                break 'found (at, Pages::Absent);
             }
             let at = state.clean.take(len).ok_or(Errno::ENOMEM)?;
             (at, Pages::Absent)
@@ -727,6 +771,23 @@ mod tests {
     }
 
     #[test]
+    fn large_ranges_lie_as_their_addresses_do() {
+        let file = MemoryFile::new().unwrap();
+        let _before = file.allocate(3 * PAGE_SIZE).unwrap();
+        for addr in [0x7f00_0000_5000u64, 0x7f00_0020_0000, 0x1000] {
+            let near = Near::Address(addr);
+            let large = file
+                .allocate_near(LARGE_PAGE, near, Contents::Zero)
+                .unwrap();
+            assert_eq!(large.offset() % LARGE_PAGE, addr % LARGE_PAGE);
+        }
+        // What was passed over is not lost.
+        let near = Near::Address(0x5000);
+        let small = file.allocate_near(PAGE_SIZE, near, Contents::Zero).unwrap();
+        assert!(small.offset() < LARGE_PAGE);
+    }
+
+    #[test]
     fn counts_are_page_exact() {
         let file = MemoryFile::new().unwrap();
         let mut a = file.allocate(10 * PAGE_SIZE).unwrap();
@@ -751,14 +812,18 @@ mod tests {
         let file = MemoryFile::new().unwrap();
         let mut a = file.allocate(PAGE_SIZE).unwrap();
         let b = file
-            .allocate_near(PAGE_SIZE, Some(a.offset() + PAGE_SIZE), Contents::Zero)
+            .allocate_near(
+                PAGE_SIZE,
+                Near::Offset(a.offset() + PAGE_SIZE),
+                Contents::Zero,
+            )
             .unwrap();
         assert_eq!(b.offset(), a.offset() + PAGE_SIZE);
         assert!(a.append(b).is_none());
         assert_eq!(a.len(), 2 * PAGE_SIZE);
         assert_eq!(file.reserved(), 2 * PAGE_SIZE);
         let far = file
-            .allocate_near(PAGE_SIZE, Some(1 << 30), Contents::Zero)
+            .allocate_near(PAGE_SIZE, Near::Offset(1 << 30), Contents::Zero)
             .unwrap();
         assert_eq!(far.offset(), 1 << 30);
         assert!(a.append(far).is_some());

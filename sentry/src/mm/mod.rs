@@ -46,8 +46,8 @@ use runsc_platform::{AddressSpace, Platform, Prot};
 use crate::errno::Result;
 use crate::fs::file::File;
 use crate::mm::mappable::{Backing, Mappable, MappingOwner, WriteIntent};
-pub(crate) use crate::mm::memory_file::Contents;
-pub use crate::mm::memory_file::{FileRange, MemoryFile};
+pub(crate) use crate::mm::memory_file::{Contents, Near};
+pub use crate::mm::memory_file::{FileRange, MemoryFile, TableMemory};
 use crate::mm::pages::{Batch, Held, PageMap, host_prot};
 pub use crate::mm::segment::Place;
 pub use crate::mm::types::*;
@@ -338,7 +338,7 @@ impl Inner {
         const AHEAD: usize = 64;
         match &vma.source {
             Source::Anon { .. } => {
-                let near = self.neighbour(start, end);
+                let near = self.place_near(start, end);
                 let range =
                     self.memory
                         .allocate_near(end - start, near, memory_file::Contents::Zero)?;
@@ -374,8 +374,13 @@ impl Inner {
         Ok(())
     }
 
-    /// The MemoryFile offset that would make `[start, end)` contiguous with the memory before or
-    /// after it.
+    /// Where memory for `[start, end)` would be contiguous with the memory before or after it, if
+    /// there is any.
+    fn place_near(&self, start: u64, end: u64) -> Near {
+        let found = self.neighbour(start, end);
+        found.map_or(Near::Address(start), Near::Offset)
+    }
+
     fn neighbour(&self, start: u64, end: u64) -> Option<u64> {
         let private = |piece: &pages::Piece| match &piece.held {
             Held::Private { range, .. } => Some((range.offset(), range.len())),

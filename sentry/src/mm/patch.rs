@@ -11,7 +11,7 @@ use runsc_platform::{Access, Code, Patch, Prot};
 
 use crate::errno::{Errno, Result};
 use crate::mm::fault::{Force, copy_from_fd};
-use crate::mm::memory_file::Contents;
+use crate::mm::memory_file::{Contents, Near};
 use crate::mm::pages::Held;
 use crate::mm::types::{PAGE_SIZE, page_down};
 use crate::mm::{Inner, Mm};
@@ -112,7 +112,9 @@ impl Inner {
         let (_, vma) = self.vmas.find(addr).ok_or(Errno::EFAULT)?;
         let vma = vma.clone();
         let (piece_start, piece) = self.pages.find(page).ok_or(Errno::EFAULT)?;
-        let copy = self.memory.allocate_near(PAGE_SIZE, None, Contents::Any)?;
+        let copy = self
+            .memory
+            .allocate_near(PAGE_SIZE, Near::Anywhere, Contents::Any)?;
         match &piece.held {
             Held::Private { range, .. } => {
                 copy.copy_from(0, range, page - piece_start, PAGE_SIZE)?;

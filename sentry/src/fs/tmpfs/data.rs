@@ -26,7 +26,7 @@ use crate::fs::file::{File, Seek, WriteAt, default_seek};
 use crate::mm::io::{Sink, Source};
 use crate::mm::mappable::{Backing, Mappable, MappingOwner, WriteIntent};
 use crate::mm::types::{PAGE_SIZE, page_down, page_up};
-use crate::mm::{FileRange, MemoryFile, windows};
+use crate::mm::{FileRange, MemoryFile, Near, windows};
 
 /// Smallest and largest chunk, bytes.
 const MIN_CHUNK: u64 = 16 << 10;
@@ -325,7 +325,9 @@ impl Data {
                 let before = state.chunks.range(..start).next_back();
                 let near = before
                     .filter(|(s, c)| *s + c.len == start)
-                    .map(|(_, c)| c.range.offset() + c.len);
+                    .map_or(Near::Anywhere, |(_, c)| {
+                        Near::Offset(c.range.offset() + c.len)
+                    });
                 let range = Arc::new(self.space.memory.allocate_near(
                     chunk_len,
                     near,

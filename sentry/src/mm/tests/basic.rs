@@ -176,7 +176,11 @@ fn memory_is_not_reused_while_it_may_still_be_mapped() {
     mm.munmap(a, 8 * P).unwrap();
     assert_eq!(memory.reserved(), 8 * P);
     let other = memory
-        .allocate_near(8 * P, Some(page), memory_file::Contents::Any)
+        .allocate_near(
+            8 * P,
+            memory_file::Near::Offset(page),
+            memory_file::Contents::Any,
+        )
         .unwrap();
     assert_ne!(other.offset(), page);
     drop(other);
