@@ -112,6 +112,38 @@ pub fn vdso_bytes() -> Option<Vec<u8>> {
     Some(image.to_vec())
 }
 
+/// Value of a symbol of a vDSO image, by its dynamic section (ELF specification, "Dynamic
+/// Section"; vdso(7)).
+pub(crate) fn vdso_symbol(image: &[u8], name: &str) -> Option<u64> {
+    const DT_STRTAB: u64 = 5;
+    const DT_SYMTAB: u64 = 6;
+    const PT_DYNAMIC: u32 = 2;
+    let word = |at: usize| Some(u64::from_le_bytes(image.get(at..at + 8)?.try_into().ok()?));
+    let half = |at: usize| Some(u16::from_le_bytes(image.get(at..at + 2)?.try_into().ok()?));
+    let (headers, count) = (word(32)? as usize, half(56)? as usize);
+    let dynamic = (0..count)
+        .map(|n| headers + n * 56)
+        .find(|&at| image.get(at..at + 4) == Some(&PT_DYNAMIC.to_le_bytes()))?;
+    let (mut strings, mut symbols) = (0, 0);
+    let mut at = word(dynamic + 8)? as usize;
+    loop {
+        match word(at)? {
+            0 => break,
+            DT_STRTAB => strings = word(at + 8)? as usize,
+            DT_SYMTAB => symbols = word(at + 8)? as usize,
+            _ => {}
+        }
+        at += 16;
+    }
+    const MOST: usize = 64;
+    (1..MOST).map(|n| symbols + n * 24).find_map(|symbol| {
+        let start = strings + usize::from(half(symbol)?);
+        let end = start + name.len();
+        let found = image.get(start..end)? == name.as_bytes() && image.get(end) == Some(&0);
+        found.then(|| word(symbol + 8)).flatten()
+    })
+}
+
 /// A full memory barrier on every running thread of the machine (membarrier(2),
 /// MEMBARRIER_CMD_GLOBAL). Takes milliseconds.
 pub fn membarrier_global() -> io::Result<()> {

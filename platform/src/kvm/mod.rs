@@ -20,7 +20,7 @@
 //!
 //! Everything is made for two kinds of machine, told apart by what they do: where ring 0 runs on
 //! the processor and SYSCALL enters it, and where KVM emulates ring 0 and SYSCALL faults ([`probe`]).
-//! Not done: calls answered in ring 0, a vDSO. Process-wide, SIGUSR1 belongs to this platform.
+//! Not done: calls answered in ring 0. Process-wide, SIGUSR1 belongs to this platform.
 
 mod context;
 mod kick;
@@ -58,7 +58,7 @@ use probe::Traits;
 use regions::Regions;
 use ring0::Ring0;
 use sched::Sched;
-use slots::Memory;
+use slots::{Memory, Slot};
 use space::Space;
 use tables::Copies;
 use worker::{KvmWorker, Waker};
@@ -102,6 +102,8 @@ struct Machine {
     table_memory: Arc<dyn TableMemory>,
     large_pages: LargePages,
     traits: OnceLock<Traits>,
+    /// The host's vDSO, and where it is shown.
+    shown_vdso: Option<(Slot, VdsoRange)>,
     regions: Arc<Regions>,
     ring0: Ring0,
     cpuid: CpuId,
@@ -185,6 +187,12 @@ impl Machine {
         let address_bits = leaf(0x8000_0008, 0).eax & 0xff;
         let memory = Arc::new(Memory::new(vm, kvm.get_nr_memslots(), address_bits));
         let ring0 = Ring0::new(&memory).map_err(host("the pages of ring 0"))?;
+        // Without it guests ask for the time by system calls.
+        let shown_vdso = crate::host::vdso_range().and_then(|range| {
+            let slot = memory.vdso(&range).ok()?;
+            let shown = ring0.show_vdso(&range, &slot);
+            Some((slot, shown))
+        });
         let table_memory = match options.tables {
             Some(tables) => tables,
             None => Arc::new(OwnFile::new().map_err(host("a file for page tables"))?),
@@ -194,6 +202,7 @@ impl Machine {
             table_memory,
             large_pages: options.large_pages,
             traits: OnceLock::new(),
+            shown_vdso,
             regions: Arc::new(Regions::new(&memory)),
             memory,
             ring0,
@@ -213,6 +222,11 @@ impl Machine {
     /// Until it is known, the worse is taken for true.
     fn copies(&self) -> Copies {
         self.traits.get().map_or(Copies::Made, |found| found.copies)
+    }
+
+    /// Where guests have the host's vDSO, if its clocks are right for them.
+    fn vdso(&self) -> Option<VdsoRange> {
+        self.traits.get().and_then(|found| found.vdso)
     }
 
     fn large_pages(&self) -> bool {
@@ -283,7 +297,7 @@ impl Platform for KvmPlatform {
     }
 
     fn vdso(&self) -> Option<VdsoRange> {
-        None
+        self.sched.machine.vdso()
     }
 
     fn new_address_space(&self) -> Arc<dyn AddressSpace> {

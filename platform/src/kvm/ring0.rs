@@ -8,10 +8,11 @@
 //! BASE            code: 32 exceptions, SYSCALL             read-only
 //! BASE + 0x1000   IDT, GDT                                  read-only
 //! BASE + 0x10000  for each vCPU: task state, stack          written by the processor
+//! BASE + 0x200000 the host's vDSO and its data              read-only, the guest's
 //! ```
 //!
-//! All of it belongs to ring 0 in the page tables (no U bit on the way), so guest code can read
-//! none of it. The task state allows no I/O port (its bitmap lies beyond its limit), and the flags
+//! All but the vDSO belongs to ring 0 in the page tables (no U bit on the way), so guest code can
+//! read none of it. The task state allows no I/O port (its bitmap lies beyond its limit), and the flags
 //! the Sentry sets give no I/O privilege.
 //!
 //! Where SYSCALL cannot leave ring 3 (page-table based nesting), fetching the entry faults, with the
@@ -22,8 +23,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::slots::{Memory, Slot};
-use super::tables::{kernel_entry, kernel_page, word};
+use super::tables::{kernel_entry, kernel_page, user_entry, user_page, word};
 use crate::common::PAGE;
+use crate::{Prot, VdsoRange};
 
 /// Where ring 0's gigabyte begins; guest memory ends there.
 pub(super) const BASE: u64 = 0x7fff_c000_0000;
@@ -44,6 +46,9 @@ pub(super) const KERNEL_CS: u16 = 0x08;
 pub(super) const KERNEL_SS: u16 = 0x10;
 pub(super) const TSS: u16 = 0x40;
 
+/// Where the host's vDSO lies, data first.
+pub(super) const VDSO: u64 = BASE + PAGES * PAGE;
+
 /// Page of the first vCPU, and pages for each: task state and stack.
 const FIRST_VCPU: u64 = 16;
 const PAGES: u64 = 512;
@@ -59,7 +64,7 @@ const DESCRIPTORS: [(u16, u64); 4] = [
 ];
 
 pub(super) struct Ring0 {
-    /// The pages, and behind them their page table and page directory.
+    /// The pages, and behind them their page table, the page directory, and the vDSO's page table.
     slot: Slot,
 }
 
@@ -75,7 +80,7 @@ pub(super) struct Frame {
 
 impl Ring0 {
     pub fn new(memory: &Arc<Memory>) -> io::Result<Ring0> {
-        let slot = memory.anonymous(((PAGES + 2) * PAGE) as usize)?;
+        let slot = memory.anonymous(((PAGES + 3) * PAGE) as usize)?;
         let ring0 = Ring0 { slot };
         for vector in 0..EXCEPTIONS {
             ring0.entry(4 * vector, vector as u16);
@@ -100,6 +105,26 @@ impl Ring0 {
     /// Guest-physical address of the page directory that all address spaces share.
     pub fn directory(&self) -> u64 {
         self.slot.address() + (PAGES + 1) * PAGE
+    }
+
+    /// Shows guests the pages of `vdso`, which `slot` leads to; gives where they have them.
+    pub fn show_vdso(&self, vdso: &VdsoRange, slot: &Slot) -> VdsoRange {
+        for at in (0..slot.len().min(PAGES * PAGE)).step_by(PAGE as usize) {
+            let prot = match vdso.start + at >= vdso.image {
+                true => Prot::READ | Prot::EXEC,
+                false => Prot::READ,
+            };
+            let entry = user_page(slot.address() + at, prot);
+            self.set((PAGES + 2) * PAGE + at / PAGE * 8, entry);
+        }
+        let table = self.slot.address() + (PAGES + 2) * PAGE;
+        self.set((PAGES + 1) * PAGE + 8, user_entry(table));
+        let place = |addr: u64| VDSO + (addr - vdso.start);
+        VdsoRange {
+            start: VDSO,
+            end: place(vdso.end),
+            image: place(vdso.image),
+        }
     }
 
     /// Prepares the pages of a vCPU; gives the address of its task state.

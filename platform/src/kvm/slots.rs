@@ -11,11 +11,12 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use kvm_bindings::kvm_userspace_memory_region;
+use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
 use memmap2::MmapMut;
 use parking_lot::Mutex;
 
+use crate::VdsoRange;
 use crate::common::host_calls::count;
 use crate::memory::{AccessFault, Window};
 
@@ -45,6 +46,8 @@ struct Used {
 enum Backing {
     Anonymous(MmapMut),
     File(Window),
+    /// Pages of the process that it does not give up, to be read: address and length.
+    Fixed(u64, u64),
 }
 
 /// A slot. Its guest-physical range is gone when it is dropped.
@@ -102,9 +105,18 @@ impl Memory {
         Ok(())
     }
 
+    /// The vDSO of this process, with its data.
+    pub fn vdso(self: &Arc<Self>, range: &VdsoRange) -> io::Result<Slot> {
+        self.add(Backing::Fixed(range.start, range.end - range.start))
+    }
+
     fn add(self: &Arc<Self>, backing: Backing) -> io::Result<Slot> {
         let (host, len) = backing.place();
         let (id, address) = self.used.lock().take(len)?;
+        let flags = match backing {
+            Backing::Fixed(..) => KVM_MEM_READONLY,
+            _ => 0,
+        };
         let slot = Slot {
             memory: self.clone(),
             backing,
@@ -113,16 +125,16 @@ impl Memory {
             len,
         };
         // On failure the drop gives the numbers back; removing what is not there does nothing.
-        self.set(id, address, len, host)?;
+        self.set(id, flags, (address, len), host)?;
         Ok(slot)
     }
 
-    fn set(&self, slot: u32, address: u64, len: u64, host: u64) -> io::Result<()> {
+    fn set(&self, slot: u32, flags: u32, range: (u64, u64), host: u64) -> io::Result<()> {
         let region = kvm_userspace_memory_region {
             slot,
-            flags: 0,
-            guest_phys_addr: address,
-            memory_size: len,
+            flags,
+            guest_phys_addr: range.0,
+            memory_size: range.1,
             userspace_addr: host,
         };
         count();
@@ -175,6 +187,7 @@ impl Backing {
         match self {
             Backing::Anonymous(memory) => (memory.as_ptr() as u64, memory.len() as u64),
             Backing::File(window) => (window.address() as u64, window.len() as u64),
+            Backing::Fixed(address, len) => (*address, *len),
         }
     }
 }
@@ -198,7 +211,7 @@ impl Slot {
     pub fn touch(&self, offset: u64) -> Result<u8, AccessFault> {
         match &self.backing {
             Backing::File(window) => window.load_u8(offset as usize),
-            Backing::Anonymous(_) => Ok(0),
+            Backing::Anonymous(_) | Backing::Fixed(..) => Ok(0),
         }
     }
 }
@@ -206,7 +219,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         // An error leaves the slot without memory behind it, which faults; its number is lost.
-        if self.memory.set(self.id, self.address, 0, 0).is_ok() {
+        if self.memory.set(self.id, 0, (self.address, 0), 0).is_ok() {
             let mut used = self.memory.used.lock();
             used.give_back(self.id, self.address, self.len);
         }

@@ -165,12 +165,17 @@ impl SpaceCore {
     pub fn fault(&self, addr: u64, access: Access) -> std::result::Result<(), Fault> {
         match &mut *self.home.lock() {
             Home::Alive { mappings, .. } if addr < ring0::BASE => mappings.fault(addr, access),
-            _ => Err(Fault {
-                signal: libc::SIGSEGV,
-                code: 1,
-                addr,
-                access: Some(access),
-            }),
+            _ => {
+                let vdso = self.machine.vdso();
+                let mapped = vdso.is_some_and(|vdso| (vdso.start..vdso.end).contains(&addr));
+                Err(Fault {
+                    signal: libc::SIGSEGV,
+                    // SEGV_ACCERR, SEGV_MAPERR.
+                    code: if mapped { 2 } else { 1 },
+                    addr,
+                    access: Some(access),
+                })
+            }
         }
     }
 

@@ -64,9 +64,23 @@ pub(super) enum Full {
     Memory(io::Error),
 }
 
+impl Full {
+    pub fn into_error(self) -> io::Error {
+        match self {
+            Full::Memory(error) => error,
+            Full::Tables => io::ErrorKind::OutOfMemory.into(),
+        }
+    }
+}
+
 /// An entry that lets the kernel half of the tables hang below `table`.
 pub(super) fn kernel_entry(table: u64) -> u64 {
     table | PRESENT | WRITE
+}
+
+/// As [`kernel_entry`], where guests may have pages.
+pub(super) fn user_entry(table: u64) -> u64 {
+    table | PRESENT | WRITE | USER | ACCESSED_DIRTY
 }
 
 /// A leaf entry of the kernel's own pages: not for user code.
@@ -116,20 +130,16 @@ impl Tables {
     }
 
     fn start(&mut self) -> io::Result<()> {
-        let full = |full| match full {
-            Full::Memory(error) => error,
-            Full::Tables => io::ErrorKind::OutOfMemory.into(),
-        };
-        let address = self.table().map_err(full)?;
+        let address = self.table().map_err(Full::into_error)?;
         self.root = Arc::new(Root {
             address,
             slabs: Mutex::new(self.slabs.clone()),
         });
         let base = super::ring0::BASE;
-        let directory = self.below(address, 3, base).map_err(full)?;
+        let directory = self.below(address, 3, base).map_err(Full::into_error)?;
         let kernel = self.machine.ring0.directory();
         if let Some(entry) = self.entry(directory, index(base, 2)) {
-            entry.store(kernel_entry(kernel), Ordering::SeqCst);
+            entry.store(user_entry(kernel), Ordering::SeqCst);
         }
         Ok(())
     }
@@ -180,7 +190,7 @@ impl Tables {
         };
         for at in (start..end).step_by(PAGE as usize) {
             if let Some(entry) = slab.entry(table, index(at, 0)) {
-                entry.store(leaf(page + (at - start), prot), Ordering::SeqCst);
+                entry.store(user_page(page + (at - start), prot), Ordering::SeqCst);
             }
         }
         Ok(())
@@ -195,7 +205,7 @@ impl Tables {
         }
         self.link(directory, index(at, 1), page | 1)?;
         if let Some(entry) = self.entry(directory, index(at, 1)) {
-            entry.store(leaf(page, prot) | LARGE, Ordering::SeqCst);
+            entry.store(user_page(page, prot) | LARGE, Ordering::SeqCst);
         }
         Ok(true)
     }
@@ -273,8 +283,7 @@ impl Tables {
             self.link(table, index, 0)?;
         }
         if let Some(entry) = self.entry(table, index) {
-            let value = new | PRESENT | WRITE | USER | ACCESSED_DIRTY;
-            entry.store(value, Ordering::SeqCst);
+            entry.store(user_entry(new), Ordering::SeqCst);
         }
         Ok(new)
     }
@@ -376,7 +385,8 @@ fn load(slabs: &[Arc<Slab>], table: u64, index: usize) -> u64 {
     entry.map_or(0, |entry| entry.load(Ordering::Relaxed))
 }
 
-fn leaf(page: u64, prot: Prot) -> u64 {
+/// A leaf entry of a guest's page.
+pub(super) fn user_page(page: u64, prot: Prot) -> u64 {
     let mut value = page & ADDRESS | PRESENT | USER | ACCESSED_DIRTY;
     if prot.contains(Prot::WRITE) {
         value |= WRITE;

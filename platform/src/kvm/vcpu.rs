@@ -9,10 +9,11 @@
 //! reasons to stop are looked at, so none is overlooked.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-use kvm_bindings::Msrs;
+use kvm_bindings::{KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, kvm_device_attr};
 use kvm_bindings::{kvm_msr_entry, kvm_sregs, kvm_vcpu_events, kvm_xcr, kvm_xcrs, kvm_xsave};
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd};
 use parking_lot::Mutex;
@@ -82,6 +83,24 @@ fn host_error(error: kvm_ioctls::Error) -> io::Error {
     io::Error::from_raw_os_error(error.errno())
 }
 
+/// The guest's time-stamp counter is to be the host's: no offset (KVM_VCPU_TSC_CTRL, Linux 5.16).
+fn share_tsc(fd: &VcpuFd) -> io::Result<()> {
+    const KVM_SET_DEVICE_ATTR: u64 = 0x4018_aee1;
+    let offset = 0u64;
+    let attr = kvm_device_attr {
+        group: KVM_VCPU_TSC_CTRL,
+        attr: u64::from(KVM_VCPU_TSC_OFFSET),
+        addr: &raw const offset as u64,
+        ..Default::default()
+    };
+    // SAFETY: the kernel reads both structures, which are valid.
+    let rc = unsafe { libc::ioctl(fd.as_raw_fd(), KVM_SET_DEVICE_ATTR as _, &raw const attr) };
+    match rc {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 impl Vcpu {
     /// A vCPU for the calling thread.
     pub fn new(machine: &Arc<Machine>) -> io::Result<Arc<Vcpu>> {
@@ -122,6 +141,8 @@ impl Vcpu {
         if set != Some(msrs.len()) {
             return Err(io::Error::other("the registers for SYSCALL cannot be set"));
         }
+        // Failing, guests have a time of their own, and are not shown the host's clocks.
+        let _ = share_tsc(&fd);
         fd.set_sync_valid_reg(SyncReg::Register);
         fd.set_sync_valid_reg(SyncReg::SystemRegister);
         fd.set_sync_valid_reg(SyncReg::VcpuEvents);

@@ -17,6 +17,7 @@
 )]
 
 mod attacks;
+mod clocks;
 mod guest;
 mod mappings;
 mod patched;
@@ -111,6 +112,7 @@ fn run_all(how: &str, filter: Option<&str>) -> bool {
         trampolines::CASES,
         ring0::CASES,
         tables::CASES,
+        clocks::CASES,
     ]
     .into_iter()
     .flatten()

@@ -56,7 +56,7 @@ fn ring0_pages(platform: Arc<dyn Platform>) {
     let space = machine.space(reach_rdi());
     let mut thread = machine.thread(&space);
     // What is mapped there and, beyond it, what is not.
-    for page in (0..600).chain([0x3_ffff]) {
+    for page in (0..512).chain([600, 0x3_ffff]) {
         for how in 0..3 {
             thread.regs = Registers::start(CODE, STACK_TOP - 64);
             thread.regs.rdi = base + page * PAGE + (page * 24) % PAGE;
@@ -64,6 +64,14 @@ fn ring0_pages(platform: Arc<dyn Platform>) {
             let fault = machine.run_to_fault(&mut thread);
             assert_eq!(fault.signal, libc::SIGSEGV, "page {page}, {how}");
         }
+    }
+    // Behind them is the vDSO, which guests may read.
+    for page in 512..516 {
+        thread.regs = Registers::start(CODE, STACK_TOP - 64);
+        thread.regs.rdi = base + page * PAGE;
+        thread.regs.rsi = 1;
+        let fault = machine.run_to_fault(&mut thread);
+        assert_eq!(fault.signal, libc::SIGSEGV, "page {page}");
     }
     // The entry for system calls itself makes none but the guest's own.
     thread.regs = Registers::start(CODE, STACK_TOP - 64);

@@ -252,7 +252,7 @@ fn vdso_can_be_called(platform: Arc<dyn Platform>) {
 }
 
 /// Value of a symbol of a vDSO, by walking its dynamic section.
-fn dynamic_symbol(image: &[u8], name: &str) -> Option<u64> {
+pub fn dynamic_symbol(image: &[u8], name: &str) -> Option<u64> {
     let word = |at: usize| u64::from_le_bytes(image[at..at + 8].try_into().unwrap());
     let half = |at: usize| u16::from_le_bytes(image[at..at + 2].try_into().unwrap());
     let (headers, count) = (word(32) as usize, half(56) as usize);
