@@ -13,6 +13,7 @@ pub mod auxv;
 mod common;
 pub mod host;
 pub mod kvm;
+pub mod measure;
 pub mod memory;
 pub mod process;
 pub mod ptrace;

@@ -270,6 +270,12 @@ pub enum Format {
 pub enum DebugCommand {
     /// Print the host system calls that each process of a sandbox may make
     Filters,
+    /// Measure what a system call costs on each platform, and tell which one is the default
+    Platforms {
+        /// Print the name of that one only, and measure no more than it takes to know
+        #[arg(long)]
+        choose: bool,
+    },
     /// Print as JSON what a Sentry finds around itself, instead of running a guest
     #[command(hide = true)]
     Surroundings {

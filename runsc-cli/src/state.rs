@@ -120,6 +120,11 @@ impl StateRoot {
         Ok(Self(path))
     }
 
+    /// Where it is, for what is kept beside containers.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// All containers, by id. One that is removed meanwhile is left out.
     pub fn containers(&self) -> Result<Vec<Container>> {
         let entries = fs::read_dir(&self.0).with_context(|| self.0.display().to_string())?;

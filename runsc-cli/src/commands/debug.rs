@@ -9,12 +9,13 @@ use runsc_sentry::boot::PLATFORMS;
 use super::{Failure, conclude, r#do};
 use crate::{
     args::{DebugCommand, DoArgs, GlobalArgs},
-    sandbox::{Mode, Observation, Sandbox, Signals, filter},
+    sandbox::{Mode, Observation, Sandbox, Signals, filter, platform},
 };
 
 pub fn run(global: &GlobalArgs, command: &DebugCommand) -> Result<ExitCode, Failure> {
     match command {
         DebugCommand::Filters => filters(),
+        DebugCommand::Platforms { choose } => platforms(*choose),
         DebugCommand::Surroundings { hold } => surroundings(global, *hold),
     }
 }
@@ -41,6 +42,23 @@ fn filters() -> Result<ExitCode, Failure> {
     }
     write!(out, "{}", runsc_platform::systrap::describe_stub_filter())?;
     write!(out, "{}", runsc_platform::ptrace::describe_stub_filter())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn platforms(only_the_choice: bool) -> Result<ExitCode, Failure> {
+    let mut out = std::io::stdout().lock();
+    if only_the_choice {
+        writeln!(out, "{}", platform::choose().0)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for platform::Measured { name, call } in platform::all() {
+        match call {
+            Ok(call) => writeln!(out, "{name:8} {call:?} a system call")?,
+            Err(error) => writeln!(out, "{name:8} does not work here: {error:#}")?,
+        }
+    }
+    let (name, why) = platform::choose();
+    writeln!(out, "default  {name}: {why}")?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -27,7 +27,7 @@ use crate::{
     cgroup::Held,
     environment,
     sandbox::{
-        Mode, Network, Observation, Outcome, Owner, Plan, Sandbox, Signals, own_stdio,
+        Mode, Network, Observation, Outcome, Owner, Plan, Sandbox, Signals, own_stdio, platform,
         sweeper::Sweeper,
     },
 };
@@ -136,7 +136,7 @@ fn prepare(
     ensure!(!process.args[0].is_empty(), "command: must not be empty");
     let boot = BootConfig {
         container_id: "do".into(),
-        platform: global.platform.clone(),
+        platform: platform::for_sandbox(global),
         patch_code: !global.no_patch,
         root: RootConfig {
             gofer_mount: 0,

@@ -41,7 +41,7 @@ use crate::{
     sandbox::{
         Holdings, Mappings, Network, Observation, Owner, Plan,
         monitor::{self, Keep},
-        network, own_stdio,
+        network, own_stdio, platform,
     },
     state::{Container, Locked, ProcessId, Record, StateRoot, Status, check_id},
 };
@@ -360,7 +360,7 @@ fn plan(
         presence,
     )
     .context("config.json: process.terminal")?;
-    boot.platform = global.platform.clone();
+    boot.platform = platform::for_sandbox(global);
     boot.patch_code = !global.no_patch;
     boot.strace = observation.strace_config.clone();
     boot.log_level = observation.log_level;

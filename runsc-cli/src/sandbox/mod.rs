@@ -19,6 +19,7 @@ mod id_maps;
 pub mod monitor;
 pub mod network;
 pub mod payload;
+pub mod platform;
 pub mod supervise;
 pub mod sweeper;
 
@@ -430,7 +431,10 @@ impl Parts {
             Some(cgroup) => cgroup.memory_use()?,
             None => None,
         };
-        let kvm = kvm_device(boot.platform.as_deref())?;
+        let kvm = match boot.platform.as_deref() {
+            Some("kvm") => Some(platform::device()?),
+            _ => None,
+        };
         let payload = SentryPayload {
             boot,
             mode,
@@ -554,15 +558,4 @@ struct Part<'a> {
     ids: Option<Ids>,
     /// CLONE_NEWNET, or 0 to stay in our network namespace.
     network: i32,
-}
-
-/// The device that guests run with on that platform, which the Sentry cannot open in its empty root.
-fn kvm_device(platform: Option<&str>) -> Result<Option<OwnedFd>> {
-    if platform != Some("kvm") {
-        return Ok(None);
-    }
-    let device = runsc_platform::kvm::DEVICE;
-    let file = std::fs::File::options().read(true).write(true).open(device);
-    let file = file.with_context(|| format!("platform kvm: {device}"))?;
-    Ok(Some(file.into()))
 }

@@ -1,0 +1,168 @@
+//! Which platform a sandbox gets that asks for none.
+//!
+//! The Sentry takes the first that works, and kvm is not among those: its traps are quick where the
+//! processor virtualises, and very slow where that is emulated. So kvm is chosen only where it was
+//! measured to be clearly the faster one. That takes some milliseconds, so it is done once a boot,
+//! by a process of its own, and the result kept in the directory for the state of containers.
+//! Where the device cannot be opened, nothing is measured.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+    path::Path,
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use runsc_platform::{
+    Platform, kvm, measure,
+    ptrace::PtracePlatform,
+    systrap::{InPlace, Options, Patching, SystrapPlatform},
+};
+
+use crate::{args::GlobalArgs, state::StateRoot};
+
+/// The file with the choice; no container can have that name.
+const KEPT: &str = "platform:";
+/// Call sites that trap often are patched with systrap, which makes them several times cheaper than
+/// the one that is measured. So kvm has to be better by this factor.
+const MARGIN: u32 = 2;
+/// With calls slower than this kvm is not worth measuring what it competes with.
+const HOPELESS: Duration = Duration::from_micros(5);
+
+/// The one asked for, or the one to ask for; None leaves it to the Sentry.
+pub fn for_sandbox(global: &GlobalArgs) -> Option<String> {
+    if global.platform.is_some() {
+        return global.platform.clone();
+    }
+    device().ok()?;
+    let choice = kept_or_measured(global.root.as_deref());
+    let choice = choice.inspect_err(|error| log::debug!("choosing a platform: {error:#}"));
+    (choice.ok()? == "kvm").then(|| "kvm".to_owned())
+}
+
+/// The device that guests run with on kvm, which the Sentry cannot open in its empty root.
+///
+/// # Errors
+/// Why it cannot be opened.
+pub fn device() -> Result<OwnedFd> {
+    let device = kvm::DEVICE;
+    let file = fs::File::options().read(true).write(true).open(device);
+    Ok(file
+        .with_context(|| format!("platform kvm: {device}"))?
+        .into())
+}
+
+fn kept_or_measured(root: Option<&Path>) -> Result<String> {
+    let root = StateRoot::open(root)?;
+    let path = root.path().join(KEPT);
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let this = format!("{} {}", env!("CARGO_PKG_VERSION"), boot.trim());
+    if let Ok(kept) = fs::read_to_string(&path)
+        && let Some(choice) = kept.strip_prefix(&this)
+    {
+        return Ok(choice.trim().to_owned());
+    }
+    // Guest code runs in the process that measures, which has no part in the sandbox.
+    let mut child = Command::new("/proc/self/exe")
+        .args(["debug", "platforms", "--choose"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut choice = String::new();
+    let output = child.stdout.take().context("no output")?;
+    output.take(64).read_to_string(&mut choice)?;
+    let choice = match child.wait()?.success() {
+        true => choice.trim(),
+        false => "none",
+    };
+    let new = root.path().join(format!("{KEPT}{}", std::process::id()));
+    let mut file = fs::File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&new)?;
+    writeln!(file, "{this} {choice}")?;
+    fs::rename(&new, &path)?;
+    Ok(choice.to_owned())
+}
+
+/// What was measured of one platform.
+pub struct Measured {
+    pub name: &'static str,
+    pub call: Result<Duration>,
+}
+
+fn measured(name: &'static str) -> Measured {
+    let made = || -> Result<Arc<dyn Platform>> {
+        Ok(match name {
+            "kvm" => Arc::new(kvm::KvmPlatform::new(kvm::Options {
+                workers: 1,
+                device: Some(device()?),
+                ..Default::default()
+            })?),
+            "systrap" => Arc::new(SystrapPlatform::new(Options {
+                workers: 1,
+                in_place: InPlace::Never,
+                patching: Patching::Never,
+            })?),
+            "ptrace" => Arc::new(PtracePlatform::new()?),
+            _ => bail!("it cannot be measured"),
+        })
+    };
+    let call = made().and_then(|platform| Ok(measure::call_time(&platform)?));
+    Measured { name, call }
+}
+
+/// All of them, in the order they are tried in.
+pub fn all() -> Vec<Measured> {
+    runsc_sentry::boot::PLATFORMS
+        .iter()
+        .map(|name| measured(name))
+        .collect()
+}
+
+/// Which one it is to be, and why. Measures no more than that takes.
+pub fn choose() -> (&'static str, String) {
+    let kvm = match measured("kvm").call {
+        Ok(kvm) if kvm > HOPELESS => return ("systrap", format!("kvm takes {kvm:?} a call")),
+        Ok(kvm) => kvm,
+        Err(error) => return ("systrap", format!("{error:#}")),
+    };
+    decide(kvm, measured("systrap").call)
+}
+
+fn decide(kvm: Duration, systrap: Result<Duration>) -> (&'static str, String) {
+    match systrap {
+        Ok(systrap) if kvm * MARGIN > systrap => (
+            "systrap",
+            format!(
+                "kvm takes {kvm:?} a call, which is not {MARGIN} times better than {systrap:?}"
+            ),
+        ),
+        Ok(systrap) => (
+            "kvm",
+            format!("kvm takes {kvm:?} a call, systrap {systrap:?}"),
+        ),
+        Err(error) => ("kvm", format!("systrap does not work: {error:#}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kvm_has_to_be_clearly_faster() {
+        let us = Duration::from_micros;
+        for (kvm, systrap, chosen) in [(1, 2, "kvm"), (1, 9, "kvm"), (2, 3, "systrap")] {
+            let (name, why) = decide(us(kvm), Ok(us(systrap)));
+            assert_eq!(name, chosen, "{why}");
+        }
+        assert_eq!(decide(us(4), Err(anyhow::anyhow!("no"))).0, "kvm");
+    }
+}
