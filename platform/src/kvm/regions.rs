@@ -17,8 +17,9 @@ use crate::common::host_calls::count;
 /// Length of a chunk of a large file, and of a small one.
 const LARGE: u64 = 64 << 20;
 const SMALL: u64 = 2 << 20;
-/// Chunks kept although no guest has them mapped.
-const KEPT: usize = 64;
+/// Chunks kept although no guest has them mapped. Half of them go together: after the first removal
+/// of a slot there is little left for KVM to forget.
+const KEPT: usize = 128;
 /// The cache forgets what is gone when it has grown to this, then to twice what was left.
 const SWEEP: usize = 256;
 
@@ -98,12 +99,12 @@ impl Regions {
         }
         known.chunks.insert(key, Arc::downgrade(&chunk));
         known.recent.push_back(chunk.clone());
-        let old = match known.recent.len() > KEPT {
-            true => known.recent.pop_front(),
-            false => None,
+        let old: Vec<Arc<Chunk>> = match known.recent.len() > KEPT {
+            true => known.recent.drain(..KEPT / 2).collect(),
+            false => Vec::new(),
         };
         drop(known);
-        // Not under the lock: it removes a slot.
+        // Not under the lock: it removes slots.
         drop(old);
         Ok(chunk)
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use runsc_platform::arch::Registers;
 use runsc_platform::*;
 
 use crate::Case;
@@ -32,6 +33,10 @@ program!(
     "3: ud2",
 );
 
+fn place(n: u64) -> u64 {
+    DATA + n * 256
+}
+
 fn now_ns() -> u64 {
     let mut now = libc::timespec {
         tv_sec: 0,
@@ -44,7 +49,8 @@ fn now_ns() -> u64 {
 /// Two threads tell the time as fast as they can: neither sees the other one's time ahead of its own,
 /// the host sees none ahead of its own, and at some moment one that is hardly behind.
 fn clocks_are_the_hosts(platform: Arc<dyn Platform>) {
-    const TIMES: u64 = 150_000;
+    const TIMES: u64 = 100_000;
+    const ROUNDS: u32 = 100;
     let Some(vdso) = platform.vdso() else {
         println!("  !!! SKIPPED: the platform brings no vDSO");
         return;
@@ -53,17 +59,29 @@ fn clocks_are_the_hosts(platform: Arc<dyn Platform>) {
     let symbol = dynamic_symbol(&image, "__vdso_clock_gettime").unwrap();
     let mut machine = Machine::new(platform);
     let space = machine.space(tell_time());
-    let place = |n: u64| DATA + n * 256;
     let mut threads: Vec<Thread> = (0..2).map(|_| machine.thread(&space)).collect();
-    for (n, thread) in (0..).zip(&mut threads) {
-        thread.regs.rsp -= n * 0x2000;
-        thread.regs.rbx = vdso.image + symbol;
-        (thread.regs.r12, thread.regs.r13) = (place(n), place(1 - n));
-        thread.regs.r14 = place(2 + n);
-        thread.regs.rbp = TIMES;
+    // A busy machine may let the host look late each time for a while.
+    let mut best = u64::MAX;
+    for _ in 0..ROUNDS {
+        for (n, thread) in (0..).zip(&mut threads) {
+            thread.regs = Registers::start(CODE, STACK_TOP - 64 - n * 0x2000);
+            thread.regs.rbx = vdso.image + symbol;
+            (thread.regs.r12, thread.regs.r13) = (place(n), place(1 - n));
+            thread.regs.r14 = place(2 + n);
+            thread.regs.rbp = TIMES;
+        }
+        best = best.min(round(&mut machine, &space, &mut threads));
+        if best < 1000 {
+            return;
+        }
     }
+    panic!("{best} ns behind");
+}
+
+/// Gives the least that a time was behind the host's.
+fn round(machine: &mut Machine, space: &Space, threads: &mut [Thread]) -> u64 {
     let done = AtomicBool::new(false);
-    let best = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let watcher = scope.spawn(|| {
             let mut best = u64::MAX;
             while !done.load(Ordering::SeqCst) {
@@ -78,7 +96,7 @@ fn clocks_are_the_hosts(platform: Arc<dyn Platform>) {
             }
             best
         });
-        for thread in &mut threads {
+        for thread in &mut *threads {
             thread.context.resume(&thread.regs).unwrap();
         }
         let mut left = threads.len();
@@ -96,6 +114,5 @@ fn clocks_are_the_hosts(platform: Arc<dyn Platform>) {
         }
         done.store(true, Ordering::SeqCst);
         watcher.join().unwrap()
-    });
-    assert!(best < 1000, "{best} ns behind");
+    })
 }

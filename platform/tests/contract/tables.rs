@@ -1,13 +1,13 @@
 //! Page tables that a platform builds itself: that they say what was mapped whatever happened
 //! before, how few traps and pages they take, and that no guest makes them many.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use runsc_platform::arch::Registers;
 use runsc_platform::kvm::{KvmPlatform, LargePages, Options, Reserved, TableMemory};
-use runsc_platform::memory::MemFd;
+use runsc_platform::memory::{MemFd, Window};
 use runsc_platform::ptrace::host_call_count;
 use runsc_platform::*;
 
@@ -21,6 +21,7 @@ pub const CASES: &[Case] = &[
     ("sparse_touches_stay_bounded", sparse_touches_stay_bounded),
     ("tables_start_over", tables_start_over),
     ("tables_are_freed_whole", tables_are_freed_whole),
+    ("many_files_share_slots", many_files_share_slots),
 ];
 
 const LARGE: u64 = 2 << 20;
@@ -130,7 +131,7 @@ fn mappings_follow_a_model(platform: Arc<dyn Platform>) {
                 space.unmap(at, len * PAGE);
                 range.fill(None);
             }
-            1 => {
+            1 if range.iter().all(Option::is_some) => {
                 space.protect(at, len * PAGE, prot);
                 range.iter_mut().flatten().for_each(|page| page.1 = prot);
             }
@@ -344,6 +345,53 @@ fn tables_start_over(platform: Arc<dyn Platform>) {
     }
     drop((threads, space));
     assert!(tables.pages() <= before, "what was given up is still held");
+}
+
+/// Files that are mapped again and again cost no slot each time, and more than are kept are right.
+fn many_files_share_slots(platform: Arc<dyn Platform>) {
+    const KEPT: usize = 100;
+    const MANY: usize = 300;
+    if !has_tables(&platform) {
+        return;
+    }
+    let mut machine = machine(&Counted::new(1 << 30), LargePages::Natural);
+    let space = machine.space(load_or_store());
+    let mut thread = machine.thread(&space);
+    let files: Vec<Arc<OwnedFd>> = (0..MANY as u64)
+        .map(|n| {
+            let file = MemFd::create(c"file").unwrap();
+            file.set_len(PAGE).unwrap();
+            let window = Window::map(file.as_fd(), 0, PAGE as usize, true).unwrap();
+            window.store_u64(0, n + 1).unwrap();
+            Arc::new(file.into_fd())
+        })
+        .collect();
+    let mut read_all = |machine: &mut Machine, count: usize| {
+        let before = host_call_count();
+        for (n, file) in (0..).zip(&files[..count]) {
+            let op = HostOp::Map {
+                addr: HOLE,
+                len: PAGE,
+                prot: Prot::READ,
+                file: file.clone(),
+                offset: 0,
+                private: false,
+                populate: false,
+            };
+            space.space.queue(op, None);
+            thread.regs = Registers::start(CODE, STACK_TOP - 64);
+            thread.regs.rdi = HOLE;
+            assert_eq!(machine.run(&mut thread), Trap::Syscall);
+            assert_eq!(thread.regs.orig_rax, n + 1);
+        }
+        (host_call_count() - before) as usize
+    };
+    read_all(&mut machine, KEPT);
+    // Its size, what leads to the one before is given up, the fault, and the call.
+    let calls = read_all(&mut machine, KEPT);
+    assert!(calls < KEPT * 9 / 2, "{calls} host calls");
+    read_all(&mut machine, MANY);
+    read_all(&mut machine, MANY);
 }
 
 /// With the last thread of an address space its tables are the host's again.
