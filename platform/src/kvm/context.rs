@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::answers::Published;
+use super::entries::Entries;
 use super::kick::Kick;
 use super::sched::{Ring, Sched};
 use super::space::SpaceCore;
@@ -21,7 +23,7 @@ use super::worker::current;
 use crate::arch::{FpState, Registers};
 use crate::common::regs;
 use crate::common::xstate::{MXCSR, read_u32};
-use crate::{Access, Context, ContextId, Error, Fault, Kicker, Result, Trap};
+use crate::{Access, Answers, Context, ContextId, Error, Fault, Kicker, Result, Trap};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -63,6 +65,8 @@ pub(super) struct Run {
     pub id: ContextId,
     space: Arc<SpaceCore>,
     kick: Arc<Kick>,
+    /// None: nothing is answered in place.
+    answers: Option<Arc<Published>>,
     /// Worker that resumed it last.
     pub home: AtomicUsize,
     state: Mutex<State>,
@@ -99,7 +103,13 @@ impl Run {
             state.regs
         };
         self.kick.runs_on(Some(vcpu.clone()));
+        if let Some(answers) = &self.answers {
+            answers.runs_on(Some(vcpu.clone()));
+        }
         let stop = self.go_on(vcpu, &mut regs, yields);
+        if let Some(answers) = &self.answers {
+            answers.runs_on(None);
+        }
         self.kick.runs_on(None);
         let mut state = self.state.lock();
         state.regs = regs;
@@ -291,10 +301,15 @@ impl KvmContext {
     pub fn new(sched: &Arc<Sched>, space: &Arc<SpaceCore>, home: usize) -> Result<KvmContext> {
         let kick = Arc::new(Kick::default());
         space.enter(&kick)?;
+        let answers = match sched.machine.entries() {
+            Entries::Answer => Some(Arc::new(Published::new())),
+            Entries::Leave => None,
+        };
         let run = Run {
             id: sched.next_context(),
             space: space.clone(),
             kick,
+            answers,
             home: AtomicUsize::new(home),
             state: Mutex::new(State {
                 phase: Phase::Rest,
@@ -404,6 +419,11 @@ impl Context for KvmContext {
 
     fn kicker(&self) -> Arc<dyn Kicker> {
         self.run.kick.clone()
+    }
+
+    fn answers(&self) -> Option<Arc<dyn Answers>> {
+        let answers = self.run.answers.clone()?;
+        Some(answers)
     }
 }
 

@@ -12,7 +12,7 @@
 //! ring 0; the thread that was in KVM_RUN handles it, if it is a worker. No process holds guest
 //! memory but the Sentry.
 //!
-//! - [`ring0`]: what of the guest is ours; [`registers`], [`vcpu`]: entering ring 3 and coming back;
+//! - [`ring0`], [`entries`], [`answers`]: what of the guest is ours; [`registers`], [`vcpu`]: entering ring 3 and coming back;
 //! - [`slots`], [`regions`]: guest-physical memory; [`pages`], [`tables`], [`mappings`], [`space`]:
 //!   page tables, made lazily, and address spaces;
 //! - [`context`], [`kick`]: one guest thread; [`sched`], [`worker`]: which thread runs it;
@@ -20,9 +20,11 @@
 //!
 //! Everything is made for two kinds of machine, told apart by what they do: where ring 0 runs on
 //! the processor and SYSCALL enters it, and where KVM emulates ring 0 and SYSCALL faults ([`probe`]).
-//! Not done: calls answered in ring 0. Process-wide, SIGUSR1 belongs to this platform.
+//! Process-wide, SIGUSR1 belongs to this platform.
 
+mod answers;
 mod context;
+mod entries;
 mod kick;
 mod mappings;
 mod pages;
@@ -53,6 +55,7 @@ pub use rules::host_calls;
 
 use crate::common::xstate::{X87_SSE, XState};
 use crate::{AddressSpace, Error, Platform, Result, VdsoRange, Worker, WorkerId, WorkerWaker};
+use entries::Entries;
 use pages::{Graveyard, OwnFile};
 use probe::Traits;
 use regions::Regions;
@@ -82,6 +85,17 @@ pub struct Options {
     /// Where page tables lie; None: in a file of our own.
     pub tables: Option<Arc<dyn TableMemory>>,
     pub large_pages: LargePages,
+    pub in_ring0: InRing0,
+}
+
+/// Whether ring 0 answers system calls in place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InRing0 {
+    /// Where that was measured to be quicker than to leave to the host.
+    #[default]
+    Measured,
+    Always,
+    Never,
 }
 
 /// Whether guest memory is mapped by pages of 2 MiB where they fit.
@@ -101,6 +115,7 @@ struct Machine {
     graveyard: Arc<Graveyard>,
     table_memory: Arc<dyn TableMemory>,
     large_pages: LargePages,
+    in_ring0: InRing0,
     traits: OnceLock<Traits>,
     /// The host's vDSO, and where it is shown.
     shown_vdso: Option<(Slot, VdsoRange)>,
@@ -201,6 +216,7 @@ impl Machine {
             graveyard: Arc::default(),
             table_memory,
             large_pages: options.large_pages,
+            in_ring0: options.in_ring0,
             traits: OnceLock::new(),
             shown_vdso,
             regions: Arc::new(Regions::new(&memory)),
@@ -222,6 +238,18 @@ impl Machine {
     /// Until it is known, the worse is taken for true.
     fn copies(&self) -> Copies {
         self.traits.get().map_or(Copies::Made, |found| found.copies)
+    }
+
+    /// What vCPUs of guests begin with.
+    fn entries(&self) -> Entries {
+        match self.in_ring0 {
+            InRing0::Measured => self
+                .traits
+                .get()
+                .map_or(Entries::Leave, |found| found.entries),
+            InRing0::Always => Entries::Answer,
+            InRing0::Never => Entries::Leave,
+        }
     }
 
     /// Where guests have the host's vDSO, if its clocks are right for them.
@@ -317,5 +345,22 @@ impl Platform for KvmPlatform {
 
     fn contexts_are_bound(&self) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is not that device, or an old one, is refused with a reason.
+    #[test]
+    fn another_device_is_refused() {
+        let device = std::fs::File::open("/dev/null").unwrap();
+        let options = Options {
+            device: Some(device.into()),
+            ..Default::default()
+        };
+        let error = KvmPlatform::new(options).err().unwrap().to_string();
+        assert_eq!(error, "/dev/kvm: version 12 of its interface is missing");
     }
 }

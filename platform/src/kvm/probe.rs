@@ -7,16 +7,18 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
 use super::Machine;
+use super::entries::{Entries, VALID};
 use super::slots::Slot;
 use super::tables::{Copies, Full, Tables, word};
 use super::vcpu::{Exit, Vcpu};
 use crate::arch::Registers;
 use crate::common::PAGE;
-use crate::{Prot, VdsoRange, host};
+use crate::{Answer, Prot, VdsoRange, host};
 
 const CODE: u64 = 0x40_0000;
 const DATA: u64 = CODE + PAGE;
@@ -26,16 +28,33 @@ const PROGRAM: u64 = 0x050f_d3ff_050f_078b;
 const LOAD: u64 = CODE;
 const CALL: u64 = CODE + 4;
 
+/// `2: mov eax, 39; syscall; dec ebx; jnz 2b; mov eax, 500; syscall`
+const ASK_PROGRAM: [u8; 24] = [
+    0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xff, 0xcb, 0x75, 0xf5, 0xb8, 0xf4, 0x01, 0, 0, 0x0f, 0x05, 0,
+    0, 0, 0, 0, 0,
+];
+const ASK: u64 = CODE + 64;
+const ASKED: u64 = 500;
+/// Calls to be answered, in one run. Few: emulated, they take long.
+const TIMES: u32 = 4;
+/// An answer has to take so many times less than to leave.
+const MARGIN: u32 = 4;
+/// Of so many runs the quickest counts.
+const RUNS: u32 = 3;
+
 /// What was found.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Traits {
     pub copies: Copies,
+    pub entries: Entries,
     /// Where guests have it.
     pub vdso: Option<VdsoRange>,
 }
 
 struct Probe {
     vcpu: Arc<Vcpu>,
+    /// Another one, whose entries answer.
+    answering: Arc<Vcpu>,
     tables: Tables,
     /// The program, two pages of data that tell their number, and a stack.
     pages: Slot,
@@ -44,12 +63,20 @@ struct Probe {
 /// Tries the machine out. Guests cannot run before.
 pub(super) fn probe(machine: &Arc<Machine>) -> io::Result<Traits> {
     let mut probe = Probe {
-        vcpu: Vcpu::new(machine)?,
+        vcpu: Vcpu::with_entries(machine, Entries::Leave)?,
+        answering: Vcpu::with_entries(machine, Entries::Answer)?,
         tables: Tables::new(machine)?,
         pages: machine.memory.anonymous(4 * PAGE as usize)?,
     };
     for (n, value) in [(0, PROGRAM), (1, 1), (2, 2)] {
         word(&probe.pages, n * PAGE).store(value, Ordering::SeqCst);
+    }
+    for (at, bytes) in (ASK - CODE..).step_by(8).zip(ASK_PROGRAM.chunks_exact(8)) {
+        let value = bytes
+            .iter()
+            .rev()
+            .fold(0, |word, byte| word << 8 | u64::from(*byte));
+        word(&probe.pages, at).store(value, Ordering::SeqCst);
     }
     probe.map(CODE, 0, Prot::READ | Prot::EXEC)?;
     probe.map(DATA, 1, Prot::READ)?;
@@ -57,8 +84,21 @@ pub(super) fn probe(machine: &Arc<Machine>) -> io::Result<Traits> {
     let vdso = machine.shown_vdso.as_ref().map(|(_, shown)| *shown);
     Ok(Traits {
         vdso: vdso.filter(|vdso| probe.shares_clocks(vdso)),
+        entries: probe.entries()?,
         copies: probe.copies()?,
     })
+}
+
+/// Runs the program from `start` to its next call; gives its result, or its number.
+fn run(vcpu: &Vcpu, start: u64, root: u64, set: impl Fn(&mut Registers)) -> io::Result<u64> {
+    let mut regs = Registers::start(start, STACK_TOP);
+    set(&mut regs);
+    match vcpu.run(&mut regs, root) {
+        Exit::Syscall => Ok(regs.rax),
+        other => Err(io::Error::other(format!(
+            "guest code does not run: {other:?}"
+        ))),
+    }
 }
 
 impl Probe {
@@ -68,28 +108,42 @@ impl Probe {
         mapped.map_err(Full::into_error)
     }
 
-    /// Runs the program from `start` to its next call; gives its result.
-    fn run(&self, start: u64, root: u64, set: impl Fn(&mut Registers)) -> io::Result<u64> {
-        let mut regs = Registers::start(start, STACK_TOP);
-        set(&mut regs);
-        match self.vcpu.run(&mut regs, root) {
-            Exit::Syscall => Ok(regs.rax),
-            other => Err(io::Error::other(format!(
-                "guest code does not run: {other:?}"
-            ))),
-        }
+    /// Answers pay if one takes little of what it takes to leave; then what the longer entry adds to
+    /// calls that are not answered is little as well.
+    fn entries(&self) -> io::Result<Entries> {
+        let root = self.tables.root().address();
+        let time = |vcpu: &Vcpu, times: u32| -> io::Result<(Duration, u64)> {
+            let mut best = (Duration::MAX, 0);
+            for _ in 0..RUNS {
+                let start = Instant::now();
+                let number = run(vcpu, ASK, root, |regs| regs.rbx = times.into())?;
+                best = best.min((start.elapsed(), number));
+            }
+            Ok(best)
+        };
+        self.answering.publish(Answer::Getpid as usize, VALID | 1);
+        let (leaving, _) = time(&self.vcpu, 1)?;
+        let (one, told) = time(&self.answering, 1)?;
+        let (more, told_again) = time(&self.answering, 1 + TIMES)?;
+        let answered = more.saturating_sub(one) / TIMES;
+        let pays = (told, told_again) == (ASKED, ASKED) && answered * MARGIN < leaving;
+        Ok(if pays {
+            Entries::Answer
+        } else {
+            Entries::Leave
+        })
     }
 
     /// An entry is changed that KVM may have copied. With another root the processor forgets what it
     /// knows; a copy stays.
     fn copies(&mut self) -> io::Result<Copies> {
         let load = |regs: &mut Registers| regs.rdi = DATA;
-        if self.run(LOAD, self.tables.root().address(), load)? != 1 {
+        if run(&self.vcpu, LOAD, self.tables.root().address(), load)? != 1 {
             return Err(io::Error::other("guest memory is not what was mapped"));
         }
         let other = self.tables.other_root().map_err(Full::into_error)?;
         self.map(DATA, 2, Prot::READ)?;
-        Ok(match self.run(LOAD, other, load)? {
+        Ok(match run(&self.vcpu, LOAD, other, load)? {
             2 => Copies::None,
             _ => Copies::Made,
         })
@@ -102,7 +156,7 @@ impl Probe {
         let (Some(symbol), Ok(before)) = (symbol, clock_gettime(ClockId::CLOCK_MONOTONIC)) else {
             return false;
         };
-        let result = self.run(CALL, self.tables.root().address(), |regs| {
+        let result = run(&self.vcpu, CALL, self.tables.root().address(), |regs| {
             regs.rbx = vdso.image + symbol;
             regs.rdi = libc::CLOCK_MONOTONIC as u64;
             regs.rsi = STACK_TOP - PAGE;

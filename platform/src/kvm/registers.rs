@@ -2,7 +2,7 @@
 
 use kvm_bindings::{kvm_fpu, kvm_regs, kvm_segment, kvm_sregs};
 
-use super::ring0;
+use super::ring0::{self, Places};
 use crate::arch::{FpState, Registers};
 use crate::common::xstate::{HEADER_END, LEGACY, MXCSR, MXCSR_MASK, X87_SSE};
 
@@ -40,20 +40,20 @@ fn segment(selector: u16, type_: u8, base: u64) -> kvm_segment {
 }
 
 /// What stays the same for all guests: 64-bit mode, our tables, the vCPU's task state.
-pub(super) fn set_up(sregs: &mut kvm_sregs, task_state: u64, cr4: u64) {
+pub(super) fn set_up(sregs: &mut kvm_sregs, places: &Places, cr4: u64) {
     sregs.cr0 = CR0;
     sregs.cr4 = cr4;
     sregs.efer = EFER;
     sregs.gdt.base = ring0::GDT;
     sregs.gdt.limit = ring0::GDT_LIMIT;
-    sregs.idt.base = ring0::IDT;
+    sregs.idt.base = places.idt;
     sregs.idt.limit = ring0::IDT_LIMIT;
     sregs.ldt = kvm_segment {
         unusable: 1,
         ..Default::default()
     };
     sregs.tr = kvm_segment {
-        base: task_state,
+        base: places.task_state,
         limit: ring0::TSS_LIMIT,
         selector: ring0::TSS,
         type_: BUSY_TSS,

@@ -1,13 +1,13 @@
 //! The part of the guest that is not the guest's: what runs in ring 0.
 //!
-//! It is one page of two-byte entries, `out imm8, al`: that leaves to the host, and the port tells
-//! which entry it was. Each exception has one, and so has SYSCALL. Nothing ever returns through
-//! ring 0: the Sentry sets the registers of ring 3 and enters it directly.
+//! Each exception has an entry, and so has SYSCALL ([`super::entries`]). All but system calls that
+//! are answered in place leave to the host, and do not return: the Sentry sets the registers of ring 3
+//! and enters it directly.
 //!
 //! ```text
-//! BASE            code: 32 exceptions, SYSCALL             read-only
-//! BASE + 0x1000   IDT, GDT                                  read-only
-//! BASE + 0x10000  for each vCPU: task state, stack          written by the processor
+//! BASE + 0x1000   GDT                                       read-only
+//! BASE + 0x10000  for each vCPU: entries; words and IDT     read-only
+//!                 task state, stack                         written by the processor
 //! BASE + 0x200000 the host's vDSO and its data              read-only, the guest's
 //! ```
 //!
@@ -22,6 +22,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::entries::{self, Entries};
 use super::slots::{Memory, Slot};
 use super::tables::{kernel_entry, kernel_page, user_entry, user_page, word};
 use crate::common::PAGE;
@@ -33,12 +34,12 @@ pub(super) const BASE: u64 = 0x7fff_c000_0000;
 pub(super) const EXCEPTIONS: u64 = 32;
 /// Port of the entry for SYSCALL.
 pub(super) const SYSCALL_PORT: u16 = 0x40;
-/// Address of the entry for SYSCALL.
-pub(super) const SYSCALL_ENTRY: u64 = BASE + 4 * EXCEPTIONS;
+pub(super) const PAGE_FAULT: u64 = 14;
 
-pub(super) const IDT: u64 = BASE + PAGE;
+/// In the second page of a vCPU, behind its words.
+const IDT_AT: u64 = PAGE + 0x800;
 pub(super) const IDT_LIMIT: u16 = 16 * EXCEPTIONS as u16 - 1;
-pub(super) const GDT: u64 = IDT + 0x800;
+pub(super) const GDT: u64 = BASE + PAGE;
 pub(super) const GDT_LIMIT: u16 = 8 * 10 - 1;
 pub(super) const TSS_LIMIT: u32 = 0x67;
 /// Selectors.
@@ -49,11 +50,12 @@ pub(super) const TSS: u16 = 0x40;
 /// Where the host's vDSO lies, data first.
 pub(super) const VDSO: u64 = BASE + PAGES * PAGE;
 
-/// Page of the first vCPU, and pages for each: task state and stack.
+/// Page of the first vCPU, and pages for each: entries, words and IDT, task state, stack.
 const FIRST_VCPU: u64 = 16;
+const EACH: u64 = 4;
 const PAGES: u64 = 512;
 /// vCPUs there is room for.
-pub(super) const MAX_VCPUS: usize = ((PAGES - FIRST_VCPU) / 2) as usize;
+pub(super) const MAX_VCPUS: usize = ((PAGES - FIRST_VCPU) / EACH) as usize;
 
 /// Descriptors (Intel SDM vol. 3 §3.4.5): kernel code and data, user data and code, 64 bit.
 const DESCRIPTORS: [(u16, u64); 4] = [
@@ -62,6 +64,14 @@ const DESCRIPTORS: [(u16, u64); 4] = [
     (0x28, 0x00cf_f300_0000_ffff),
     (0x30, 0x00af_fb00_0000_ffff),
 ];
+
+/// Addresses of what belongs to a vCPU.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Places {
+    pub entries: u64,
+    pub idt: u64,
+    pub task_state: u64,
+}
 
 pub(super) struct Ring0 {
     /// The pages, and behind them their page table, the page directory, and the vDSO's page table.
@@ -82,18 +92,13 @@ impl Ring0 {
     pub fn new(memory: &Arc<Memory>) -> io::Result<Ring0> {
         let slot = memory.anonymous(((PAGES + 3) * PAGE) as usize)?;
         let ring0 = Ring0 { slot };
-        for vector in 0..EXCEPTIONS {
-            ring0.entry(4 * vector, vector as u16);
-            ring0.gate(vector);
-        }
-        ring0.entry(SYSCALL_ENTRY - BASE, SYSCALL_PORT);
         for (selector, descriptor) in DESCRIPTORS {
             ring0.set(GDT - BASE + u64::from(selector), descriptor);
         }
         for page in 0..PAGES {
             let address = ring0.slot.address() + page * PAGE;
-            let writable = page >= FIRST_VCPU;
-            if page < 2 || writable {
+            let writable = page >= FIRST_VCPU && page % EACH >= 2;
+            if page == 1 || page >= FIRST_VCPU {
                 ring0.set(PAGES * PAGE + page * 8, kernel_page(address, writable));
             }
         }
@@ -127,24 +132,45 @@ impl Ring0 {
         }
     }
 
-    /// Prepares the pages of a vCPU; gives the address of its task state.
-    pub fn prepare(&self, vcpu: usize) -> u64 {
+    /// Prepares the pages of a vCPU.
+    pub fn prepare(&self, vcpu: usize, entries: Entries) -> Places {
+        let start = Self::first_page(vcpu);
+        let code = entries::page(entries, BASE + start);
+        for (at, word) in (start..).step_by(8).zip(code.chunks_exact(8)) {
+            let word = word.iter().rev();
+            self.set(at, word.fold(0, |word, byte| word << 8 | u64::from(*byte)));
+        }
+        self.set(start + entries::LIMIT_AT as u64, BASE);
+        for vector in 0..EXCEPTIONS {
+            self.gate(start, vector, entries);
+        }
         let offset = Self::task_state(vcpu);
         let stack_top = BASE + offset + 2 * PAGE;
-        // RSP0 lies at 4, so across two words; IST1 at 36, for what must not trust the stack.
+        let apart = BASE + offset + PAGE;
+        // RSP0 lies at 4, IST1 at 36 and IST2 behind it, so across words.
         self.set(offset, stack_top << 32);
         self.set(offset + 8, stack_top >> 32);
-        let apart = BASE + offset + PAGE;
-        self.set(offset + 32, apart << 32);
-        self.set(offset + 40, apart >> 32);
+        self.set(offset + 32, stack_top << 32);
+        self.set(offset + 40, stack_top >> 32 | apart << 32);
+        self.set(offset + 48, apart >> 32);
         // The bitmap of I/O ports begins behind the end.
         self.set(offset + 96, u64::from(TSS_LIMIT + 1) << 48);
-        BASE + offset
+        Places {
+            entries: BASE + start,
+            idt: BASE + start + IDT_AT,
+            task_state: BASE + offset,
+        }
+    }
+
+    /// Publishes a word for the entries of a vCPU.
+    pub fn publish(&self, vcpu: usize, n: usize, value: u64) {
+        let at = entries::WORDS_AT + 8 * n.min(entries::WORDS - 1);
+        self.set(Self::first_page(vcpu) + at as u64, value);
     }
 
     /// What the exception `vector` left for the host.
     pub fn frame(&self, vcpu: usize, vector: u64) -> Frame {
-        let top = Self::task_state(vcpu) + if uses_ist(vector) { 1 } else { 2 } * PAGE;
+        let top = Self::task_state(vcpu) + if is_apart(vector) { 1 } else { 2 } * PAGE;
         let at = |n: u64| word(&self.slot, top - 8 * n).load(Ordering::Relaxed);
         Frame {
             error: if has_error(vector) { at(6) } else { 0 },
@@ -155,25 +181,18 @@ impl Ring0 {
         }
     }
 
+    fn first_page(vcpu: usize) -> u64 {
+        (FIRST_VCPU + EACH * (vcpu.min(MAX_VCPUS - 1)) as u64) * PAGE
+    }
+
     fn task_state(vcpu: usize) -> u64 {
-        (FIRST_VCPU + 2 * (vcpu.min(MAX_VCPUS - 1)) as u64) * PAGE
+        Self::first_page(vcpu) + 2 * PAGE
     }
 
-    /// `out port, al; hlt`.
-    fn entry(&self, offset: u64, port: u16) {
-        let code = 0x90f4_00e6 | u64::from(port) << 8;
-        let (at, shift) = (offset & !7, 8 * (offset & 7));
-        let word = word(&self.slot, at);
-        word.store(
-            word.load(Ordering::Relaxed) | code << shift,
-            Ordering::Relaxed,
-        );
-    }
-
-    fn gate(&self, vector: u64) {
+    fn gate(&self, start: u64, vector: u64, entries: Entries) {
         const BREAKPOINT: u64 = 3;
         const OVERFLOW: u64 = 4;
-        let entry = BASE + 4 * vector;
+        let entry = BASE + start + entries::gate(vector, entries);
         let privilege = if matches!(vector, BREAKPOINT | OVERFLOW) {
             3
         } else {
@@ -182,11 +201,11 @@ impl Ring0 {
         let kind = 0x8e | privilege << 5;
         let low = entry & 0xffff
             | u64::from(KERNEL_CS) << 16
-            | u64::from(uses_ist(vector)) << 32
+            | (1 + u64::from(is_apart(vector))) << 32
             | kind << 40
             | (entry >> 16 & 0xffff) << 48;
-        self.set(IDT - BASE + 16 * vector, low);
-        self.set(IDT - BASE + 16 * vector + 8, entry >> 32);
+        self.set(start + IDT_AT + 16 * vector, low);
+        self.set(start + IDT_AT + 16 * vector + 8, entry >> 32);
     }
 
     fn set(&self, offset: u64, value: u64) {
@@ -194,8 +213,16 @@ impl Ring0 {
     }
 }
 
-/// NMI, double fault and machine check can come while the stack is the guest's.
-fn uses_ist(vector: u64) -> bool {
+/// Whether that is the address of a vCPU's entry for SYSCALL.
+pub(super) fn is_syscall_entry(addr: u64) -> bool {
+    let offset = addr.wrapping_sub(BASE + FIRST_VCPU * PAGE);
+    offset < (MAX_VCPUS as u64) * EACH * PAGE
+        && offset % (EACH * PAGE) == entries::SYSCALL_AT as u64
+}
+
+/// NMI, double fault and machine check can come while another exception has the stack. No exception
+/// uses the stack there is: between SYSCALL and SYSRET that is the guest's.
+fn is_apart(vector: u64) -> bool {
     matches!(vector, 2 | 8 | 18)
 }
 

@@ -20,8 +20,9 @@ use parking_lot::Mutex;
 
 use super::Machine;
 use super::context::Run;
+use super::entries::{Entries, Position, SYSCALL_AT, position};
 use super::registers::*;
-use super::ring0::{self, Frame};
+use super::ring0::{self, Frame, PAGE_FAULT};
 use crate::arch::{FpState, Registers};
 use crate::common::host_calls::count;
 use crate::common::kick::KICK_SIGNAL;
@@ -32,9 +33,10 @@ const MSR_LSTAR: u32 = 0xc000_0082;
 const MSR_SFMASK: u32 = 0xc000_0084;
 /// Flags that SYSCALL clears: TF, IF, DF, IOPL, NT, AC.
 const SYSCALL_MASK: u64 = 0x4_7700;
-const PAGE_FAULT: u64 = 14;
 /// Error code of a fetch by ring 3 from a page that is there and not for it.
-const FETCH_REFUSED: u64 = 0x15;
+pub(super) const FETCH_REFUSED: u64 = 0x15;
+/// Selector that SYSRET counts from: 8 more for the stack, 16 more for code.
+const SYSRET_BASE: u64 = 0x23;
 const SELECTOR_RPL: u64 = 3;
 
 /// What a run of guest code came back with. Registers are the guest's.
@@ -65,6 +67,9 @@ struct Inside {
 pub(super) struct Vcpu {
     machine: Arc<Machine>,
     index: usize,
+    entries: Entries,
+    /// Address of its page of entries.
+    page: u64,
     inside: Mutex<Inside>,
     /// `kvm_run.immediate_exit`, in a mapping that lives as long as `inside`.
     immediate_exit: *const AtomicU8,
@@ -104,6 +109,10 @@ fn share_tsc(fd: &VcpuFd) -> io::Result<()> {
 impl Vcpu {
     /// A vCPU for the calling thread.
     pub fn new(machine: &Arc<Machine>) -> io::Result<Arc<Vcpu>> {
+        Vcpu::with_entries(machine, machine.entries())
+    }
+
+    pub fn with_entries(machine: &Arc<Machine>, entries: Entries) -> io::Result<Arc<Vcpu>> {
         let index = machine.next_vcpu()?;
         let mut fd = machine
             .memory
@@ -112,7 +121,8 @@ impl Vcpu {
             .map_err(host_error)?;
         fd.set_cpuid2(&machine.cpuid).map_err(host_error)?;
         let mut base = fd.get_sregs().map_err(host_error)?;
-        set_up(&mut base, machine.ring0.prepare(index), machine.cr4);
+        let places = machine.ring0.prepare(index, entries);
+        set_up(&mut base, &places, machine.cr4);
         fd.set_sregs(&base).map_err(host_error)?;
         if machine.has_xsave {
             let mut xcrs = kvm_xcrs {
@@ -131,8 +141,11 @@ impl Vcpu {
             ..Default::default()
         };
         let msrs = [
-            msr(MSR_STAR, u64::from(ring0::KERNEL_CS) << 32),
-            msr(MSR_LSTAR, ring0::SYSCALL_ENTRY),
+            msr(
+                MSR_STAR,
+                SYSRET_BASE << 48 | u64::from(ring0::KERNEL_CS) << 32,
+            ),
+            msr(MSR_LSTAR, places.entries + SYSCALL_AT as u64),
             msr(MSR_SFMASK, SYSCALL_MASK),
         ];
         let set = Msrs::from_entries(&msrs)
@@ -150,6 +163,8 @@ impl Vcpu {
         Ok(Arc::new(Vcpu {
             machine: machine.clone(),
             index,
+            entries,
+            page: places.entries,
             inside: Mutex::new(Inside {
                 fd,
                 base,
@@ -172,6 +187,11 @@ impl Vcpu {
         count();
         // SAFETY: no memory is passed.
         unsafe { libc::syscall(libc::SYS_tgkill, self.tgid, self.tid, KICK_SIGNAL) };
+    }
+
+    /// See [`super::ring0::Ring0::publish`].
+    pub fn publish(&self, n: usize, word: u64) {
+        self.machine.ring0.publish(self.index, n, word);
     }
 
     pub fn preempt(&self) {
@@ -323,9 +343,11 @@ impl Vcpu {
         regs.rip = frame.rip;
         regs.rsp = frame.rsp;
         regs.eflags = frame.rflags;
+        // Not only of this vCPU: on another one it may have been interrupted between SYSCALL, which led
+        // there, and the fault.
         let entered = vector == PAGE_FAULT
             && frame.error == FETCH_REFUSED
-            && frame.rip == ring0::SYSCALL_ENTRY
+            && ring0::is_syscall_entry(frame.rip)
             && cr2 == frame.rip;
         if entered {
             regs.rip = regs.rcx;
@@ -339,20 +361,25 @@ impl Vcpu {
         }
     }
 
-    /// KVM_RUN was interrupted within an entry, before its one instruction: it has not happened for
-    /// the guest yet, and is carried out here.
+    /// KVM_RUN was interrupted within an entry: what that has not done yet is carried out here.
     fn between(&self, cr2: u64, regs: &mut Registers) -> Exit {
-        if regs.rip == ring0::SYSCALL_ENTRY {
-            regs.eflags = regs.r11;
-            regs.rip = regs.rcx;
-            return Exit::Syscall;
-        }
-        let offset = regs.rip.wrapping_sub(ring0::BASE);
-        if offset >= 4 * ring0::EXCEPTIONS || !offset.is_multiple_of(4) {
+        let offset = regs.rip.wrapping_sub(self.page);
+        let Some(position) = position(offset, self.entries) else {
             return Exit::Broken(format!("interrupted in ring 0 at {:#x}", regs.rip));
+        };
+        if let Position::Exception(vector) = position {
+            let frame = self.machine.ring0.frame(self.index, vector);
+            return self.exception(vector, frame, cr2, regs);
         }
-        let vector = offset / 4;
-        let frame = self.machine.ring0.frame(self.index, vector);
-        self.exception(vector, frame, cr2, regs)
+        regs.eflags = regs.r11;
+        regs.rip = regs.rcx;
+        match position {
+            Position::Answered => Exit::Interrupted,
+            Position::AnsweredFault => {
+                regs.rsp = self.machine.ring0.frame(self.index, PAGE_FAULT).rsp;
+                Exit::Interrupted
+            }
+            _ => Exit::Syscall,
+        }
     }
 }

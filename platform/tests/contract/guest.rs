@@ -97,8 +97,15 @@ impl Machine {
 
     /// A thread about to run from [`CODE`].
     pub fn thread(&mut self, space: &Space) -> Thread {
+        let context = self.worker.new_context(&space.space).unwrap();
+        // Cases count in the numbers of calls.
+        if self.platform.name() == "kvm"
+            && let Some(answers) = context.answers()
+        {
+            answers.answer_other_calls(InPlace::Never);
+        }
         Thread {
-            context: self.worker.new_context(&space.space).unwrap(),
+            context,
             regs: Registers::start(CODE, STACK_TOP - 64),
         }
     }

@@ -69,6 +69,7 @@ const PLATFORMS: &[Maker] = &[
         let options = kvm::Options {
             workers: 2,
             large_pages: kvm::LargePages::Always,
+            in_ring0: kvm::InRing0::Always,
             ..Default::default()
         };
         Ok(Arc::new(kvm::KvmPlatform::new(options)?))

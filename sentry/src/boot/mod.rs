@@ -156,6 +156,10 @@ pub fn run(config: BootConfig, fds: BootFds, begin: Start) -> Result<Infallible,
         workers,
         device: fds.kvm,
         tables: Some(Arc::new(TableMemory(memory.clone()))),
+        in_ring0: match config.strace.enabled {
+            true => kvm::InRing0::Never,
+            false => kvm::InRing0::Measured,
+        },
         ..Default::default()
     };
     let platform = choose_platform(config.platform.as_deref(), options, kvm)?;
