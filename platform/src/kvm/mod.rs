@@ -27,6 +27,8 @@ mod context;
 mod entries;
 mod kick;
 mod mappings;
+#[cfg(test)]
+mod model;
 mod pages;
 mod probe;
 mod regions;
