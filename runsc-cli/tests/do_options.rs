@@ -377,3 +377,55 @@ fn a_command_that_was_killed_leaves_no_group_for_long() {
     );
     assert_eq!(shown, "50\n");
 }
+
+/// Where the device of kvm can be opened, what is measured is kept, and what is kept is done.
+#[test]
+fn the_default_platform_is_measured_once() {
+    let root = tempfile::tempdir().unwrap();
+    let run = || {
+        let words = ["--root", root.path().to_str().unwrap(), "--debug"];
+        let guest = ["do", "--", "cat", "/proc/self/maps"];
+        let output = command(&[&words[..], &guest].concat()).output().unwrap();
+        let (code, stderr) = outcome(&output);
+        assert_eq!(code, Some(0), "{stderr}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    // The platform kvm shows the vDSO at an address of its own.
+    let by_kvm = |maps: &str| maps.contains("\n7fffc0200000-");
+    let maps = run();
+    let kept = root.path().join("platform:");
+    let device = fs::File::options().read(true).write(true).open("/dev/kvm");
+    if let Err(error) = device {
+        println!("!!! SKIPPED: /dev/kvm: {error}");
+        assert!(!kept.exists() && !by_kvm(&maps));
+        return;
+    }
+    let text = fs::read_to_string(&kept).unwrap();
+    let choice = text.split_whitespace().next_back().unwrap();
+    assert_eq!(choice == "kvm", by_kvm(&maps), "{text}");
+    let rest = text.trim_end().strip_suffix(choice).unwrap();
+    for (other, is_kvm) in [("kvm", true), ("none", false)] {
+        fs::write(&kept, format!("{rest}{other}\n")).unwrap();
+        assert_eq!(by_kvm(&run()), is_kvm, "{other}");
+    }
+    // Of another boot, it is measured again.
+    fs::write(&kept, "0.0.0 another-boot kvm\n").unwrap();
+    run();
+    assert_eq!(fs::read_to_string(&kept).unwrap(), text);
+}
+
+#[test]
+fn platforms_are_measured() {
+    let output = command(&["debug", "platforms"]).output().unwrap();
+    let (code, stderr) = outcome(&output);
+    assert_eq!(code, Some(0), "{stderr}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    for name in ["systrap", "ptrace", "kvm", "default"] {
+        assert!(text.lines().any(|line| line.starts_with(name)), "{text}");
+    }
+    let choice = command(&["debug", "platforms", "--choose"])
+        .output()
+        .unwrap();
+    let choice = String::from_utf8_lossy(&choice.stdout);
+    assert!(["systrap\n", "kvm\n"].contains(&&*choice), "{choice}");
+}
