@@ -13,7 +13,7 @@
 //! content): one call a range, and it is over when that returns, whoever runs the guest. A walk of
 //! the tables that began before is repeated by KVM, and finds the entry gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -27,9 +27,6 @@ use crate::{Access, Fault, HostOp, Prot};
 /// Entries are made for all of an area within a block this long, when one of its pages is touched;
 /// where large pages fit, for all of them within the chunk.
 const BLOCK: u64 = LARGE_PAGE;
-/// Chunks that are looked up before an address space starts over: what KVM itself keeps for a slot
-/// is not counted as the guest's memory.
-const MAX_CHUNKS: usize = 1024;
 
 const SEGV_MAPERR: i32 = 1;
 const SEGV_ACCERR: i32 = 2;
@@ -71,8 +68,8 @@ pub(super) struct Mappings {
     tables: Tables,
     areas: BTreeMap<u64, Area>,
     max_areas: usize,
-    /// Looked up since the tables were empty.
-    chunks: usize,
+    /// Guest-physical addresses of chunks that areas may hold, but for copies.
+    chunks: HashSet<u64>,
 }
 
 impl Mappings {
@@ -82,7 +79,7 @@ impl Mappings {
             tables,
             areas: BTreeMap::new(),
             max_areas,
-            chunks: 0,
+            chunks: HashSet::new(),
         }
     }
 
@@ -135,10 +132,12 @@ impl Mappings {
             chunk_size: Regions::chunk_size(file),
             chunks: BTreeMap::new(),
         };
+        self.make_room(addr, end, 1)?;
+        self.bound_chunks()?;
         // Whether the file can be mapped so shows at once.
         area.chunk(&self.regions, addr, addr)?;
-        self.make_room(addr, end, 1)?;
         self.forget(addr, end);
+        self.holds(&area);
         self.insert(addr, area);
         Ok(())
     }
@@ -152,6 +151,7 @@ impl Mappings {
 
     fn protect(&mut self, addr: u64, len: u64, prot: Prot) -> io::Result<()> {
         let end = addr.checked_add(len).ok_or(io::ErrorKind::InvalidInput)?;
+        self.bound_chunks()?;
         let mut changed = Vec::new();
         for (start, area) in self.within(addr, end) {
             let mut piece = area.piece(start, start.max(addr), area.end.min(end));
@@ -176,6 +176,7 @@ impl Mappings {
         self.invalidate(addr, end);
         self.cut(addr, end);
         for (start, area) in changed {
+            self.holds(&area);
             self.insert(start, area);
         }
         Ok(())
@@ -204,9 +205,7 @@ impl Mappings {
             return Err(fault(libc::SIGSEGV, SEGV_ACCERR, told));
         }
         let nothing = |_| fault(libc::SIGBUS, libc::BUS_ADRERR, Some(access));
-        if self.chunks >= MAX_CHUNKS {
-            self.start_over().map_err(nothing)?;
-        }
+        self.bound_chunks().map_err(nothing)?;
         match self.make_entries(start, addr).map_err(nothing)? {
             Made::Some => return Ok(()),
             Made::TooMany => self.start_over().map_err(nothing)?,
@@ -223,9 +222,10 @@ impl Mappings {
             return Err(io::ErrorKind::NotFound.into());
         };
         let page = addr & !(PAGE - 1);
-        let before = area.chunks.len();
         let (chunk, begin) = area.chunk(&self.regions, start, page)?;
-        self.chunks += area.chunks.len() - before;
+        if area.kind != Kind::Copy {
+            self.chunks.insert(chunk.slot.address());
+        }
         // Beyond the end of the file, or no memory is left.
         let offset = begin + (addr - start);
         let chunk_start = area.chunk_start(offset);
@@ -261,8 +261,23 @@ impl Mappings {
                 area.chunks.clear();
             }
         }
-        self.chunks = 0;
+        self.chunks.clear();
         Ok(())
+    }
+
+    fn holds(&mut self, area: &Area) {
+        if area.kind != Kind::Copy {
+            let chunks = area.chunks.values().map(|chunk| chunk.slot.address());
+            self.chunks.extend(chunks);
+        }
+    }
+
+    /// Makes room for one more chunk.
+    fn bound_chunks(&mut self) -> io::Result<()> {
+        match self.chunks.len() >= self.tables.bounds().chunks {
+            true => self.start_over(),
+            false => Ok(()),
+        }
     }
 
     /// The host has no memory for a page that an entry leads to: the guest is to fault on it.

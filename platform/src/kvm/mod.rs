@@ -88,6 +88,28 @@ pub struct Options {
     pub tables: Option<Arc<dyn TableMemory>>,
     pub large_pages: LargePages,
     pub in_ring0: InRing0,
+    pub bounds: Bounds,
+}
+
+/// What an address space may have of the host. One that would need more starts over with none.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Page tables.
+    pub tables: usize,
+    /// Slots of files that it has mapped. What KVM keeps for one does not count as the guest's memory.
+    pub chunks: usize,
+}
+
+impl Default for Bounds {
+    /// Enough for twice the memory that the host has.
+    fn default() -> Bounds {
+        let memory = nix::sys::sysinfo::sysinfo().map_or(0, |info| info.ram_total());
+        let pieces = |size: u64| usize::try_from(2 * memory / size).unwrap_or(0);
+        Bounds {
+            tables: pieces(tables::LARGE_PAGE).max(16 << 10),
+            chunks: pieces(regions::LARGE).max(1 << 10),
+        }
+    }
 }
 
 /// Whether ring 0 answers system calls in place.
@@ -118,6 +140,7 @@ struct Machine {
     table_memory: Arc<dyn TableMemory>,
     large_pages: LargePages,
     in_ring0: InRing0,
+    bounds: Bounds,
     traits: OnceLock<Traits>,
     /// The host's vDSO, and where it is shown.
     shown_vdso: Option<(Slot, VdsoRange)>,
@@ -219,6 +242,7 @@ impl Machine {
             table_memory,
             large_pages: options.large_pages,
             in_ring0: options.in_ring0,
+            bounds: options.bounds,
             traits: OnceLock::new(),
             shown_vdso,
             regions: Arc::new(Regions::new(&memory)),

@@ -15,7 +15,7 @@ use super::slots::{Memory, Slot};
 use crate::common::host_calls::count;
 
 /// Length of a chunk of a large file, and of a small one.
-const LARGE: u64 = 64 << 20;
+pub(super) const LARGE: u64 = 64 << 20;
 const SMALL: u64 = 2 << 20;
 /// Chunks kept although no guest has them mapped. Half of them go together: after the first removal
 /// of a slot there is little left for KVM to forget.

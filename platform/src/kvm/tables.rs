@@ -21,9 +21,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::Machine;
 use super::pages::Slab;
 use super::slots::Slot;
+use super::{Bounds, Machine};
 use crate::Prot;
 use crate::common::PAGE;
 
@@ -42,8 +42,6 @@ pub(super) const LARGE_PAGE: u64 = PAGE << 9;
 /// Bytes of tables reserved at a time: first, and then.
 const FIRST_SLAB: u64 = 64 * PAGE;
 const SLAB: u64 = 512 * PAGE;
-/// Tables an address space may have.
-const MAX_TABLES: usize = 16 * 1024;
 /// An address space with no more than this has nothing to give up.
 const FEW: usize = 32;
 
@@ -159,6 +157,10 @@ impl Tables {
         Ok(other)
     }
 
+    pub fn bounds(&self) -> Bounds {
+        self.machine.bounds
+    }
+
     pub fn has_large_pages(&self) -> bool {
         self.machine.large_pages()
     }
@@ -256,14 +258,8 @@ impl Tables {
 
     /// Gives up all tables; there must be nothing in them any more. The next ones are empty.
     pub fn start_over(&mut self) -> io::Result<()> {
-        let old = std::mem::take(&mut self.slabs);
-        let (count, linked) = (self.count, std::mem::take(&mut self.linked));
-        self.count = 0;
-        if let Err(error) = self.start() {
-            // The old ones are good for as much.
-            (self.slabs, self.count, self.linked) = (old, count, linked);
-            return Err(error);
-        }
+        // Failing, the old ones are good for as much.
+        *self = Tables::new(&self.machine)?;
         Ok(())
     }
 
@@ -318,7 +314,7 @@ impl Tables {
     }
 
     fn one_more(&mut self) -> Result<(), Full> {
-        if self.count >= MAX_TABLES {
+        if self.count >= self.machine.bounds.tables {
             return Err(Full::Tables);
         }
         self.count += 1;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use runsc_platform::arch::Registers;
-use runsc_platform::kvm::{KvmPlatform, LargePages, Options, Reserved, TableMemory};
+use runsc_platform::kvm::{Bounds, KvmPlatform, LargePages, Options, Reserved, TableMemory};
 use runsc_platform::memory::{MemFd, Window};
 use runsc_platform::ptrace::host_call_count;
 use runsc_platform::*;
@@ -22,6 +22,7 @@ pub const CASES: &[Case] = &[
     ("tables_start_over", tables_start_over),
     ("tables_are_freed_whole", tables_are_freed_whole),
     ("many_files_share_slots", many_files_share_slots),
+    ("mapped_files_stay_bounded", mapped_files_stay_bounded),
 ];
 
 const LARGE: u64 = 2 << 20;
@@ -69,10 +70,15 @@ impl TableMemory for Counted {
 
 /// A virtual machine of its own, which is asked about its tables.
 fn machine(tables: &Arc<Counted>, large_pages: LargePages) -> Machine {
+    bounded(tables, large_pages, Bounds::default())
+}
+
+fn bounded(tables: &Arc<Counted>, large_pages: LargePages, bounds: Bounds) -> Machine {
     let options = Options {
         workers: 1,
         tables: Some(tables.clone()),
         large_pages,
+        bounds,
         ..Default::default()
     };
     Machine::new(Arc::new(KvmPlatform::new(options).unwrap()))
@@ -280,15 +286,20 @@ fn large_pages_are_broken_up(platform: Arc<dyn Platform>) {
     }
 }
 
-/// One page in each 2 MiB of 48 GiB, which takes a table each.
+/// One page in each 2 MiB of 12 GiB, which takes a table each.
 fn sparse_touches_stay_bounded(platform: Arc<dyn Platform>) {
-    const BLOCKS: u64 = 24 * 1024;
-    const MOST: u64 = 16 * 1024 + 64;
+    const BLOCKS: u64 = 6 * 1024;
+    const TABLES: usize = 4 * 1024;
+    const MOST: u64 = TABLES as u64 + 64;
     if !has_tables(&platform) {
         return;
     }
     let tables = Counted::new(1 << 40);
-    let mut machine = machine(&tables, LargePages::Never);
+    let bounds = Bounds {
+        tables: TABLES,
+        ..Default::default()
+    };
+    let mut machine = bounded(&tables, LargePages::Never, bounds);
     let space = machine.space(touch_all());
     let base = 1 << 40;
     for block in 0..BLOCKS {
@@ -347,6 +358,69 @@ fn tables_start_over(platform: Arc<dyn Platform>) {
     assert!(tables.pages() <= before, "what was given up is still held");
 }
 
+/// Files of one page, which begins with a number from 1 on.
+fn numbered_files(count: u64) -> Vec<Arc<OwnedFd>> {
+    let numbered = |n| {
+        let file = MemFd::create(c"file").unwrap();
+        file.set_len(PAGE).unwrap();
+        let window = Window::map(file.as_fd(), 0, PAGE as usize, true).unwrap();
+        window.store_u64(0, n).unwrap();
+        Arc::new(file.into_fd())
+    };
+    (1..=count).map(numbered).collect()
+}
+
+fn page_of(file: &Arc<OwnedFd>, addr: u64) -> HostOp {
+    HostOp::Map {
+        addr,
+        len: PAGE,
+        prot: Prot::READ,
+        file: file.clone(),
+        offset: 0,
+        private: false,
+        populate: false,
+    }
+}
+
+/// Many files mapped at once do not all keep their slots, whether they were touched or not.
+fn mapped_files_stay_bounded(platform: Arc<dyn Platform>) {
+    const FILES: u64 = 400;
+    /// What is kept for all address spaces.
+    const KEPT: usize = 128;
+    if !has_tables(&platform) {
+        return;
+    }
+    let bounds = Bounds {
+        chunks: 32,
+        ..Default::default()
+    };
+    let mut machine = bounded(&Counted::new(1 << 30), LargePages::Natural, bounds);
+    let space = machine.space(load_or_store());
+    let mut thread = machine.thread(&space);
+    let files = numbered_files(FILES);
+    // One is this list's, one the mapping's.
+    let held = || {
+        files
+            .iter()
+            .filter(|file| Arc::strong_count(file) > 2)
+            .count()
+    };
+    let place = |n: u64| HOLE + n * 2 * PAGE;
+    for (n, file) in (0..).zip(&files) {
+        space.space.queue(page_of(file, place(n)), None);
+    }
+    for _ in 0..2 {
+        for n in 0..FILES {
+            thread.regs = Registers::start(CODE, STACK_TOP - 64);
+            thread.regs.rdi = place(n);
+            assert_eq!(machine.run(&mut thread), Trap::Syscall);
+            assert_eq!(thread.regs.orig_rax, n + 1);
+            let held = held();
+            assert!(held <= KEPT + bounds.chunks, "{held} slots");
+        }
+    }
+}
+
 /// Files that are mapped again and again cost no slot each time, and more than are kept are right.
 fn many_files_share_slots(platform: Arc<dyn Platform>) {
     const KEPT: usize = 100;
@@ -357,28 +431,11 @@ fn many_files_share_slots(platform: Arc<dyn Platform>) {
     let mut machine = machine(&Counted::new(1 << 30), LargePages::Natural);
     let space = machine.space(load_or_store());
     let mut thread = machine.thread(&space);
-    let files: Vec<Arc<OwnedFd>> = (0..MANY as u64)
-        .map(|n| {
-            let file = MemFd::create(c"file").unwrap();
-            file.set_len(PAGE).unwrap();
-            let window = Window::map(file.as_fd(), 0, PAGE as usize, true).unwrap();
-            window.store_u64(0, n + 1).unwrap();
-            Arc::new(file.into_fd())
-        })
-        .collect();
+    let files = numbered_files(MANY as u64);
     let mut read_all = |machine: &mut Machine, count: usize| {
         let before = host_call_count();
         for (n, file) in (0..).zip(&files[..count]) {
-            let op = HostOp::Map {
-                addr: HOLE,
-                len: PAGE,
-                prot: Prot::READ,
-                file: file.clone(),
-                offset: 0,
-                private: false,
-                populate: false,
-            };
-            space.space.queue(op, None);
+            space.space.queue(page_of(file, HOLE), None);
             thread.regs = Registers::start(CODE, STACK_TOP - 64);
             thread.regs.rdi = HOLE;
             assert_eq!(machine.run(&mut thread), Trap::Syscall);
