@@ -408,10 +408,20 @@ fn the_default_platform_is_measured_once() {
         fs::write(&kept, format!("{rest}{other}\n")).unwrap();
         assert_eq!(by_kvm(&run()), is_kvm, "{other}");
     }
-    // Of another boot, it is measured again.
-    fs::write(&kept, "0.0.0 another-boot kvm\n").unwrap();
-    run();
-    assert_eq!(fs::read_to_string(&kept).unwrap(), text);
+    // Of another boot or another device, or not what we write, it is measured again.
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let (version, boot, device) = (words[0], words[1], words[2]);
+    for stale in [
+        format!("0.0.0 {boot} {device} kvm\n"),
+        format!("{version} another-boot {device} kvm\n"),
+        format!("{version} {boot} 1:{device} kvm\n"),
+        format!("{rest}kvm").repeat(100_000),
+        String::new(),
+    ] {
+        fs::write(&kept, stale).unwrap();
+        assert_eq!(by_kvm(&run()), choice == "kvm");
+        assert_eq!(fs::read_to_string(&kept).unwrap(), text);
+    }
 }
 
 #[test]

@@ -3,13 +3,18 @@
 //! The Sentry takes the first that works, and kvm is not among those: its traps are quick where the
 //! processor virtualises, and very slow where that is emulated. So kvm is chosen only where it was
 //! measured to be clearly the faster one. That takes some milliseconds, so it is done once a boot,
-//! by a process of its own, and the result kept in the directory for the state of containers.
-//! Where the device cannot be opened, nothing is measured.
+//! by a process of its own, and the result kept in the directory for the state of containers. It is
+//! of no use with another version of this program, after another boot, or with another device. Where
+//! the device cannot be opened, nothing is measured; and a machine that does not answer is not waited
+//! for.
 
 use std::{
     fs,
     io::{Read, Write},
-    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
     path::Path,
     process::{Command, Stdio},
     sync::Arc,
@@ -17,6 +22,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 use runsc_platform::{
     Platform, kvm, measure,
     ptrace::PtracePlatform,
@@ -30,6 +39,12 @@ const KEPT: &str = "platform:";
 /// Call sites that trap often are patched with systrap, which makes them several times cheaper than
 /// the one that is measured. So kvm has to be better by this factor.
 const MARGIN: u32 = 2;
+/// What measuring may take. On a machine at rest it takes a hundredth of that.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Longest answer, and longest file with one, bytes.
+const LONGEST: u64 = 256;
+/// What stands for the answer if there was none.
+const NONE: &str = "none";
 /// With calls slower than this kvm is not worth measuring what it competes with.
 const HOPELESS: Duration = Duration::from_micros(5);
 
@@ -38,8 +53,7 @@ pub fn for_sandbox(global: &GlobalArgs) -> Option<String> {
     if global.platform.is_some() {
         return global.platform.clone();
     }
-    device().ok()?;
-    let choice = kept_or_measured(global.root.as_deref());
+    let choice = kept_or_measured(global.root.as_deref(), device().ok()?);
     let choice = choice.inspect_err(|error| log::debug!("choosing a platform: {error:#}"));
     (choice.ok()? == "kvm").then(|| "kvm".to_owned())
 }
@@ -56,39 +70,70 @@ pub fn device() -> Result<OwnedFd> {
         .into())
 }
 
-fn kept_or_measured(root: Option<&Path>) -> Result<String> {
+fn kept_or_measured(root: Option<&Path>, device: OwnedFd) -> Result<String> {
     let root = StateRoot::open(root)?;
     let path = root.path().join(KEPT);
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    let this = format!("{} {}", env!("CARGO_PKG_VERSION"), boot.trim());
-    if let Ok(kept) = fs::read_to_string(&path)
+    // Another module brings another node.
+    let device = fs::File::from(device).metadata()?;
+    let this = format!(
+        "{} {} {}:{} ",
+        env!("CARGO_PKG_VERSION"),
+        boot.trim(),
+        device.dev(),
+        device.ino()
+    );
+    let mut kept = String::new();
+    if let Ok(file) = fs::File::open(&path)
+        && file.take(LONGEST).read_to_string(&mut kept).is_ok()
         && let Some(choice) = kept.strip_prefix(&this)
+        && let Some(choice) = choice.strip_suffix('\n')
+        && !choice.contains(char::is_whitespace)
     {
-        return Ok(choice.trim().to_owned());
+        return Ok(choice.to_owned());
     }
     // Guest code runs in the process that measures, which has no part in the sandbox.
-    let mut child = Command::new("/proc/self/exe")
-        .args(["debug", "platforms", "--choose"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let mut choice = String::new();
-    let output = child.stdout.take().context("no output")?;
-    output.take(64).read_to_string(&mut choice)?;
-    let choice = match child.wait()?.success() {
-        true => choice.trim(),
-        false => "none",
-    };
+    let mut measure = Command::new("/proc/self/exe");
+    measure.args(["debug", "platforms", "--choose"]);
+    let choice = answer(measure, PATIENCE)?.unwrap_or_else(|| NONE.to_owned());
     let new = root.path().join(format!("{KEPT}{}", std::process::id()));
     let mut file = fs::File::options()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(&new)?;
-    writeln!(file, "{this} {choice}")?;
+    writeln!(file, "{this}{choice}")?;
     fs::rename(&new, &path)?;
-    Ok(choice.to_owned())
+    Ok(choice)
+}
+
+/// What a program says, if it says so in time and does not fail.
+fn answer(mut program: Command, patience: Duration) -> Result<Option<String>> {
+    let mut child = program
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let output = child.stdout.take().context("no output")?;
+    let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+    let mut fds = [PollFd::new(output.as_fd(), PollFlags::POLLIN)];
+    let spoke = loop {
+        match poll(&mut fds, timeout) {
+            Err(Errno::EINTR) => {}
+            result => break result,
+        }
+    };
+    // Whatever it is at then has come to nothing.
+    let mut said = String::new();
+    let read = match spoke {
+        Ok(1..) => output.take(LONGEST).read_to_string(&mut said).is_ok(),
+        _ => {
+            child.kill()?;
+            false
+        }
+    };
+    let ended_well = child.wait()?.success();
+    Ok((read && ended_well).then(|| said.trim().to_owned()))
 }
 
 /// What was measured of one platform.
@@ -164,5 +209,19 @@ mod tests {
             assert_eq!(name, chosen, "{why}");
         }
         assert_eq!(decide(us(4), Err(anyhow::anyhow!("no"))).0, "kvm");
+    }
+
+    #[test]
+    fn who_does_not_answer_is_not_waited_for() {
+        let says = |script: &str, patience| {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", script]);
+            answer(shell, patience).unwrap()
+        };
+        let long = Duration::from_secs(600);
+        assert_eq!(says("echo kvm", long).as_deref(), Some("kvm"));
+        assert_eq!(says("echo kvm; exit 1", long), None);
+        assert_eq!(says("exec 1>&-; exit 1", long), None);
+        assert_eq!(says("exec sleep 1000", Duration::from_millis(1)), None);
     }
 }
