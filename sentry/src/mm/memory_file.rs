@@ -787,6 +787,31 @@ mod tests {
         assert!(small.offset() < LARGE_PAGE);
     }
 
+    /// Wherever they are to be mapped: small ranges leave no gaps, large ones less than such a page,
+    /// and all of it is one piece again when it is free.
+    #[test]
+    fn alignment_costs_no_memory() {
+        const COUNT: u64 = 500;
+        let file = MemoryFile::new().unwrap();
+        let end = |ranges: &[FileRange]| ranges.iter().map(|r| r.offset() + r.len()).max();
+        let address = |n: u64| Near::Address((n * 0x12345) << 12);
+        let get = |len, n| file.allocate_near(len, address(n), Contents::Zero).unwrap();
+        let small: Vec<FileRange> = (0..COUNT).map(|n| get((1 + n) * PAGE_SIZE, n)).collect();
+        assert_eq!(end(&small), Some(file.reserved()));
+        let before = file.reserved();
+        let large: Vec<FileRange> = (0..COUNT).map(|n| get(LARGE_PAGE, n)).collect();
+        assert!(end(&large).unwrap() <= before + COUNT * 2 * LARGE_PAGE);
+        assert_eq!(file.used(), 0);
+        // Gaps are used before anything else.
+        let fill: Vec<FileRange> = (0..COUNT).map(|n| get(PAGE_SIZE, n)).collect();
+        assert!(end(&fill) < end(&large));
+        drop((small, large, fill));
+        // But for what is kept.
+        let state = file.state.lock();
+        assert_eq!(state.clean.bytes + state.dirty.bytes, FILE_SIZE);
+        assert!(state.clean.by_start.len() <= 1 + state.dirty.by_start.len());
+    }
+
     #[test]
     fn counts_are_page_exact() {
         let file = MemoryFile::new().unwrap();
