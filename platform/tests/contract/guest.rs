@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use runsc_platform::arch::Registers;
 use runsc_platform::memory::{MemFd, Window};
@@ -48,6 +49,15 @@ pub struct Machine {
     pub platform: Arc<dyn Platform>,
     pub worker: Box<dyn Worker>,
     pub waker: Arc<dyn WorkerWaker>,
+}
+
+/// Sets a flag that other threads of a case look at, also when the case fails.
+pub struct Sets<'a>(pub &'a AtomicBool);
+
+impl Drop for Sets<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// One address space with the usual mappings.

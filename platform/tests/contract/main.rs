@@ -31,6 +31,8 @@ mod traps;
 mod wakeups;
 
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
 use runsc_platform::Platform;
 use runsc_platform::kvm;
@@ -78,6 +80,9 @@ const PLATFORMS: &[Maker] = &[
 
 /// Argument that makes this program a Sentry to be killed.
 pub const SPIN: &str = "spin-for-ever";
+
+/// The longest case takes a tenth of this on a machine at rest.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
@@ -131,12 +136,9 @@ fn run_all(how: &str, filter: Option<&str>) -> bool {
         }
         println!("platform {name}, {how}: {} cases", cases.len());
         for (case, body) in &cases {
-            let result = std::thread::spawn(move || body(make().unwrap())).join();
-            println!(
-                "  {case} ... {}",
-                if result.is_ok() { "ok" } else { "FAILED" }
-            );
-            if result.is_err() {
+            let ended = ends(case, move || body(make().unwrap()));
+            println!("  {case} ... {}", if ended { "ok" } else { "FAILED" });
+            if !ended {
                 failed.push(format!("{name}::{case}"));
             }
         }
@@ -145,6 +147,21 @@ fn run_all(how: &str, filter: Option<&str>) -> bool {
         println!("FAILED {how}: {}", failed.join(", "));
     }
     failed.is_empty()
+}
+
+/// Whether a case ends well. One that does not end is the end of the program.
+fn ends(name: &str, case: impl FnOnce() + Send + 'static) -> bool {
+    let (ended, told) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        // Dropped when the case ends, however that is.
+        let _ended = ended;
+        case();
+    });
+    if told.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+        println!("  {name} ... FAILED: it goes on after {PATIENCE:?}");
+        std::process::exit(1);
+    }
+    thread.join().is_ok()
 }
 
 /// Runs `body` as process 1 of new user and pid namespaces, without capabilities.
@@ -162,6 +179,7 @@ fn confined(body: impl FnOnce() -> bool) -> Result<bool, String> {
             other => Err(format!("{other:?}")),
         },
         ForkResult::Child => {
+            die_with_parent();
             if unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID).is_err() {
                 std::process::exit(NO_NAMESPACES);
             }
@@ -172,6 +190,7 @@ fn confined(body: impl FnOnce() -> bool) -> Result<bool, String> {
                     std::process::exit(if ok { 0 } else { 1 });
                 }
                 ForkResult::Child => {
+                    die_with_parent();
                     assert_eq!(std::process::id(), 1);
                     drop_capabilities();
                     let ok = body();
@@ -180,6 +199,10 @@ fn confined(body: impl FnOnce() -> bool) -> Result<bool, String> {
             }
         }
     }
+}
+
+fn die_with_parent() {
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).unwrap();
 }
 
 fn drop_capabilities() {

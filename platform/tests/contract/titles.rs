@@ -73,6 +73,7 @@ fn shown_while_mappings_change(platform: Arc<dyn Platform>) {
                 shown.show_as(b"name", b"argument\0");
             }
         });
+        let _ends = Sets(&over);
         for n in 0..2000 {
             let from = HOLE + n % 2 * PAGE;
             space.set_word(from, n);
@@ -84,6 +85,5 @@ fn shown_while_mappings_change(platform: Arc<dyn Platform>) {
                 assert_eq!(machine.run_to_fault(&mut thread).addr, HOLE);
             }
         }
-        over.store(true, Ordering::Relaxed);
     });
 }

@@ -118,6 +118,7 @@ fn kicks_do_not_disturb(platform: Arc<dyn Platform>) {
             }
         }
     });
+    let ends = Sets(&stop);
     let mut calls = 0;
     let mut interrupted = 0;
     while calls < 3000 || interrupted < 100 {
@@ -136,7 +137,7 @@ fn kicks_do_not_disturb(platform: Arc<dyn Platform>) {
             trap => panic!("{trap:?}"),
         }
     }
-    stop.store(true, Ordering::Relaxed);
+    drop(ends);
     other.join().unwrap();
 }
 
