@@ -3,8 +3,8 @@
 //! The Sentry takes the first that works, and kvm is not among those: its traps are quick where the
 //! processor virtualises, and very slow where that is emulated. So kvm is chosen only where it was
 //! measured to be clearly the faster one. That takes some milliseconds, so it is done once a boot,
-//! by a process of its own, and the result kept in the directory for the state of containers. It is
-//! of no use with another version of this program, after another boot, or with another device. Where
+//! by a process of its own, and the result kept in the user's default directory for the state of
+//! containers, whichever this command uses. It is of no use with another version of this program, after another boot, or with another device. Where
 //! the device cannot be opened, nothing is measured; and a machine that does not answer is not waited
 //! for.
 
@@ -15,7 +15,6 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::fs::{MetadataExt, OpenOptionsExt},
     },
-    path::Path,
     process::{Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -53,7 +52,7 @@ pub fn for_sandbox(global: &GlobalArgs) -> Option<String> {
     if global.platform.is_some() {
         return global.platform.clone();
     }
-    let choice = kept_or_measured(global.root.as_deref(), device().ok()?);
+    let choice = kept_or_measured(device().ok()?);
     let choice = choice.inspect_err(|error| log::debug!("choosing a platform: {error:#}"));
     (choice.ok()? == "kvm").then(|| "kvm".to_owned())
 }
@@ -70,8 +69,8 @@ pub fn device() -> Result<OwnedFd> {
         .into())
 }
 
-fn kept_or_measured(root: Option<&Path>, device: OwnedFd) -> Result<String> {
-    let root = StateRoot::open(root)?;
+fn kept_or_measured(device: OwnedFd) -> Result<String> {
+    let root = StateRoot::open(None)?;
     let path = root.path().join(KEPT);
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     // Another module brings another node.
