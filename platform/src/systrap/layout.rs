@@ -132,7 +132,8 @@ pub(super) mod area {
     pub const EXIT: u64 = 176;
     /// Not zero while stub code is single-stepped out of.
     pub const STEP: u64 = 180;
-    /// How often to yield the core, looking for the answer, before sleeping.
+    /// How often to yield the core, looking for the answer, before sleeping; in the upper half, how
+    /// often to look before the first time.
     pub const SPIN: u64 = 184;
     /// The worker to ring.
     pub const BELL: u64 = 188;

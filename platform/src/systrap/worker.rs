@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::Shared as Platform;
 use super::context::{Run, SystrapContext};
-use super::cores::{self, Cores, TOGETHER};
+use super::cores::{self, Cores, IN_VAIN, TOGETHER, Yields};
 use super::filter::Bells;
 use super::layout::{area, global};
 use super::shared::Shared;
@@ -115,6 +115,11 @@ impl Line {
     pub fn forget(&self, run: &Arc<Run>) {
         self.last.lock().take_if(|last| Arc::ptr_eq(last, run));
         self.watched.lock().retain(|other| !Arc::ptr_eq(other, run));
+    }
+
+    /// Whether it waits for any context.
+    fn serves(&self) -> bool {
+        self.last.lock().is_some() || !self.watched.lock().is_empty()
     }
 
     /// A context that has stopped.
@@ -252,6 +257,7 @@ pub(super) struct SystrapWorker {
     platform: Arc<Platform>,
     /// Has looked for a while without finding anything.
     tired: bool,
+    yields: Yields,
 }
 
 /// Notices that the thread that looks was preempted.
@@ -303,6 +309,7 @@ impl SystrapWorker {
             index: id.0,
             platform: platform.clone(),
             tired: false,
+            yields: Yields::default(),
         })
     }
 
@@ -353,6 +360,27 @@ impl SystrapWorker {
                 }
                 std::hint::spin_loop();
             }
+        }
+        Ok(None)
+    }
+
+    /// Gives the core to the guest threads there until one has trapped, while that is soon.
+    fn yield_to_guests(&mut self) -> Result<Option<Event>> {
+        let limits = self.platform.cores.limits();
+        let mut then = Ticks::now();
+        for _ in 0..IN_VAIN {
+            if !self.yields.may(then) || !self.line().serves() {
+                break;
+            }
+            count();
+            std::thread::yield_now();
+            let event = self.look()?;
+            let now = Ticks::now();
+            self.yields.back(&limits, then, now);
+            if event.is_some() {
+                return Ok(event);
+            }
+            then = now;
         }
         Ok(None)
     }
@@ -456,6 +484,9 @@ impl Worker for SystrapWorker {
                     return Ok(event);
                 }
                 self.hand_over();
+            }
+            if let Some(event) = self.yield_to_guests()? {
+                return Ok(event);
             }
             let line = self.line();
             let asleep = line.page.u32(global::ASLEEP);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use runsc_platform::ptrace::host_call_count;
 use runsc_platform::*;
 
 use crate::Case;
@@ -22,6 +23,7 @@ pub const CASES: &[Case] = &[
     ("wakes_among_traps", wakes_among_traps),
     ("poll_returns_at_once", poll_returns_at_once),
     ("sleeping_costs_nothing", sleeping_costs_nothing),
+    ("a_core_is_handed_over_by_yielding", handed_over_by_yielding),
 ];
 
 program!(spin, "2: inc qword ptr [rdi]", "jmp 2b");
@@ -318,4 +320,28 @@ fn sleeping_costs_nothing(platform: Arc<dyn Platform>) {
     assert_eq!(machine.worker.wait(Wait::Block).unwrap(), Event::Woken);
     assert!(switches() - before <= 3);
     other.join().unwrap();
+}
+
+/// systrap: between a worker and a thread of its core, a trap and its answer cost the worker one
+/// host call; nobody is put to sleep and woken.
+fn handed_over_by_yielding(platform: Arc<dyn Platform>) {
+    if platform.name() != "systrap" {
+        return;
+    }
+    const CALLS: u64 = 50;
+    let mut machine = Machine::new(platform);
+    let space = machine.space(count_calls());
+    let mut thread = machine.thread(&space);
+    // Where others have the core for long, the worker sleeps for a while.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < deadline {
+        let before = host_call_count();
+        for _ in 0..CALLS {
+            machine.run_to_syscall(&mut thread);
+        }
+        if host_call_count() - before <= CALLS {
+            return;
+        }
+    }
+    panic!("more than one host call a trap");
 }
