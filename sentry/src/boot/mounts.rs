@@ -45,7 +45,7 @@ pub fn build(
         move |errno| BootError::Mount { destination, errno }
     };
     let root = b
-        .gofer_tree(config.root.gofer_mount, config.root.overlay)
+        .gofer_tree(config.root.gofer_mount, config.root.overlay, Trust::Root)
         .map_err(at(b"/"))?;
     let root = Mount::new(root, b"rootfs", MountFlags::RELATIME);
     let namespace = MountNamespace::new(root.clone());
@@ -79,11 +79,16 @@ pub fn build(
 }
 
 impl Builder<'_> {
-    /// A tree of the Gofer, under an overlay in memory if asked for.
-    fn gofer_tree(&self, mount: GoferMount, overlay: OverlayKind) -> Result<Arc<FileSystem>> {
+    /// A tree of the Gofer, under an overlay in memory if asked for, else of this trust.
+    fn gofer_tree(
+        &self,
+        mount: GoferMount,
+        overlay: OverlayKind,
+        trust: Trust,
+    ) -> Result<Arc<FileSystem>> {
         let (client, id) = (self.gofer.clone(), MountId(mount));
         match overlay {
-            OverlayKind::None => GoferFs::mount(client, id, Trust::Shared),
+            OverlayKind::None => GoferFs::mount(client, id, trust),
             OverlayKind::Memory => {
                 let lower = GoferFs::open(client, id, Trust::Exclusive)?;
                 OverlayFs::mount(
@@ -123,7 +128,7 @@ impl Builder<'_> {
                 gofer_mount,
                 overlay,
                 ..
-            } => self.gofer_tree(*gofer_mount, *overlay)?,
+            } => self.gofer_tree(*gofer_mount, *overlay, Trust::Shared)?,
         };
         let is_dir = fs.root.is_dir();
         if m.make_mount_point {

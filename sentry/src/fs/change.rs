@@ -53,8 +53,9 @@ impl Ctx {
         if dir.dentry.is_deleted() {
             return Err(Errno::ENOENT);
         }
+        let attr = dir.inode().attr()?;
         perm::check(dir.inode(), &self.creds, Access::WRITE | Access::EXEC)?;
-        dir.inode().attr()
+        Ok(attr)
     }
 
     fn may_delete(&self, dir: &PathRef, child: &Arc<Dentry>, want_dir: Option<bool>) -> Result<()> {

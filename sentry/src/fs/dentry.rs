@@ -6,19 +6,26 @@
 //! lives in the file system, so an unused dentry can be dropped at any time (whoever watches an
 //! inode of a cached file system keeps the dentry).
 //!
+//! Where others change the names, too ([`Names`]), what is known of one holds for a while only; then
+//! the file system is asked again, for all names that follow at once, and a dentry whose inode is no
+//! longer there gives way to another.
+//!
 //! Each directory has a lock ([`Dentry::lock_dir`]) around changes of its entries and around
 //! look-ups that ask the file system, so a look-up cannot overtake a create. It is held across
-//! calls of the file system, Gofer trips included, never across guest memory. Two directories are
-//! locked in the order [`lock_two`] gives.
+//! calls of the file system, Gofer trips included, never across guest memory. Only to ask again it is
+//! not held: what comes back does not count if the directory was changed meanwhile. Two directories
+//! are locked in the order [`lock_two`] gives.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::errno::{Errno, Result};
-use crate::fs::inode::{FileType, Inode, LookupHint};
+use crate::fs::inode::{Chain, FileType, Inode, LookupHint, Names};
+use crate::fs::moment::Moment;
 
 /// Dentries of the whole sandbox above which unused ones are dropped.
 const MAX_DENTRIES: usize = 50_000;
@@ -43,10 +50,27 @@ struct Place {
     unhashed: bool,
 }
 
+/// A name in a table, and when it was looked at last.
+struct Entry {
+    child: Child,
+    moment: Moment,
+    /// CLOCK_MONOTONIC.
+    at_ns: u64,
+}
+
 #[derive(Default)]
 struct Children {
-    table: HashMap<Box<[u8]>, Child>,
+    table: HashMap<Box<[u8]>, Entry>,
     negative: u32,
+    /// How often a guest has changed the entries.
+    changes: u64,
+}
+
+/// A name that was known before the file system was asked again.
+struct KnownName {
+    dentry: Arc<Dentry>,
+    /// Changes of the directory that it is.
+    changes: u64,
 }
 
 /// A name in the tree, see the module documentation.
@@ -174,10 +198,16 @@ impl Dentry {
 
     /// What is known of `name`, without asking the file system.
     pub fn cached(&self, name: &[u8]) -> Option<Child> {
-        if !self.inode.cacheable() {
-            return None;
-        }
-        self.children.lock().table.get(name).cloned()
+        let names = self.inode.names();
+        let children = self.children.lock();
+        let entry = children.table.get(name)?;
+        entry.holds(names).then(|| entry.child.clone())
+    }
+
+    /// The dentry that `name` led to last.
+    fn before(&self, name: &[u8]) -> Option<Arc<Dentry>> {
+        let children = self.children.lock();
+        children.table.get(name)?.child.clone().there()
     }
 
     /// The child `names[0]`; None if it does not exist. `names` may go on with what follows, so
@@ -195,6 +225,11 @@ impl Dentry {
         }
         if !self.is_dir() {
             return Err(Errno::ENOTDIR);
+        }
+        if self.inode.names() != Names::Kept
+            && let Some(found) = self.ask_again(names, hint)?
+        {
+            return Ok(found);
         }
         let _dir = self.dir.lock();
         self.lookup_locked(names, hint)
@@ -215,8 +250,8 @@ impl Dentry {
         if self.is_deleted() && self.parent().is_some() {
             return Ok(None);
         }
-        if !self.inode.cacheable() {
-            return self.lookup_fresh(name);
+        if self.inode.names() != Names::Kept {
+            return self.look_anew(name);
         }
         let chain = self.inode.lookup_chain(names, hint)?;
         let count = chain.found.len();
@@ -238,7 +273,7 @@ impl Dentry {
         if chain.missing
             && let Some(missing) = names.get(count)
             && above.is_dir()
-            && above.inode.cacheable()
+            && above.inode.names() == Names::Kept
         {
             above.insert(missing, Child::Missing);
         }
@@ -250,49 +285,112 @@ impl Dentry {
         Ok(Some(first))
     }
 
-    /// A look-up in a file system that wants to be asked each time. The same inode keeps its
-    /// dentry, and so does a mount point.
-    fn lookup_fresh(self: &Arc<Self>, name: &[u8]) -> Result<Option<Arc<Dentry>>> {
-        let old = match self.children.lock().table.get(name) {
-            Some(Child::There(d)) => Some(d.clone()),
-            _ => None,
-        };
-        if let Some(old) = &old
-            && old.is_mount_point()
-        {
-            return Ok(Some(old.clone()));
+    /// The child `name`, whatever was known of it; [`Dentry::lock_dir`] is held.
+    pub fn look_anew(self: &Arc<Self>, name: &[u8]) -> Result<Option<Arc<Dentry>>> {
+        let known = self.known(&[name]);
+        let again = self
+            .inode
+            .lookup_again(&[name], LookupHint::None, &inodes(&known));
+        self.settle_one(name, &again?).ok_or(Errno::EIO)
+    }
+
+    /// Asks the file system for `names`, though some may be known. None: guests have changed the
+    /// directory meanwhile.
+    fn ask_again(
+        self: &Arc<Self>,
+        names: &[&[u8]],
+        hint: LookupHint,
+    ) -> Result<Option<Option<Arc<Dentry>>>> {
+        let mut changes = self.children.lock().changes;
+        if self.is_removed() {
+            return Ok(Some(None));
         }
-        let inode = match self.inode.lookup(name) {
-            Ok(inode) => inode,
-            Err(Errno::ENOENT) => {
-                self.forget(name);
-                return Ok(None);
+        let known = self.known(names);
+        let chain = self.inode.lookup_again(names, hint, &inodes(&known))?;
+        let mut at = self.clone();
+        let mut first = None;
+        for (i, name) in names.iter().enumerate() {
+            let dir = at.dir.lock();
+            if at.children.lock().changes != changes || at.is_removed() {
+                break;
             }
-            Err(e) => return Err(e),
-        };
-        if let Some(old) = old {
-            let same = Arc::ptr_eq(&old.inode, &inode)
-                || (old.inode.kind() == inode.kind()
-                    && matches!((old.inode.attr(), inode.attr()),
-                        (Ok(a), Ok(b)) if a.ino == b.ino && a.dev == b.dev));
-            if same {
-                return Ok(Some(old));
+            let rest = Chain {
+                found: chain.found.get(i).cloned().into_iter().collect(),
+                missing: chain.missing && i == chain.found.len(),
+            };
+            let Some(child) = at.settle_one(name, &rest) else {
+                break;
+            };
+            drop(dir);
+            first.get_or_insert_with(|| child.clone());
+            let Some(child) = child.filter(|c| c.is_dir() && !c.is_mount_point()) else {
+                break;
+            };
+            if child.inode.names() == Names::Kept {
+                break;
             }
+            // A new one has not been changed by anybody.
+            let before = known.get(i).filter(|k| Arc::ptr_eq(&k.dentry, &child));
+            changes = before.map_or(0, |k| k.changes);
+            at = child;
         }
-        let dentry = Self::make(inode, name, Some(self.clone()));
-        self.insert(name, Child::There(dentry.clone()));
-        Ok(Some(dentry))
+        Ok(first)
+    }
+
+    fn is_removed(&self) -> bool {
+        let place = self.place.lock();
+        place.unhashed && place.parent.is_some()
+    }
+
+    /// The dentries that `names` led to last, as far as they are known.
+    fn known(self: &Arc<Self>, names: &[&[u8]]) -> Vec<KnownName> {
+        let mut known: Vec<KnownName> = Vec::new();
+        for name in names {
+            let at = known.last().map_or(self, |k| &k.dentry);
+            let Some(dentry) = at.before(name) else {
+                break;
+            };
+            let changes = dentry.children.lock().changes;
+            known.push(KnownName { dentry, changes });
+        }
+        known
+    }
+
+    /// Takes over what the file system has just said of `name`. The same inode keeps its dentry,
+    /// and so does a mount point. None: it has said nothing.
+    fn settle_one(self: &Arc<Self>, name: &[u8], chain: &Chain) -> Option<Option<Arc<Dentry>>> {
+        let old = self.before(name);
+        let inode = match chain.found.first() {
+            Some(inode) => Some(inode),
+            None if chain.missing => None,
+            None => return None,
+        };
+        if let Some(old) = &old {
+            let same =
+                |inode: &Arc<dyn Inode>| Arc::ptr_eq(&old.inode, inode) || old.inode.is_same(inode);
+            if old.is_mount_point() || inode.is_some_and(same) {
+                self.insert(name, Child::There(old.clone()));
+                return Some(Some(old.clone()));
+            }
+            old.place.lock().unhashed = true;
+            old.inode.name_lost(&self.inode, name);
+        }
+        let new = inode.map(|inode| Self::make(inode.clone(), name, Some(self.clone())));
+        let child = new.clone().map_or(Child::Missing, Child::There);
+        self.insert(name, child);
+        Some(new)
     }
 
     fn insert(self: &Arc<Self>, name: &[u8], child: Child) {
         let missing = matches!(child, Child::Missing);
         let mut children = self.children.lock();
-        let old = children.table.insert(name.into(), child);
+        let old = children.table.insert(name.into(), Entry::new(child));
         children.uncount(&old);
         if missing {
             children.negative += 1;
             if children.negative > MAX_NEGATIVE {
-                children.table.retain(|_, c| matches!(c, Child::There(_)));
+                let there = |e: &Entry| matches!(e.child, Child::There(_));
+                children.table.retain(|_, entry| there(entry));
                 children.negative = 0;
             }
         }
@@ -318,17 +416,14 @@ impl Dentry {
     /// A name was made for `inode`; [`Dentry::lock_dir`] is held.
     pub fn add_child(self: &Arc<Self>, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Dentry> {
         let dentry = Self::make(inode, name, Some(self.clone()));
-        self.insert(name, Child::There(dentry.clone()));
+        self.change(name, Child::There(dentry.clone()));
         dentry
     }
 
-    /// Forgets what is known of `name`.
-    pub fn forget(&self, name: &[u8]) {
-        let mut children = self.children.lock();
-        let old = children.table.remove(name);
-        children.uncount(&old);
-        drop(children);
-        drop(old);
+    /// A guest has changed the entry `name`.
+    fn change(self: &Arc<Self>, name: &[u8], child: Child) {
+        self.children.lock().changes += 1;
+        self.insert(name, child);
     }
 
     /// `child`'s name was removed; [`Dentry::lock_dir`] is held.
@@ -338,11 +433,7 @@ impl Dentry {
             place.unhashed = true;
             place.name.clone()
         };
-        if self.inode.cacheable() {
-            self.insert(&name, Child::Missing);
-        } else {
-            self.forget(&name);
-        }
+        self.change(&name, Child::Missing);
     }
 
     /// `child` of `self` became `new_name` of `new_dir`, in place of what was there. Both
@@ -354,12 +445,12 @@ impl Dentry {
         new_name: &[u8],
     ) {
         let old_name = child.name();
-        if let Some(Child::There(over)) = new_dir.cached(new_name) {
+        if let Some(over) = new_dir.before(new_name) {
             over.place.lock().unhashed = true;
         }
-        self.insert(&old_name, Child::Missing);
+        self.change(&old_name, Child::Missing);
         child.put(new_dir, new_name);
-        new_dir.insert(new_name, Child::There(child.clone()));
+        new_dir.change(new_name, Child::There(child.clone()));
     }
 
     /// The two children changed places. Both directories are locked.
@@ -372,8 +463,8 @@ impl Dentry {
         let (name, other_name) = (child.name(), other.name());
         child.put(other_dir, &other_name);
         other.put(self, &name);
-        self.insert(&name, Child::There(other.clone()));
-        other_dir.insert(&other_name, Child::There(child.clone()));
+        self.change(&name, Child::There(other.clone()));
+        other_dir.change(&other_name, Child::There(child.clone()));
     }
 
     fn put(&self, parent: &Arc<Dentry>, name: &[u8]) {
@@ -392,7 +483,7 @@ impl Dentry {
         while let Some(dir) = dirs.get(at).cloned() {
             at += 1;
             let children = dir.children.lock();
-            dirs.extend(children.table.values().filter_map(|c| match c {
+            dirs.extend(children.table.values().filter_map(|e| match &e.child {
                 Child::There(d) if d.is_dir() => Some(d.clone()),
                 _ => None,
             }));
@@ -404,9 +495,40 @@ impl Dentry {
     }
 }
 
+/// The inodes of a line of names.
+fn inodes(known: &[KnownName]) -> Vec<Arc<dyn Inode>> {
+    known.iter().map(|k| k.dentry.inode.clone()).collect()
+}
+
+impl Entry {
+    fn new(child: Child) -> Entry {
+        Entry {
+            child,
+            moment: Moment::now(),
+            at_ns: now_ns(),
+        }
+    }
+
+    /// Whether it still counts in a directory with such names.
+    fn holds(&self, names: Names) -> bool {
+        let mounted = || matches!(&self.child, Child::There(d) if d.is_mount_point());
+        match names {
+            Names::Kept => true,
+            Names::For(ns) => now_ns().saturating_sub(self.at_ns) < ns || mounted(),
+            Names::Asked => self.moment.lasts() || mounted(),
+        }
+    }
+}
+
+/// CLOCK_MONOTONIC, as of the last timer tick.
+fn now_ns() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE);
+    now.map_or(0, |t| Duration::from(t).as_nanos() as u64)
+}
+
 impl Children {
-    fn uncount(&mut self, old: &Option<Child>) {
-        if matches!(old, Some(Child::Missing)) {
+    fn uncount(&mut self, old: &Option<Entry>) {
+        if matches!(old, Some(e) if matches!(e.child, Child::Missing)) {
             self.negative = self.negative.saturating_sub(1);
         }
     }
@@ -415,11 +537,11 @@ impl Children {
     fn prune(&mut self) -> Vec<Child> {
         self.negative = 0;
         self.table
-            .extract_if(|_, child| match child {
+            .extract_if(|_, entry| match &entry.child {
                 Child::Missing => true,
                 Child::There(d) => Arc::strong_count(d) == 1,
             })
-            .map(|(_, child)| child)
+            .map(|(_, entry)| entry.child)
             .collect()
     }
 }

@@ -191,6 +191,17 @@ pub struct Chain {
     pub missing: bool,
 }
 
+/// How long names that were looked up hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// Until they are changed through the VFS.
+    Kept,
+    /// Others change them now and then: for so many nanoseconds.
+    For(u64),
+    /// Others change them: for one system call.
+    Asked,
+}
+
 /// What the walk is for, so that a file system can do more in one trip.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LookupHint {
@@ -239,11 +250,32 @@ pub trait Inode: Any + Send + Sync {
         }
     }
 
-    /// May the VFS keep what `lookup` answered (found or missing) in the dentry cache? procfs says
-    /// no; a tree that changes only through us says yes.
-    fn cacheable(&self) -> bool {
-        true
+    /// As `lookup_chain`, with the inodes that these names led to when they were looked up last: the
+    /// first of `known` belongs to the first name, and so on. What is still the same is found again
+    /// as the same inode.
+    fn lookup_again(
+        &self,
+        names: &[&[u8]],
+        hint: LookupHint,
+        _known: &[Arc<dyn Inode>],
+    ) -> Result<Chain> {
+        self.lookup_chain(names, hint)
     }
+
+    /// How long the VFS may keep what a look-up in this directory answered (found or missing).
+    fn names(&self) -> Names {
+        Names::Kept
+    }
+
+    /// Whether `other`, found under a name that led here, is the same file.
+    fn is_same(&self, other: &Arc<dyn Inode>) -> bool {
+        let same =
+            |a: Attr, b: Attr| (a.kind, a.dev, a.ino, a.btime) == (b.kind, b.dev, b.ino, b.btime);
+        matches!((self.attr(), other.attr()), (Ok(a), Ok(b)) if same(a, b))
+    }
+
+    /// Others have taken the name `name` of `dir` from this file.
+    fn name_lost(&self, _dir: &Arc<dyn Inode>, _name: &[u8]) {}
 
     /// Makes a regular file; EEXIST if the name is taken.
     fn create(&self, _name: &[u8], _node: &NewNode) -> Result<Arc<dyn Inode>> {

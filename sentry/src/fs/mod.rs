@@ -27,6 +27,7 @@ pub mod inotify;
 pub mod kernfs;
 pub mod locks;
 pub mod meta;
+pub mod moment;
 pub mod mount;
 pub mod mqueue;
 pub mod namei;

@@ -170,8 +170,15 @@ impl Ctx {
             }
             let attr = self.may_create(dir)?;
             let node = self.new_node(&attr, perm, FileType::Regular);
-            let inode = dir.inode().create(name, &node)?;
-            dir.dentry.add_child(name, inode)
+            match dir.inode().create(name, &node) {
+                Ok(inode) => dir.dentry.add_child(name, inode),
+                // Somebody outside was faster.
+                Err(Errno::EEXIST) => {
+                    let there = dir.dentry.look_anew(name)?;
+                    return there.map(Made::There).ok_or(Errno::EEXIST);
+                }
+                Err(e) => return Err(e),
+            }
         };
         notify::entry(&dir.dentry, name, &dentry, Events::CREATE);
         let place = PathRef::new(dir.mount.clone(), dentry);

@@ -9,19 +9,22 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 
+use crate::fs::moment;
 use crate::kernel::task::Task;
 
 thread_local! {
     static CURRENT: RefCell<Option<Arc<Task>>> = const { RefCell::new(None) };
 }
 
-/// Runs `future` as `task`'s.
+/// Runs `future` as `task`'s. Each time it goes on is a moment of its own.
 pub async fn scope<F: Future>(task: Arc<Task>, future: F) -> F::Output {
     let mut future = pin!(future);
     let mut slot = Some(task);
     poll_fn(|cx| {
         CURRENT.with(|current| std::mem::swap(&mut *current.borrow_mut(), &mut slot));
+        moment::begin();
         let result = future.as_mut().poll(cx);
+        moment::end();
         CURRENT.with(|current| std::mem::swap(&mut *current.borrow_mut(), &mut slot));
         result
     })

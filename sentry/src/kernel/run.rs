@@ -8,6 +8,7 @@ use runsc_platform::{AddressSpace, Trap};
 
 use crate::errno::{Errno, Error, Restart};
 use crate::executor;
+use crate::fs::moment;
 use crate::kernel::current;
 use crate::kernel::exec::{Program, exec};
 use crate::kernel::exit;
@@ -235,6 +236,7 @@ async fn guest(task: &Task) -> platform::Result<Trap> {
 
 /// Answers a system call. `Err`: interrupted, how to go on depends on the signal.
 async fn syscall(task: &Task) -> Result<(), Restart> {
+    moment::begin();
     let (number, args, ip) = {
         let regs = task.regs.lock();
         (regs.syscall_number(), regs.syscall_args(), regs.rip)

@@ -44,7 +44,7 @@ impl Node {
             return Ok(listing.clone());
         }
         let path = self.path()?;
-        if self.fs.trust == Trust::Shared {
+        if self.fs.trust != Trust::Exclusive {
             return self.list_all(&path, ReadDirDetail::Names);
         }
         let ahead = &self.fs.ahead;
@@ -159,7 +159,7 @@ impl Node {
 
     /// What is known of `name`. Sees from how it is asked what would be good to know.
     pub(super) fn find(self: &Arc<Self>, name: &[u8], hint: LookupHint) -> Result<Found> {
-        if self.fs.trust == Trust::Shared {
+        if self.fs.trust != Trust::Exclusive {
             return Ok(Found::Unknown);
         }
         let Some(directory) = self.listing.lock().clone() else {

@@ -6,8 +6,10 @@
 //!
 //! A [`Trust::Exclusive`] tree changes only through us: attributes are kept, listings too as long as
 //! the directory is not changed, and the dentry cache's negative entries hold; more is asked for than
-//! the guest wants just now ([`ahead`]). For a
-//! [`Trust::Shared`] one attributes are asked for each time, names are still cached.
+//! the guest wants just now ([`ahead`]). Of the others, attributes are asked for by each system call
+//! that needs them, and names by each ([`Trust::Shared`]) or after a while ([`Trust::Root`]). A file
+//! is known again by its device, number and birth; one that lost its name to somebody outside is to
+//! the guest a deleted one, though it may have been moved.
 
 mod ahead;
 mod file;
@@ -29,6 +31,9 @@ use crate::kernel::cred::{Gid, Uid};
 pub use file::HostFile;
 pub use node::Node;
 
+/// How long names in a [`Trust::Root`] hold.
+const ROOT_NAMES_NS: u64 = 1_000_000_000;
+
 /// Host fds kept for files that are opened again soon.
 const KEPT_FDS: usize = 128;
 
@@ -37,6 +42,8 @@ const KEPT_FDS: usize = 128;
 pub enum Trust {
     /// Nobody, or nobody we want to hear of (the lower tree of an overlay).
     Exclusive,
+    /// The host's processes, seldom: a container's root that is written through.
+    Root,
     /// The host's processes.
     Shared,
 }

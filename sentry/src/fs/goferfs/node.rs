@@ -13,14 +13,15 @@ use runsc_gofer::protocol::{
 use super::ahead::Directory;
 use super::file::{DirFile, HostFile};
 use super::list::Found;
-use super::{GoferFs, Trust, errno};
+use super::{GoferFs, ROOT_NAMES_NS, Trust, errno};
 use crate::errno::{Errno, Result};
 use crate::fs::extra::InodeExtra;
 use crate::fs::file::FileOps;
 use crate::fs::inode::{
-    Attr, Chain, Dev, Exchange, FileType, Inode, LookupHint, NewNode, OpenFlags, SetAttr, SetTime,
-    StatFs, XattrFlags,
+    Attr, Chain, Dev, Exchange, FileType, Inode, LookupHint, Names, NewNode, OpenFlags, SetAttr,
+    SetTime, StatFs, XattrFlags,
 };
+use crate::fs::moment::Moment;
 
 /// A name of a node.
 #[derive(Clone)]
@@ -31,8 +32,12 @@ pub(super) struct Name {
 
 struct Known {
     attr: Attr,
-    /// Nothing has happened since that could have changed it.
+    /// Nothing that we know of has happened since that could have changed it.
     fresh: bool,
+    /// When it was learned.
+    moment: Moment,
+    /// When a name was seen to lead here.
+    there: Moment,
     /// Of a symlink.
     target: Option<Box<[u8]>>,
 }
@@ -67,6 +72,8 @@ impl Node {
             known: Mutex::new(Known {
                 attr,
                 fresh: true,
+                moment: Moment::now(),
+                there: Moment::now(),
                 target: target.map(Vec::into_boxed_slice),
             }),
             open: Mutex::new(None),
@@ -102,7 +109,7 @@ impl Node {
         let mut links = fs.links.lock();
         let key = (attr.dev, attr.ino);
         if let Some(node) = links.get(&key).and_then(Weak::upgrade)
-            && node.kind == attr.kind
+            && same_file(&node.known(), &attr)
         {
             node.add_name(at);
             node.learn(attr);
@@ -116,12 +123,15 @@ impl Node {
         Ok(node)
     }
 
+    /// `new` comes first: it is there for sure.
     fn add_name(&self, new: Name) {
         let mut names = self.names.lock();
         let known = |n: &Name| Arc::ptr_eq(&n.parent, &new.parent) && n.name == new.name;
-        if !names.iter().any(known) {
+        let at = names.iter().position(known).unwrap_or_else(|| {
             names.push(new);
-        }
+            names.len() - 1
+        });
+        names.swap(0, at);
     }
 
     fn drop_name(&self, parent: &Node, name: &[u8]) {
@@ -172,10 +182,11 @@ impl Node {
         self.is_root || !self.names.lock().is_empty()
     }
 
+    /// The Gofer has told, asked by a path.
     fn learn(&self, attr: Attr) {
         let mut known = self.known.lock();
-        known.attr = attr;
-        known.fresh = true;
+        known.there = Moment::now();
+        known.set(attr);
     }
 
     /// Something may have changed the attributes.
@@ -207,13 +218,13 @@ impl Node {
     pub(super) fn attr_by(&self, fd: &OwnedFd) -> Result<Attr> {
         let old = {
             let known = self.known.lock();
-            if known.fresh && self.fs.trust == Trust::Exclusive {
+            if known.holds(self.fs.trust) {
                 return Ok(known.attr);
             }
             known.attr
         };
         let attr = self.fs.attr_of_fd(fd, &old)?;
-        self.learn(attr);
+        self.known.lock().set(attr);
         Ok(attr)
     }
 
@@ -237,8 +248,19 @@ impl Node {
         fd
     }
 
-    pub(super) fn walk(self: &Arc<Self>, names: &[&[u8]], hint: LookupHint) -> Result<Chain> {
-        let open = (hint == LookupHint::OpenRead).then(OpenHow::read);
+    /// Asks the Gofer for `names`, of which the first led to `before` when they were asked for last.
+    pub(super) fn walk(
+        self: &Arc<Self>,
+        names: &[&[u8]],
+        hint: LookupHint,
+        before: &[Arc<dyn Inode>],
+    ) -> Result<Chain> {
+        let before: Vec<Arc<Node>> = before.iter().map_while(|inode| node(inode).ok()).collect();
+        let is_open = names.len() == before.len()
+            && before
+                .last()
+                .is_some_and(|n| n.reuse(Access::Read).is_some());
+        let open = (hint == LookupHint::OpenRead && !is_open).then(OpenHow::read);
         let path = self.path()?;
         let walk = self.fs.client.walk(self.node_ref(&path), names, open);
         let walk = walk.map_err(errno)?;
@@ -257,7 +279,14 @@ impl Node {
         let mut parent = self.clone();
         for (i, (attr, name)) in walk.attrs.iter().zip(names).enumerate() {
             let target = target.take_if(|_| i + 1 == count);
-            let child = Node::child(&parent, name, attr, target)?;
+            let new = self.fs.attr(attr)?;
+            let child = match before.get(i) {
+                Some(node) if node.is_at(&parent, name) && same_file(&node.known(), &new) => {
+                    node.learn(new);
+                    node.clone()
+                }
+                _ => Node::child(&parent, name, attr, target)?,
+            };
             chain.found.push(child.clone());
             parent = child;
         }
@@ -302,6 +331,23 @@ impl Node {
     }
 }
 
+impl Known {
+    fn set(&mut self, attr: Attr) {
+        self.attr = attr;
+        self.fresh = true;
+        self.moment = Moment::now();
+    }
+
+    fn holds(&self, trust: Trust) -> bool {
+        self.fresh && (trust == Trust::Exclusive || self.moment.lasts())
+    }
+}
+
+/// Whether these are attributes of one file.
+fn same_file(a: &Attr, b: &Attr) -> bool {
+    (a.kind, a.dev, a.ino, a.btime) == (b.kind, b.dev, b.ino, b.btime)
+}
+
 /// The hint is about the last name.
 fn hint_for(rest: &[&[u8]], hint: LookupHint) -> LookupHint {
     if rest.is_empty() {
@@ -327,7 +373,7 @@ impl Inode for Node {
     fn attr(&self) -> Result<Attr> {
         {
             let known = self.known.lock();
-            if known.fresh && self.fs.trust == Trust::Exclusive {
+            if known.holds(self.fs.trust) {
                 return Ok(known.attr);
             }
         }
@@ -335,19 +381,14 @@ impl Inode for Node {
         if let Some(fd) = open {
             return self.attr_by(&fd);
         }
-        if !self.has_name() {
-            let mut attr = self.known();
-            attr.nlink = 0;
-            return Ok(attr);
+        match self.ask()? {
+            Some(attr) => Ok(attr),
+            None => {
+                let nlink = 0;
+                let known = self.known();
+                Ok(Attr { nlink, ..known })
+            }
         }
-        let path = self.path()?;
-        let attr = self.fs.client.getattr(self.node_ref(&path));
-        let attr = self.fs.attr(&attr.map_err(errno)?)?;
-        if attr.kind != self.kind {
-            return Err(Errno::ESTALE);
-        }
-        self.learn(attr);
-        Ok(attr)
     }
 
     fn kind(&self) -> FileType {
@@ -355,7 +396,7 @@ impl Inode for Node {
     }
 
     fn set_attr(&self, change: &SetAttr) -> Result<()> {
-        if !self.has_name() {
+        if !self.is_there()? {
             // Nobody but us can still see it; what the open fd cannot change is kept here.
             let mut known = self.known.lock();
             known.attr.perm = change.perm.unwrap_or(known.attr.perm);
@@ -433,7 +474,7 @@ impl Inode for Node {
             return Ok(Chain::default());
         };
         let child = match this.find(first, hint_for(rest, hint))? {
-            Found::Unknown => return this.walk(names, hint),
+            Found::Unknown => return this.walk(names, hint, &[]),
             Found::Missing => {
                 return Ok(Chain {
                     found: Vec::new(),
@@ -454,6 +495,37 @@ impl Inode for Node {
             chain.missing = below.missing;
         }
         Ok(chain)
+    }
+
+    fn lookup_again(
+        &self,
+        names: &[&[u8]],
+        hint: LookupHint,
+        known: &[Arc<dyn Inode>],
+    ) -> Result<Chain> {
+        match self.arc()?.walk(names, hint, known) {
+            // It lies in a directory that is gone.
+            Err(Errno::ESTALE) => Err(Errno::ENOENT),
+            other => other,
+        }
+    }
+
+    fn names(&self) -> Names {
+        match self.fs.trust {
+            Trust::Exclusive => Names::Kept,
+            Trust::Root => Names::For(ROOT_NAMES_NS),
+            Trust::Shared => Names::Asked,
+        }
+    }
+
+    fn is_same(&self, other: &Arc<dyn Inode>) -> bool {
+        node(other).is_ok_and(|other| same_file(&self.known(), &other.known()))
+    }
+
+    fn name_lost(&self, dir: &Arc<dyn Inode>, name: &[u8]) {
+        if let Ok(dir) = node(dir) {
+            self.drop_name(&dir, name);
+        }
     }
 
     fn create(&self, name: &[u8], new: &NewNode) -> Result<Arc<dyn Inode>> {
@@ -692,6 +764,49 @@ impl Inode for Node {
 }
 
 impl Node {
+    /// Asks the Gofer for the attributes. None: no name leads here any more.
+    fn ask(&self) -> Result<Option<Attr>> {
+        let path = match self.path() {
+            Ok(path) => path,
+            Err(Errno::ESTALE) => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let attr = match self.fs.client.getattr(self.node_ref(&path)).map_err(errno) {
+            Ok(attr) => self.fs.attr(&attr)?,
+            Err(Errno::ENOENT | Errno::ENOTDIR) if self.fs.trust != Trust::Exclusive => {
+                return Ok(None);
+            }
+            Err(e) => return Err(e),
+        };
+        match self.fs.trust {
+            Trust::Exclusive if attr.kind != self.kind => return Err(Errno::ESTALE),
+            Trust::Exclusive => {}
+            _ if !same_file(&self.known(), &attr) => return Ok(None),
+            _ => {}
+        }
+        self.learn(attr);
+        Ok(Some(attr))
+    }
+
+    /// Whether a name leads here, as far as is known of this moment.
+    fn is_there(&self) -> Result<bool> {
+        if self.fs.trust == Trust::Exclusive || self.known.lock().there.lasts() {
+            return Ok(self.has_name());
+        }
+        Ok(self.ask()?.is_some())
+    }
+
+    /// Whether `name` of `parent` is one of its names, which is there for sure.
+    fn is_at(&self, parent: &Arc<Node>, name: &[u8]) -> bool {
+        let mut names = self.names.lock();
+        let at = |n: &Name| Arc::ptr_eq(&n.parent, parent) && *n.name == *name;
+        let found = names.iter().position(at);
+        if let Some(at) = found {
+            names.swap(0, at);
+        }
+        found.is_some()
+    }
+
     /// fsync(2) of a directory, which only the Gofer has open.
     pub(super) fn sync_node(&self) -> Result<()> {
         let path = self.path()?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Head, Super, inode_basics};
 use crate::errno::{Errno, Result};
 use crate::fs::file::{File, FileOps};
-use crate::fs::inode::{Attr, Dev, DirEntry, FileType, Inode, NewNode, OpenFlags};
+use crate::fs::inode::{Attr, Dev, DirEntry, FileType, Inode, Names, NewNode, OpenFlags};
 
 /// What a directory holds.
 pub trait Entries: Send + Sync + 'static {
@@ -72,8 +72,12 @@ impl Inode for Dir {
         self.entries.lookup(name)
     }
 
-    fn cacheable(&self) -> bool {
-        !self.entries.changes()
+    fn names(&self) -> Names {
+        if self.entries.changes() {
+            Names::Asked
+        } else {
+            Names::Kept
+        }
     }
 
     fn create(&self, _name: &[u8], _node: &NewNode) -> Result<Arc<dyn Inode>> {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::*;
 use crate::fs::anon::internal_file;
 use crate::fs::file::Seek;
-use crate::fs::inode::OpenFlags;
+use crate::fs::inode::{Names, OpenFlags};
 use crate::kernel::cred::CapSet;
 use crate::mm::io::{Sink, Source};
 
@@ -71,7 +71,7 @@ fn directories_list_and_look_up() {
         .with("c", StaticDir::new().build(&sb))
         .build(&sb);
     assert_eq!(dir.attr().unwrap().nlink, 3);
-    assert!(dir.cacheable());
+    assert_eq!(dir.names(), Names::Kept);
     let node = crate::fs::inode::NewNode {
         perm: 0o755,
         uid: Uid(0),

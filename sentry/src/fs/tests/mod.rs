@@ -3,6 +3,7 @@
 mod ahead;
 mod compare;
 mod content;
+mod outside;
 mod trees;
 mod walks;
 
