@@ -37,7 +37,11 @@ impl Shell {
 
     /// What a line of script says on stdout and stderr, and `!` if it fails.
     fn ask(&mut self, script: &str) -> String {
-        writeln!(self.input, "{{ {script}; }} 2>&1 || printf '!'; echo; echo .").unwrap();
+        writeln!(
+            self.input,
+            "{{ {script}; }} 2>&1 || printf '!'; echo; echo ."
+        )
+        .unwrap();
         let mut said = String::new();
         while !said.ends_with("\n.\n") {
             assert_ne!(self.output.read_line(&mut said).unwrap(), 0, "{said}");
@@ -54,7 +58,10 @@ impl Shell {
                 return;
             }
             let patience = Duration::from_secs(20);
-            assert!(begin.elapsed() < patience, "{script}: {said:?}, not {expected:?}");
+            assert!(
+                begin.elapsed() < patience,
+                "{script}: {said:?}, not {expected:?}"
+            );
         }
     }
 
@@ -174,5 +181,29 @@ fn a_root_that_is_written_through_shows_what_is_copied_into_it() {
     shell.ask_until("test -e f", "!");
     assert_eq!(shell.ask("echo made >f; cat f"), "made");
     assert_eq!(fs::read_to_string(root.join("work/f")).unwrap(), "made\n");
+    shell.end();
+}
+
+#[test]
+fn what_lies_under_the_layer_in_memory_is_seen_after_a_while() {
+    let (_dir, path) = place();
+    let out = |name: &str| path.join(name);
+    fs::write(out("f"), "old").unwrap();
+    fs::write(out("removed"), "").unwrap();
+    let mut shell = Shell::start(command(&["do", "--", "sh"]));
+    assert_eq!(
+        shell.ask(&format!("cd {}; cat f; ls; test -e new", path.display())),
+        "oldf\nremoved\n!"
+    );
+    fs::write(out("new"), "new").unwrap();
+    fs::write(out("over"), "longer").unwrap();
+    fs::rename(out("over"), out("f")).unwrap();
+    fs::remove_file(out("removed")).unwrap();
+    shell.ask_until("cat f; stat -c %s f", "longer6");
+    shell.ask_until("cat new", "new");
+    shell.ask_until("ls", "f\nnew");
+    // What it has written is its own, on both sides.
+    assert_eq!(shell.ask("echo own >f; cat f"), "own");
+    assert_eq!(fs::read_to_string(out("f")).unwrap(), "longer");
     shell.end();
 }

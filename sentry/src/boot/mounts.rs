@@ -90,7 +90,7 @@ impl Builder<'_> {
         match overlay {
             OverlayKind::None => GoferFs::mount(client, id, trust),
             OverlayKind::Memory => {
-                let lower = GoferFs::open(client, id, Trust::Exclusive)?;
+                let lower = GoferFs::open(client, id, Trust::LAYER)?;
                 OverlayFs::mount(
                     self.kernel.memory.clone(),
                     lower,

@@ -19,13 +19,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::errno::{Errno, Result};
 use crate::fs::inode::{Chain, FileType, Inode, LookupHint, Names};
-use crate::fs::moment::Moment;
+use crate::fs::moment::{Moment, now_ns};
 
 /// Dentries of the whole sandbox above which unused ones are dropped.
 const MAX_DENTRIES: usize = 50_000;
@@ -518,12 +517,6 @@ impl Entry {
             Names::Asked => self.moment.lasts() || mounted(),
         }
     }
-}
-
-/// CLOCK_MONOTONIC, as of the last timer tick.
-fn now_ns() -> u64 {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE);
-    now.map_or(0, |t| Duration::from(t).as_nanos() as u64)
 }
 
 impl Children {

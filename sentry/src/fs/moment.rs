@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Moments of one thread: enough for years of system calls.
 const PER_THREAD: u64 = 1 << 48;
@@ -48,4 +49,10 @@ pub fn begin() {
 /// What this thread does next is no part of it.
 pub fn end() {
     NOW.set(0);
+}
+
+/// CLOCK_MONOTONIC, as of the last timer tick.
+pub fn now_ns() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE);
+    now.map_or(0, |t| Duration::from(t).as_nanos() as u64)
 }

@@ -1,6 +1,6 @@
 //! What is asked of the Gofer before the guest asks for it.
 //!
-//! Only in a tree that changes through us alone: what was brought stays true until we change
+//! Only in a tree that others seldom change: what was brought counts for a while, or until we change
 //! something, and then all of it goes. Directories come in the order of a walk, several in one
 //! message, once a guest lists one after the other; files of one directory come open, several in
 //! one message, once a guest opens one after the other. How many is doubled as long as they are
@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use runsc_gofer::listing::Listing;
 use runsc_gofer::protocol::{self, MAX_OPEN, MAX_TREE, ReadDirDetail};
+
+use crate::fs::moment::now_ns;
 
 /// Bytes of listings kept that nobody has asked for yet.
 const MAX_BYTES: usize = 2 << 20;
@@ -29,6 +31,8 @@ pub(super) type OpenFile = (OwnedFd, protocol::Attr);
 pub(super) struct Directory {
     pub listing: Listing,
     pub detail: ReadDirDetail,
+    /// When it was listed.
+    pub at_ns: u64,
     /// Look-ups of entries whose attributes are not known.
     pub unknown: AtomicU32,
     /// Questions about extended attributes of entries of which not even that is known.
@@ -82,6 +86,7 @@ impl Directory {
         Directory {
             listing,
             detail,
+            at_ns: now_ns(),
             unknown: AtomicU32::new(0),
             unknown_xattrs: AtomicU32::new(0),
             brought: Mutex::default(),

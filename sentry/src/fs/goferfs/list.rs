@@ -7,8 +7,8 @@ use runsc_gofer::listing::{Known, Listed, Listing};
 use runsc_gofer::protocol::{ReadDirDetail, TreeDir};
 
 use super::ahead::{Directory, OpenFile};
+use super::errno;
 use super::node::{Name, Node};
-use super::{Trust, errno};
 use crate::errno::{Errno, Result};
 use crate::fs::inode::{FileType, LookupHint};
 
@@ -40,16 +40,22 @@ pub(super) fn kind(entry: &Listed<'_>) -> Option<FileType> {
 impl Node {
     /// All entries of this directory.
     pub(super) fn listing(&self) -> Result<Arc<Directory>> {
-        if let Some(listing) = &*self.listing.lock() {
-            return Ok(listing.clone());
+        if let Some(listing) = self.listed() {
+            return Ok(listing);
         }
-        let path = self.path()?;
-        if self.fs.trust != Trust::Exclusive {
+        let path = self.path().map_err(|e| match e {
+            // As Linux says it of a directory that was removed.
+            Errno::ESTALE => Errno::ENOENT,
+            other => other,
+        })?;
+        if !self.fs.trust.is_layer() {
             return self.list_all(&path, ReadDirDetail::Names);
         }
         let ahead = &self.fs.ahead;
         let changes = ahead.changes();
-        if let Some(listing) = ahead.take(&path) {
+        if let Some(listing) = ahead.take(&path)
+            && self.fs.trust.holds(listing.at_ns)
+        {
             return Ok(self.keep_listing(changes, listing));
         }
         let detail = ahead.detail();
@@ -58,6 +64,17 @@ impl Node {
             other => other?,
         };
         Ok(self.keep_listing(changes, listing))
+    }
+
+    /// The listing that is kept, as long as it holds.
+    fn listed(&self) -> Option<Arc<Directory>> {
+        let mut kept = self.listing.lock();
+        let holds = |d: &Arc<Directory>| self.fs.trust.holds(d.at_ns);
+        let old = kept.take_if(|d| !holds(d));
+        if old.is_some() {
+            self.asked.store(0, Ordering::Relaxed);
+        }
+        kept.clone()
     }
 
     fn keep_listing(&self, changes: u64, listing: Arc<Directory>) -> Arc<Directory> {
@@ -118,7 +135,7 @@ impl Node {
         detail: ReadDirDetail,
         changes: u64,
     ) -> Option<Result<Arc<Directory>>> {
-        let above = at.parent.listing.lock().clone()?;
+        let above = at.parent.listed()?;
         let start = above.listing.find(&at.name)?;
         let window = self.fs.ahead.tree_window();
         let mut names = vec![&*at.name];
@@ -159,10 +176,10 @@ impl Node {
 
     /// What is known of `name`. Sees from how it is asked what would be good to know.
     pub(super) fn find(self: &Arc<Self>, name: &[u8], hint: LookupHint) -> Result<Found> {
-        if self.fs.trust != Trust::Exclusive {
+        if !self.fs.trust.is_layer() {
             return Ok(Found::Unknown);
         }
-        let Some(directory) = self.listing.lock().clone() else {
+        let Some(directory) = self.listed() else {
             return self.find_unlisted(name);
         };
         self.find_in(&directory, name, hint)
@@ -174,6 +191,7 @@ impl Node {
         let changes = ahead.changes();
         if ahead.has_listings()
             && let Some(directory) = ahead.take(&self.path()?)
+            && self.fs.trust.holds(directory.at_ns)
         {
             let directory = self.keep_listing(changes, directory);
             return self.find_in(&directory, name, LookupHint::None);
@@ -258,7 +276,7 @@ impl Node {
     pub(super) fn is_plain(&self) -> bool {
         let plain = || {
             let at = self.name().ok()??;
-            let mut directory = at.parent.listing.lock().clone()?;
+            let mut directory = at.parent.listed()?;
             if directory.detail != ReadDirDetail::All {
                 let unknown = directory.unknown_xattrs.fetch_add(1, Ordering::Relaxed);
                 if unknown as usize != 2 + directory.listing.len() / 64 {
@@ -270,14 +288,14 @@ impl Node {
             let index = directory.listing.find(&at.name)?;
             Some(directory.listing.get(index)?.known?.plain)
         };
-        self.fs.trust == Trust::Exclusive && plain().unwrap_or(false)
+        self.fs.trust.is_layer() && plain().unwrap_or(false)
     }
 
     /// Opens this regular file for reading, if a guest opens the files of its directory one after
     /// the other.
     pub(super) fn open_ahead(&self) -> Option<OpenFile> {
         let at = self.name().ok()??;
-        let directory = at.parent.listing.lock().clone()?;
+        let directory = at.parent.listed()?;
         let index = directory.listing.find(&at.name)?;
         at.parent.open_entry(&directory, index, &at.name)
     }
@@ -288,7 +306,8 @@ impl Node {
         let ahead = &self.fs.ahead;
         let changes = ahead.changes();
         let window = match ahead.open(directory, at, &self.child_path(name).ok()?) {
-            Ok(file) => return Some(file),
+            Ok(file) if self.fs.trust.holds(directory.at_ns) => return Some(file),
+            Ok(_) => return None,
             Err(window) if window < 2 => return None,
             Err(window) => window as usize,
         };

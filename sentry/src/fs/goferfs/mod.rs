@@ -4,10 +4,10 @@
 //! each request is made. Regular files are opened by the Gofer and read, written and mapped here
 //! through the host fd ([`file::HostFile`]); after an unlink they go on working by it.
 //!
-//! A [`Trust::Exclusive`] tree changes only through us: attributes are kept, listings too as long as
-//! the directory is not changed, and the dentry cache's negative entries hold; more is asked for than
-//! the guest wants just now ([`ahead`]). Of the others, attributes are asked for by each system call
-//! that needs them, and names by each ([`Trust::Shared`]) or after a while ([`Trust::Root`]). A file
+//! Of a [`Trust::Layer`] attributes and names are kept for a while, listings too as long as we do not
+//! change the directory, and more is asked for than the guest wants just now ([`ahead`]). Of the
+//! others, attributes are asked for by each system call that needs them, and names by each
+//! ([`Trust::Shared`]) or after a while ([`Trust::Root`]). A file
 //! is known again by its device, number and birth; one that lost its name to somebody outside is to
 //! the guest a deleted one, though it may have been moved.
 
@@ -26,6 +26,7 @@ use runsc_gofer::protocol::{self, MountId, NodeRef};
 
 use crate::errno::{Errno, Result};
 use crate::fs::inode::{Attr, Dev, FileType, Inode, Timestamp};
+use crate::fs::moment;
 use crate::fs::mount::{FileSystem, anonymous_dev};
 use crate::kernel::cred::{Gid, Uid};
 pub use file::HostFile;
@@ -34,14 +35,33 @@ pub use node::Node;
 /// How long names in a [`Trust::Root`] hold.
 const ROOT_NAMES_NS: u64 = 1_000_000_000;
 
+impl Trust {
+    /// Of an overlay's lower tree that others may change. Each name that a guest uses all the time
+    /// costs a trip so often.
+    pub const LAYER: Trust = Trust::Layer(3_000_000_000);
+
+    fn is_layer(self) -> bool {
+        matches!(self, Trust::Layer(_))
+    }
+
+    /// Whether what was seen of a layer at `seen_ns` still holds.
+    fn holds(self, seen_ns: u64) -> bool {
+        match self {
+            Trust::Layer(u64::MAX) => true,
+            Trust::Layer(ns) => moment::now_ns().saturating_sub(seen_ns) < ns,
+            Trust::Root | Trust::Shared => false,
+        }
+    }
+}
+
 /// Host fds kept for files that are opened again soon.
 const KEPT_FDS: usize = 128;
 
 /// Who else changes the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// Nobody, or nobody we want to hear of (the lower tree of an overlay).
-    Exclusive,
+    /// Seldom anybody, as it lies under an overlay: what was seen holds for so many nanoseconds.
+    Layer(u64),
     /// The host's processes, seldom: a container's root that is written through.
     Root,
     /// The host's processes.
@@ -59,7 +79,7 @@ pub struct GoferFs {
     /// Files with several names, so that all of them lead to one inode.
     links: Mutex<HashMap<(Dev, u64), Weak<Node>>>,
     fds: Mutex<VecDeque<Arc<OwnedFd>>>,
-    /// Used in exclusive trees only.
+    /// Used in layers only.
     ahead: ahead::Ahead,
     /// What the host answers about an extended attribute of a file that has none.
     without: Mutex<Vec<Without>>,

@@ -21,7 +21,7 @@ use crate::fs::inode::{
     Attr, Chain, Dev, Exchange, FileType, Inode, LookupHint, Names, NewNode, OpenFlags, SetAttr,
     SetTime, StatFs, XattrFlags,
 };
-use crate::fs::moment::Moment;
+use crate::fs::moment::{Moment, now_ns};
 
 /// A name of a node.
 #[derive(Clone)]
@@ -36,6 +36,7 @@ struct Known {
     fresh: bool,
     /// When it was learned.
     moment: Moment,
+    at_ns: u64,
     /// When a name was seen to lead here.
     there: Moment,
     /// Of a symlink.
@@ -53,7 +54,7 @@ pub struct Node {
     known: Mutex<Known>,
     /// A host fd that may be used again, and whether it can write.
     open: Mutex<Option<(Access, Weak<OwnedFd>)>>,
-    /// Of an exclusive tree, until the directory changes.
+    /// Of a layer, until we change the directory.
     pub(super) listing: Mutex<Option<Arc<Directory>>>,
     /// Look-ups since it had no listing.
     pub(super) asked: AtomicU32,
@@ -73,6 +74,7 @@ impl Node {
                 attr,
                 fresh: true,
                 moment: Moment::now(),
+                at_ns: now_ns(),
                 there: Moment::now(),
                 target: target.map(Vec::into_boxed_slice),
             }),
@@ -197,7 +199,7 @@ impl Node {
 
     /// Listings that show old attributes of this node are of no use any more.
     fn unlist(&self) {
-        if self.fs.trust == Trust::Exclusive {
+        if self.fs.trust.is_layer() {
             self.fs.ahead.changed();
         }
         let names = self.names.lock();
@@ -336,10 +338,11 @@ impl Known {
         self.attr = attr;
         self.fresh = true;
         self.moment = Moment::now();
+        self.at_ns = now_ns();
     }
 
     fn holds(&self, trust: Trust) -> bool {
-        self.fresh && (trust == Trust::Exclusive || self.moment.lasts())
+        self.fresh && (self.moment.lasts() || trust.holds(self.at_ns))
     }
 }
 
@@ -469,32 +472,7 @@ impl Inode for Node {
     }
 
     fn lookup_chain(&self, names: &[&[u8]], hint: LookupHint) -> Result<Chain> {
-        let this = self.arc()?;
-        let Some((first, rest)) = names.split_first() else {
-            return Ok(Chain::default());
-        };
-        let child = match this.find(first, hint_for(rest, hint))? {
-            Found::Unknown => return this.walk(names, hint, &[]),
-            Found::Missing => {
-                return Ok(Chain {
-                    found: Vec::new(),
-                    missing: true,
-                });
-            }
-            Found::There(child) => child,
-        };
-        let mut chain = Chain {
-            found: vec![child.clone()],
-            missing: false,
-        };
-        if child.kind == FileType::Dir
-            && !rest.is_empty()
-            && let Ok(below) = child.lookup_chain(rest, hint)
-        {
-            chain.found.extend(below.found);
-            chain.missing = below.missing;
-        }
-        Ok(chain)
+        self.lookup_again(names, hint, &[])
     }
 
     fn lookup_again(
@@ -503,16 +481,56 @@ impl Inode for Node {
         hint: LookupHint,
         known: &[Arc<dyn Inode>],
     ) -> Result<Chain> {
-        match self.arc()?.walk(names, hint, known) {
-            // It lies in a directory that is gone.
-            Err(Errno::ESTALE) => Err(Errno::ENOENT),
-            other => other,
+        let this = self.arc()?;
+        let Some((first, rest)) = names.split_first() else {
+            return Ok(Chain::default());
+        };
+        let found = match this.find(first, hint_for(rest, hint))? {
+            Found::Unknown => {
+                return match this.walk(names, hint, known) {
+                    // It lies in a directory that is gone.
+                    Err(Errno::ESTALE) => Err(Errno::ENOENT),
+                    other => other,
+                };
+            }
+            Found::Missing => {
+                return Ok(Chain {
+                    found: Vec::new(),
+                    missing: true,
+                });
+            }
+            Found::There(child) => child,
+        };
+        let (child, known) = match known.split_first() {
+            Some((old, below)) if old.is_same(&(found.clone() as Arc<dyn Inode>)) => {
+                let old = node(old)?;
+                old.add_name(Name {
+                    parent: this.clone(),
+                    name: (*first).into(),
+                });
+                old.learn(found.known());
+                (old, below)
+            }
+            _ => (found, &[][..]),
+        };
+        let mut chain = Chain {
+            found: vec![child.clone()],
+            missing: false,
+        };
+        if child.kind == FileType::Dir
+            && !rest.is_empty()
+            && let Ok(below) = child.lookup_again(rest, hint, known)
+        {
+            chain.found.extend(below.found);
+            chain.missing = below.missing;
         }
+        Ok(chain)
     }
 
     fn names(&self) -> Names {
         match self.fs.trust {
-            Trust::Exclusive => Names::Kept,
+            Trust::Layer(u64::MAX) => Names::Kept,
+            Trust::Layer(ns) => Names::For(ns),
             Trust::Root => Names::For(ROOT_NAMES_NS),
             Trust::Shared => Names::Asked,
         }
@@ -669,7 +687,7 @@ impl Inode for Node {
         if self.kind != FileType::Symlink {
             return Err(Errno::EINVAL);
         }
-        if self.fs.trust == Trust::Exclusive
+        if self.fs.trust.is_layer()
             && let Some(target) = &self.known.lock().target
         {
             return Ok(target.to_vec());
@@ -773,16 +791,11 @@ impl Node {
         };
         let attr = match self.fs.client.getattr(self.node_ref(&path)).map_err(errno) {
             Ok(attr) => self.fs.attr(&attr)?,
-            Err(Errno::ENOENT | Errno::ENOTDIR) if self.fs.trust != Trust::Exclusive => {
-                return Ok(None);
-            }
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
             Err(e) => return Err(e),
         };
-        match self.fs.trust {
-            Trust::Exclusive if attr.kind != self.kind => return Err(Errno::ESTALE),
-            Trust::Exclusive => {}
-            _ if !same_file(&self.known(), &attr) => return Ok(None),
-            _ => {}
+        if !same_file(&self.known(), &attr) {
+            return Ok(None);
         }
         self.learn(attr);
         Ok(Some(attr))
@@ -790,7 +803,7 @@ impl Node {
 
     /// Whether a name leads here, as far as is known of this moment.
     fn is_there(&self) -> Result<bool> {
-        if self.fs.trust == Trust::Exclusive || self.known.lock().there.lasts() {
+        if self.known.lock().there.lasts() {
             return Ok(self.has_name());
         }
         Ok(self.ask()?.is_some())

@@ -80,8 +80,22 @@ impl Entries {
 }
 
 impl Node {
-    /// Looks up a chain of names: as far as the table knows them, then in the lower tree.
-    pub(super) fn chain(&self, names: &[&[u8]], hint: LookupHint) -> Result<Chain> {
+    /// Whether it was found under `name` of `parent`.
+    fn is_at(&self, parent: &Arc<Node>, name: &[u8]) -> bool {
+        let place = self.place.lock();
+        let here =
+            |p: &Place| std::ptr::eq(p.parent.as_ptr(), Arc::as_ptr(parent)) && *p.name == *name;
+        place.as_ref().is_some_and(here)
+    }
+
+    /// Looks up a chain of names: as far as the table knows them, then in the lower tree, of which
+    /// `before` is what the first of them led to last.
+    pub(super) fn chain(
+        &self,
+        names: &[&[u8]],
+        hint: LookupHint,
+        before: &[Arc<dyn Inode>],
+    ) -> Result<Chain> {
         let mut chain = Chain::default();
         let mut at = self.arc()?;
         for (i, name) in names.iter().enumerate() {
@@ -102,7 +116,8 @@ impl Node {
                     return Ok(chain);
                 }
                 None => {
-                    return match at.lower_chain(&names[i..], hint, &mut chain) {
+                    let before = before.get(i..).unwrap_or_default();
+                    return match at.lower_chain(&names[i..], hint, before, &mut chain) {
                         Err(_) if i > 0 => Ok(chain),
                         Err(e) => Err(e),
                         Ok(()) => Ok(chain),
@@ -117,15 +132,28 @@ impl Node {
         self: &Arc<Self>,
         names: &[&[u8]],
         hint: LookupHint,
+        before: &[Arc<dyn Inode>],
         chain: &mut Chain,
     ) -> Result<()> {
         let Some(lower) = &self.lower else {
             chain.missing = true;
             return Ok(());
         };
-        let below = lower.lookup_chain(names, hint)?;
+        let before: Vec<_> = before.iter().map_while(|n| Node::of(n).ok()).collect();
+        let known: Vec<_> = before.iter().map_while(|n| n.lower.clone()).collect();
+        let below = lower.lookup_again(names, hint, &known)?;
         let mut parent = self.clone();
-        for (inode, name) in below.found.into_iter().zip(names) {
+        for (i, (inode, name)) in below.found.into_iter().zip(names).enumerate() {
+            let same = |n: &&Arc<Node>| n.lower.as_ref().is_some_and(|l| Arc::ptr_eq(l, &inode));
+            if let Some(node) = before
+                .get(i)
+                .filter(same)
+                .filter(|n| n.is_at(&parent, name))
+            {
+                chain.found.push(node.clone());
+                parent = node.clone();
+                continue;
+            }
             let place = Place {
                 parent: Arc::downgrade(&parent),
                 name: (*name).into(),

@@ -14,8 +14,8 @@ use crate::fs::anon::internal_file;
 use crate::fs::extra::InodeExtra;
 use crate::fs::file::FileOps;
 use crate::fs::inode::{
-    Attr, Chain, Dev, Exchange, FileType, Inode, LookupHint, NewNode, OpenFlags, SetAttr, StatFs,
-    XattrFlags,
+    Attr, Chain, Dev, Exchange, FileType, Inode, LookupHint, Names, NewNode, OpenFlags, SetAttr,
+    StatFs, XattrFlags,
 };
 use crate::fs::meta::{Identity, Meta};
 use crate::fs::tmpfs::data::Data;
@@ -417,7 +417,20 @@ impl Inode for Node {
     }
 
     fn lookup_chain(&self, names: &[&[u8]], hint: LookupHint) -> Result<Chain> {
-        self.chain(names, hint)
+        self.chain(names, hint, &[])
+    }
+
+    fn lookup_again(
+        &self,
+        names: &[&[u8]],
+        hint: LookupHint,
+        known: &[Arc<dyn Inode>],
+    ) -> Result<Chain> {
+        self.chain(names, hint, known)
+    }
+
+    fn names(&self) -> Names {
+        self.lower.as_ref().map_or(Names::Kept, |l| l.names())
     }
 
     fn create(&self, name: &[u8], new: &NewNode) -> Result<Arc<dyn Inode>> {

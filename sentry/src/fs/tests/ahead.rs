@@ -125,7 +125,7 @@ fn many_looks_into_a_directory_bring_all_of_it() {
 fn what_was_brought_goes_when_we_change_something() {
     let dir = tempfile::tempdir().unwrap();
     tree(dir.path());
-    let ctx = at_root(gofer_fs(dir.path(), Trust::Exclusive), me());
+    let ctx = at_root(gofer_fs(dir.path(), Trust::Layer(u64::MAX)), me());
     let mut seen = 0;
     let mut at = None;
     let names = list(&ctx, ".").unwrap();
@@ -210,7 +210,7 @@ fn what_has_no_extended_attributes_is_asked_about_once() {
         std::fs::write(dir.path().join(format!("f{i}")), "text").unwrap();
     }
     let host = |name: &str| dir.path().join(name);
-    let ctx = at_root(gofer_fs(dir.path(), Trust::Exclusive), me());
+    let ctx = at_root(gofer_fs(dir.path(), Trust::Layer(u64::MAX)), me());
     let get = |name: &str| {
         let place = ctx.lookup(&Base::Cwd, name.as_bytes(), WalkFlags::empty())?;
         attrs::get_xattr(Target::Path(&place), &ctx.creds, b"user.a")

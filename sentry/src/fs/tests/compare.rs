@@ -417,7 +417,7 @@ fn overlay_behaves_as_the_host_and_leaves_the_lower_tree_alone() {
             copy_tree(lower, host);
             compare(&mut at_root(overlay(lower), me()), host, seed + 1000, 600);
             // The lower tree is as it was.
-            let mut check = at_root(gofer_fs(lower, Trust::Exclusive), me());
+            let mut check = at_root(gofer_fs(lower, Trust::Layer(u64::MAX)), me());
             check.cwd = check
                 .lookup(&Base::Cwd, b"base", WalkFlags::empty())
                 .unwrap();
@@ -429,7 +429,8 @@ fn overlay_behaves_as_the_host_and_leaves_the_lower_tree_alone() {
 #[test]
 fn goferfs_behaves_as_the_host() {
     with_host_umask(|| {
-        for (seed, trust) in (200..220).zip([Trust::Exclusive, Trust::Shared].iter().cycle()) {
+        for (seed, trust) in (200..220).zip([Trust::Layer(u64::MAX), Trust::Shared].iter().cycle())
+        {
             let (served, host) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
             let mut ctx = at_root(gofer_fs(served.path(), *trust), me());
             compare(&mut ctx, host.path(), seed, 500);

@@ -72,7 +72,12 @@ fn gofer_fs(path: &std::path::Path, trust: Trust) -> Arc<FileSystem> {
 }
 
 fn overlay(path: &std::path::Path) -> Arc<FileSystem> {
-    let lower = GoferFs::open(gofer(path, Writes::Refuse), MountId(0), Trust::Exclusive).unwrap();
+    let lower = GoferFs::open(
+        gofer(path, Writes::Refuse),
+        MountId(0),
+        Trust::Layer(u64::MAX),
+    )
+    .unwrap();
     OverlayFs::mount(memory(), lower, None).unwrap()
 }
 

@@ -3,13 +3,17 @@
 use std::fs;
 use std::path::Path;
 
-use super::{at_root, gofer_fs, me, read_file};
+use runsc_gofer::protocol::MountId;
+use runsc_gofer::server::Writes;
+
+use super::{at_root, gofer, gofer_fs, me, memory, read_file};
 use crate::errno::Errno;
 use crate::fs::attrs;
 use crate::fs::change::Make;
-use crate::fs::goferfs::Trust;
+use crate::fs::goferfs::{GoferFs, Trust};
 use crate::fs::inode::{DirEntry, FileType, OpenFlags};
 use crate::fs::moment;
+use crate::fs::overlay::OverlayFs;
 use crate::fs::readdir::read_dir;
 use crate::fs::walk::{Base, Ctx, WalkFlags};
 
@@ -189,6 +193,60 @@ fn hard_links_made_outside_and_taken_away() {
     assert_eq!(step(|| b.inode().attr()).unwrap().nlink, 1);
     step(|| ctx.unlink(&CWD, b"b")).unwrap();
     assert!(!out("b").exists());
+}
+
+/// A layer of which nothing that was seen holds any longer.
+#[test]
+fn layers_below_are_looked_at_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = |name: &str| dir.path().join(name);
+    fs::create_dir_all(out("d/e")).unwrap();
+    for i in 0..20 {
+        fs::write(out("d/e").join(format!("f{i}")), b"old").unwrap();
+    }
+    let client = gofer(dir.path(), Writes::Refuse);
+    let lower = GoferFs::open(client, MountId(0), Trust::Layer(0)).unwrap();
+    let ctx = at_root(OverlayFs::mount(memory(), lower, None).unwrap(), me());
+    let list = || {
+        let dir = step(|| ctx.open_file("d/e", OpenFlags::DIRECTORY, 0)).unwrap();
+        let mut count = 0;
+        step(|| {
+            read_dir(&dir, 0, &mut |_| {
+                count += 1;
+                true
+            })
+        })
+        .unwrap();
+        count - 2
+    };
+    assert_eq!(list(), 20);
+    for i in 0..20 {
+        assert_eq!(step(|| ctx.read_all(&format!("d/e/f{i}"))).unwrap(), b"old");
+    }
+    assert_eq!(step(|| kind(&ctx, "d/e/new")), Err(Errno::ENOENT));
+    fs::write(out("d/e/new"), b"new").unwrap();
+    fs::remove_file(out("d/e/f0")).unwrap();
+    fs::write(out("d/e/f1"), b"written in place").unwrap();
+    fs::write(out("over"), b"renamed").unwrap();
+    fs::rename(out("over"), out("d/e/f2")).unwrap();
+    assert_eq!(list(), 20);
+    assert_eq!(step(|| ctx.read_all("d/e/new")).unwrap(), b"new");
+    assert_eq!(step(|| ctx.read_all("d/e/f0")), Err(Errno::ENOENT));
+    assert_eq!(
+        step(|| ctx.read_all("d/e/f1")).unwrap(),
+        b"written in place"
+    );
+    assert_eq!(step(|| ctx.read_all("d/e/f2")).unwrap(), b"renamed");
+    // What the guest has changed is its own.
+    step(|| ctx.put("d/e/f3", b"own")).unwrap();
+    step(|| ctx.unlink(&CWD, b"d/e/f4")).unwrap();
+    fs::write(out("d/e/f3"), b"theirs").unwrap();
+    fs::write(out("d/e/f4"), b"theirs").unwrap();
+    assert_eq!(step(|| ctx.read_all("d/e/f3")).unwrap(), b"own");
+    assert_eq!(step(|| ctx.read_all("d/e/f4")), Err(Errno::ENOENT));
+    fs::remove_dir_all(out("d")).unwrap();
+    assert_eq!(step(|| ctx.read_all("d/e/f3")).unwrap(), b"own");
+    assert_eq!(step(|| ctx.read_all("d/e/f5")), Err(Errno::ENOENT));
 }
 
 #[test]

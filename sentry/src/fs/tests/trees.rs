@@ -45,7 +45,7 @@ fn removing_while_listing_skips_nothing() {
     }
     let systems = [
         overlay(dir.path()),
-        gofer_fs(dir.path(), Trust::Exclusive),
+        gofer_fs(dir.path(), Trust::Layer(u64::MAX)),
         tmpfs(),
     ];
     for (i, fs) in systems.into_iter().enumerate() {
@@ -80,7 +80,7 @@ fn removing_while_listing_skips_nothing() {
 #[test]
 fn renamed_host_directories_are_found_below_their_new_name() {
     let dir = tempfile::tempdir().unwrap();
-    let ctx = at_root(gofer_fs(dir.path(), Trust::Exclusive), me());
+    let ctx = at_root(gofer_fs(dir.path(), Trust::Layer(u64::MAX)), me());
     ctx.make(&CWD, b"a", Make::Dir, 0o755).unwrap();
     ctx.make(&CWD, b"a/b", Make::Dir, 0o755).unwrap();
     ctx.put("a/b/f", b"1").unwrap();
