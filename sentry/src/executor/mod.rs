@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use runsc_platform as platform;
 use runsc_platform::{Context, ContextId, Event, Platform, Wait, Worker, WorkerId, WorkerWaker};
 
-pub use reactor::{HostEvents, Reactor, TimerHandle};
+pub use reactor::{HostEvents, HostWatch, Reactor, TimerHandle};
 
 struct WorkerShared {
     queue: SegQueue<Runnable>,

@@ -29,7 +29,7 @@ struct Timers {
 #[derive(Default)]
 struct Watches {
     next_token: u64,
-    queues: BTreeMap<u64, Weak<HostEvents>>,
+    told: BTreeMap<u64, Weak<HostWatch>>,
 }
 
 /// See the module documentation. One a sandbox.
@@ -46,12 +46,19 @@ pub struct TimerHandle {
     key: (MonoTime, u64),
 }
 
-/// Readiness changes of a host descriptor arrive at this queue.
-pub struct HostEvents {
-    pub queue: WaitQueue,
+/// Somebody is told of the readiness changes of a host descriptor, by the reactor's thread, which
+/// holds no lock meanwhile. Dropping it ends that.
+pub struct HostWatch {
+    waiter: Arc<dyn Waiter>,
     fd: Arc<OwnedFd>,
     token: u64,
     reactor: Arc<Reactor>,
+}
+
+/// Readiness changes of a host descriptor arrive at this queue.
+pub struct HostEvents {
+    pub queue: Arc<WaitQueue>,
+    watch: Arc<HostWatch>,
 }
 
 impl Reactor {
@@ -117,6 +124,17 @@ impl Reactor {
 
     /// Watches a host descriptor. Regular files cannot be watched: EPERM.
     pub fn watch(self: &Arc<Self>, fd: &Arc<OwnedFd>) -> Result<Arc<HostEvents>> {
+        let queue = Arc::new(WaitQueue::new());
+        let watch = self.watch_for(fd, queue.clone())?;
+        Ok(Arc::new(HostEvents { queue, watch }))
+    }
+
+    /// The same for one who is told without a queue.
+    pub fn watch_for(
+        self: &Arc<Self>,
+        fd: &Arc<OwnedFd>,
+        waiter: Arc<dyn Waiter>,
+    ) -> Result<Arc<HostWatch>> {
         let mut watches = self.watches.lock();
         let token = watches.next_token;
         watches.next_token += 1;
@@ -126,14 +144,14 @@ impl Reactor {
             | EpollFlags::EPOLLPRI
             | EpollFlags::EPOLLET;
         self.epoll.add(fd.as_fd(), EpollEvent::new(flags, token))?;
-        let events = Arc::new(HostEvents {
-            queue: WaitQueue::new(),
+        let watch = Arc::new(HostWatch {
+            waiter,
             fd: fd.clone(),
             token,
             reactor: self.clone(),
         });
-        watches.queues.insert(token, Arc::downgrade(&events));
-        Ok(events)
+        watches.told.insert(token, Arc::downgrade(&watch));
+        Ok(watch)
     }
 
     /// Runs the reactor on this thread for the life of the sandbox.
@@ -175,13 +193,8 @@ impl Reactor {
     }
 
     fn notify(&self, token: u64, flags: EpollFlags) {
-        let events = self
-            .watches
-            .lock()
-            .queues
-            .get(&token)
-            .and_then(Weak::upgrade);
-        if let Some(events) = events {
+        let watch = self.watches.lock().told.get(&token).and_then(Weak::upgrade);
+        if let Some(watch) = watch {
             let mut ready = Ready::from_bits_truncate(flags.bits() as u32);
             if ready.contains(Ready::IN) {
                 ready |= Ready::RDNORM;
@@ -189,7 +202,7 @@ impl Reactor {
             if ready.contains(Ready::OUT) {
                 ready |= Ready::WRNORM;
             }
-            events.queue.wake(ready);
+            watch.waiter.notify(ready);
         }
     }
 }
@@ -203,13 +216,13 @@ impl Drop for TimerHandle {
 
 impl HostEvents {
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.watch.fd.as_fd()
     }
 }
 
-impl Drop for HostEvents {
+impl Drop for HostWatch {
     fn drop(&mut self) {
-        self.reactor.watches.lock().queues.remove(&self.token);
+        self.reactor.watches.lock().told.remove(&self.token);
         if let Err(e) = self.reactor.epoll.delete(self.fd.as_fd()) {
             log::debug!("epoll_ctl: {e}");
         }

@@ -481,7 +481,7 @@ impl FileOps for HostFile {
     }
 
     fn wait_queue(&self) -> Option<&WaitQueue> {
-        self.events.as_ref().map(|e| &e.queue)
+        self.events.as_ref().map(|e| &*e.queue)
     }
 
     fn ioctl(&self, task: &Task, _file: &File, cmd: u32, arg: u64) -> Result<u64> {

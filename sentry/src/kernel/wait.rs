@@ -44,6 +44,13 @@ impl Waiter for Waker {
     }
 }
 
+/// Passes it on to all who wait there.
+impl Waiter for WaitQueue {
+    fn notify(&self, ready: Ready) {
+        self.wake(ready);
+    }
+}
+
 #[derive(Default)]
 struct Entries {
     next_id: u64,

@@ -15,9 +15,9 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use super::outside::HostSocket;
 use super::socket::{Extra, Socket};
 use crate::errno::{Errno, Result};
-use crate::executor::{HostEvents, Reactor};
+use crate::executor::{HostWatch, Reactor};
 use crate::fs::sigio::Band;
-use crate::kernel::wait::{Ready, Registration, Waiter};
+use crate::kernel::wait::{Ready, Waiter};
 use crate::mm::io::{Sink, Source};
 
 /// Longest datagram.
@@ -30,12 +30,11 @@ const MAX_CONTROL: usize = 512;
 /// See the module documentation.
 pub struct Host {
     made: Box<dyn HostSocket>,
-    /// In this order: nobody is told any more once the watch is gone.
-    _passing_on: Registration,
-    _events: Arc<HostEvents>,
+    _watch: Arc<HostWatch>,
 }
 
-/// Tells those who wait for the guest's socket.
+/// Tells those who wait for the guest's socket. It sends signals and may hold the last reference to
+/// the socket, so nobody who tells it holds a lock.
 struct PassOn(Weak<dyn Socket>);
 
 impl Waiter for PassOn {
@@ -79,12 +78,10 @@ impl Host {
         reactor: &Arc<Reactor>,
         guest: Weak<dyn Socket>,
     ) -> Result<Host> {
-        let events = reactor.watch(made.fd())?;
-        let passing_on = events.queue.register(Ready::all(), Arc::new(PassOn(guest)));
+        let watch = reactor.watch_for(made.fd(), Arc::new(PassOn(guest)))?;
         Ok(Host {
             made,
-            _passing_on: passing_on,
-            _events: events,
+            _watch: watch,
         })
     }
 
@@ -599,6 +596,36 @@ mod tests {
             outside.read_exact(&mut got).unwrap();
             assert!(got == memory.0);
         }
+    }
+
+    /// The one who is told may be the last to know the socket, and with it the watch.
+    #[test]
+    fn a_socket_may_end_while_it_is_told() {
+        struct Last(parking_lot::Mutex<Option<Host>>, mpsc::Sender<()>);
+        impl Waiter for Last {
+            fn notify(&self, _: Ready) {
+                if self.0.lock().take().is_some() {
+                    let _ = self.1.send(());
+                }
+            }
+        }
+        let (inside, _outside) = tcp();
+        let (other, _other_end) = tcp();
+        let (mut host, _guest, _tells) = host(inside);
+        let reactor = reactor();
+        let (gone, is_gone) = mpsc::channel();
+        let last = Arc::new(Last(parking_lot::Mutex::default(), gone));
+        let mut slot = last.0.lock();
+        // It is writable: told at once, and waits for the slot.
+        host._watch = reactor.watch_for(host.made.fd(), last.clone()).unwrap();
+        *slot = Some(host);
+        drop(slot);
+        is_gone.recv_timeout(Duration::from_secs(20)).unwrap();
+        // And the reactor goes on.
+        let (told, tells) = mpsc::channel();
+        let made = Arc::new(OwnedFd::from(other));
+        let _watch = reactor.watch_for(&made, Arc::new(Tell(told))).unwrap();
+        until(&tells, Ready::OUT);
     }
 
     #[test]
