@@ -13,8 +13,7 @@
 //! No lock is held across an await, or a copy to or from guest memory, with three exceptions: a
 //! description's position, the lock that orders writers of one file (`io` of `fs::tmpfs::data`,
 //! `append` of a Gofer file), and a task's own hold on its address space, which nobody else
-//! replaces. Faults take none of them. A directory's dentry lock is held across Gofer trips, and
-//! `Stack::looked` across those to the network Gofer.
+//! replaces. Faults take none of them. A directory's dentry lock is held across Gofer trips.
 
 pub mod block;
 pub mod clone;

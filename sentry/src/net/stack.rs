@@ -34,8 +34,7 @@ pub struct Stack {
     generation: AtomicU64,
     /// What the host counts for its interfaces, by index.
     outside_counters: RwLock<BTreeMap<u32, Counters>>,
-    /// When the outside was looked at last. Held meanwhile, so that what is older does not win.
-    looked: Mutex<Option<Instant>>,
+    looked: Mutex<Looked>,
     /// Abstract names of unix sockets.
     pub(super) unix_names: Mutex<Names>,
     /// Buffers of stream sockets, and the count of what all sockets hold.
@@ -53,6 +52,17 @@ pub struct Stack {
     pub(super) reactor: Option<Arc<Reactor>>,
     /// Sockets with an open file, by inode number.
     sockets: Mutex<BTreeMap<u64, Weak<dyn Socket>>>,
+}
+
+/// Looks at the outside, which several may take at once: each has a number, and what was begun
+/// earlier does not win over what was begun later.
+#[derive(Default)]
+struct Looked {
+    begun: u64,
+    /// The latest whose result is known.
+    known: u64,
+    /// When the last one began.
+    at: Option<Instant>,
 }
 
 /// Who makes sockets to the outside, and who tells when something happens to them.
@@ -185,23 +195,32 @@ impl Stack {
         let Some(way) = self.way_out() else {
             return;
         };
-        let mut looked = self.looked.lock();
-        if looked.is_some_and(|at| at.elapsed() < age) {
-            return;
-        }
-        let seen = way.outside.interfaces();
-        *looked = Some(Instant::now());
+        let number = {
+            let mut looked = self.looked.lock();
+            if looked.at.is_some_and(|at| at.elapsed() < age) {
+                return;
+            }
+            looked.at = Some(Instant::now());
+            looked.begun += 1;
+            looked.begun
+        };
         let View {
             interfaces,
             counters,
-        } = match seen {
+        } = match way.outside.interfaces() {
             Ok(view) => view,
             Err(e) if age.is_zero() => return log::warn!("the network's interfaces: {e:?}"),
             // Who reads this may do so often.
             Err(_) => return,
         };
-        *self.outside_counters.write() = counters;
-        let _: Result<()> = self.change(Cause::default(), |now| {
+        // An error: somebody knows better by now.
+        let _: Result<(), ()> = self.change(Cause::default(), |now| {
+            let mut looked = self.looked.lock();
+            if looked.known > number {
+                return Err(());
+            }
+            looked.known = number;
+            *self.outside_counters.write() = counters;
             *now = interfaces;
             Ok(())
         });
@@ -251,5 +270,63 @@ impl Stack {
     pub fn sockets(&self) -> Vec<Arc<dyn Socket>> {
         let sockets = self.sockets.lock();
         sockets.values().filter_map(Weak::upgrade).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+    use crate::net::interfaces::Link;
+
+    /// Says when it is asked, and answers what it is told to.
+    struct Slow {
+        asked: Sender<Sender<View>>,
+    }
+
+    impl Outside for Slow {
+        fn open(&self, _: Domain, _: Transport, _: &Options) -> Result<Box<dyn HostSocket>> {
+            Err(Errno::ENETDOWN)
+        }
+        fn interfaces(&self) -> Result<View> {
+            let (answer, answered) = channel();
+            self.asked.send(answer).map_err(|_| Errno::ENETDOWN)?;
+            answered.recv().map_err(|_| Errno::ENETDOWN)
+        }
+        fn wait_for_change(&self) -> bool {
+            false
+        }
+    }
+
+    fn view(mtu: u32) -> View {
+        let mut interfaces = Interfaces::default();
+        let link = interfaces.links.first_mut();
+        link.map(|link: &mut Link| link.mtu = mtu).unwrap();
+        View {
+            interfaces,
+            counters: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_one_who_looks_and_the_later_look_wins() {
+        let stack = Stack::new();
+        let (asked, is_asked): (_, Receiver<Sender<View>>) = channel();
+        stack.set_outside(Arc::new(Slow { asked }), Reactor::new().unwrap());
+        let look = || {
+            let stack = stack.clone();
+            let looks = std::thread::spawn(move || stack.look());
+            let limit = Duration::from_secs(20);
+            (looks, is_asked.recv_timeout(limit).unwrap())
+        };
+        let (first, first_answer) = look();
+        let (second, second_answer) = look();
+        second_answer.send(view(2000)).unwrap();
+        second.join().unwrap();
+        assert_eq!(stack.interfaces.read().links[0].mtu, 2000);
+        first_answer.send(view(1000)).unwrap();
+        first.join().unwrap();
+        assert_eq!(stack.interfaces.read().links[0].mtu, 2000);
     }
 }
