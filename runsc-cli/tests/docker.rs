@@ -504,7 +504,8 @@ fn out_of_memory(docker: &Docker) {
     docker.remove("om");
     // Another process than the first one.
     docker.background("om", &options, "tail /dev/zero; exit 3");
-    assert_eq!(docker.call(&["wait", "om"]).ok(), "3");
+    let status = docker.call(&["wait", "om"]).ok();
+    assert_eq!(status, "3", "{:?}", docker.call(&["logs", "om"]));
     assert_eq!(docker.inspect("om", ".State.OOMKilled"), "true");
     docker.remove("om");
     docker.background("om", &options, "while :; do sleep 1; done");

@@ -7,6 +7,11 @@
 //! hardly more than it uses, and a process that is there for nothing else takes more than that and is
 //! killed. The Sentry keeps what the guest uses for so long, so that neither it nor the guest can
 //! come to need more. All the files it takes are opened before, by [`Cgroup::oom`].
+//!
+//! Whom the host kills depends on what is mapped, and the Sentry may have mapped much that the group
+//! does not count: its program, files of the host. So for that moment it is spared. Who has no right
+//! to spare a process (CAP_SYS_RESOURCE) may do so again if somebody with that right has done it once
+//! (`oom_score_adj_min`, proc_pid_oom_score_adj(5)): the monitor does while it still has all rights.
 
 use std::{
     fs::{File, OpenOptions},
@@ -39,6 +44,8 @@ const SPARE: usize = 2;
 const PATIENCE: Duration = Duration::from_millis(500);
 /// The first to be killed.
 const FIRST_TO_GO: &str = "1000";
+/// Never killed.
+const SPARED: &str = "-1000";
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -49,6 +56,8 @@ pub struct Oom {
     events: File,
     /// This process's oom_score_adj, which its children inherit.
     adjustment: File,
+    /// The Sentry's.
+    sentry: File,
     declared: u64,
 }
 
@@ -91,8 +100,9 @@ fn text(file: &File) -> io::Result<String> {
 }
 
 impl Cgroup {
-    /// `None` if the group does not count memory.
-    pub fn oom(&self) -> Result<Option<Oom>> {
+    /// `None` if the group does not count memory. `sentry` is a process of the group that is not to be
+    /// killed; it is spared until [`Oom::without_rights`].
+    pub fn oom(&self, sentry: i32) -> Result<Option<Oom>> {
         let Some(group) = self.with("memory") else {
             return Ok(None);
         };
@@ -121,12 +131,18 @@ impl Cgroup {
         for (limit, usage, room) in files {
             limits.extend(Limit::open(group, limit, usage, room)?);
         }
-        Ok(Some(Oom {
+        let sentry = Path::new("/proc").join(sentry.to_string());
+        let oom = Oom {
             limits,
             events: open(&group.directory.join(events), false)?,
             adjustment: open(Path::new("/proc/self/oom_score_adj"), true)?,
+            sentry: open(&sentry.join("oom_score_adj"), true)?,
             declared: 0,
-        }))
+        };
+        if let Err(error) = oom.adjust_sentry(SPARED) {
+            log::debug!("the Sentry cannot be spared by the host: {error}");
+        }
+        Ok(Some(oom))
     }
 }
 
@@ -147,12 +163,35 @@ impl Drop for Lowered<'_> {
     }
 }
 
+/// The Sentry, while the host kills another one.
+struct Spared<'a> {
+    oom: &'a Oom,
+    old: String,
+}
+
+impl Drop for Spared<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.oom.adjust_sentry(&self.old) {
+            log::warn!("the Sentry's oom_score_adj stays at {SPARED}: {error}");
+        }
+    }
+}
+
 impl Oom {
     /// Has the host kill a process of ours in the group for lack of memory.
     pub fn declare(&mut self) -> Result<()> {
+        let spared = self.spare_sentry()?;
+        let killed = self.have_killed()?;
+        drop(spared);
+        self.declared += killed;
+        Ok(())
+    }
+
+    /// How many of our processes the host has killed for it.
+    fn have_killed(&self) -> Result<u64> {
         let deadline = Instant::now() + PATIENCE;
         // The kernel may look for somebody else to kill while the memory of the first is on its way
-        // back already: that is not to be the Sentry.
+        // back already.
         let mut spare = Vec::new();
         for _ in 0..SPARE {
             spare.push(self.start(0, Then::Stay)?);
@@ -171,11 +210,11 @@ impl Oom {
             bite = bite.saturating_mul(2);
         }
         drop(lowered);
-        self.declared += 1;
+        let mut killed = 1;
         for mut process in spare {
-            self.declared += u64::from(process.is_killed(Instant::now())?);
+            killed += u64::from(process.is_killed(Instant::now())?);
         }
-        Ok(())
+        Ok(killed)
     }
 
     /// How many processes the host has killed in the group by itself.
@@ -186,6 +225,26 @@ impl Oom {
             .find_map(|line| line.strip_prefix("oom_kill "))
             .and_then(|count| count.parse::<u64>().ok());
         count.unwrap_or(0).saturating_sub(self.declared)
+    }
+
+    /// To be called when this process has given up its rights: the Sentry is one like others again.
+    pub fn without_rights(&self) -> Result<()> {
+        let own = text(&self.adjustment).context("oom_score_adj")?;
+        self.adjust_sentry(&own)
+            .context("the Sentry's oom_score_adj")
+    }
+
+    /// Until what it gives is dropped. An ordinary user may not.
+    fn spare_sentry(&self) -> Result<Spared<'_>> {
+        let old = text(&self.sentry).context("the Sentry's oom_score_adj")?;
+        if let Err(error) = self.adjust_sentry(SPARED) {
+            log::debug!("the Sentry cannot be spared by the host: {error}");
+        }
+        Ok(Spared { oom: self, old })
+    }
+
+    fn adjust_sentry(&self, value: &str) -> io::Result<()> {
+        self.sentry.write_all_at(value.as_bytes(), 0)
     }
 
     fn lower(&self) -> Result<Lowered<'_>> {

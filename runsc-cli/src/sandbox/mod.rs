@@ -281,6 +281,11 @@ impl Sandbox {
             memory: None,
         })
     }
+
+    /// The Sentry's process id.
+    pub fn sentry(&self) -> i32 {
+        self.sentry.child.pid
+    }
 }
 
 /// Starts this program again with a hidden command, which waits at its gate.

@@ -20,7 +20,7 @@ use super::{
     visitors::{CREATOR, MAX_VISITORS, Runs, Visit},
 };
 use crate::{
-    cgroup::{self, Cgroup, Oom},
+    cgroup::{self, Oom},
     failure::{AtStage, Report, Stage},
     link::{self, Tell, Visitor},
     logging::printable,
@@ -73,9 +73,13 @@ impl Monitor {
             Some(Outcome::Exited(_)) => bail!(Report::new(Stage::Sandbox, "it ended at once")),
         }
         let listener = link::serve(&directory).at(Stage::State)?;
-        let oom = record.cgroup.as_ref().map(Cgroup::oom).transpose();
-        let oom = oom.at(Stage::Cgroup)?.flatten();
+        let sentry = sandbox.sentry();
+        let oom = record.cgroup.as_ref().map(|group| group.oom(sentry));
+        let oom = oom.transpose().at(Stage::Cgroup)?.flatten();
         give_up_rights().at(Stage::Monitor)?;
+        if let Some(oom) = &oom {
+            oom.without_rights().at(Stage::Cgroup)?;
+        }
         record.reached = Status::Created;
         note.set(record.reached).at(Stage::State)?;
         // What /proc tells is remembered: it is out of reach from here on.
