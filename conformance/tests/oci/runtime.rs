@@ -1,6 +1,7 @@
 //! A runtime as a program to call, with a state directory of its own.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,6 +12,9 @@ use crate::bundle::Bundle;
 
 /// How long anything may take that is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The name of this product's, with that platform.
+pub const ON_KVM: &str = "runsc-rs on kvm";
 
 /// See the module documentation. What is left in it at the end is removed.
 pub struct Runtime {
@@ -72,8 +76,24 @@ fn runtimes() -> Vec<Runtime> {
         ours.display()
     );
     // What the container writes is looked at from outside.
-    all.push(Runtime::new("runsc-rs", &ours, &["--overlay=none"]));
+    const OPTION: &str = "--overlay=none";
+    all.push(Runtime::new("runsc-rs", &ours, &[OPTION]));
+    if kvm_is_possible() {
+        let args = [OPTION, "--platform=kvm"];
+        all.push(Runtime::new(ON_KVM, &ours, &args));
+    }
     all
+}
+
+/// Whether the device is there and ours to use; if not, that is said loudly.
+fn kvm_is_possible() -> bool {
+    const DEVICE: &str = "/dev/kvm";
+    let device = File::options().read(true).write(true).open(DEVICE);
+    if let Err(error) = &device {
+        // Not eprintln: the test harness would swallow it for a test that passes.
+        let _ = writeln!(std::io::stderr(), "SKIPPED: on kvm: {DEVICE}: {error}");
+    }
+    device.is_ok()
 }
 
 /// A case that fails leaves nothing running either.
