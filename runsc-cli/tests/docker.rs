@@ -2,7 +2,8 @@
 //!
 //! One dockerd of the test's own (Debian's docker.io) with its own data, state and socket, without
 //! network, configured by `runsc-rs install`; it is stopped at the end. All cases share it, so that
-//! this is one test: each is named when it fails, and the others are tried nevertheless.
+//! this is one test: each is named when it fails, and the others are tried nevertheless. Some of them
+//! are tried again with another engine for each of the other platforms.
 //!
 //! - `RUNSC_RS_DOCKER_CASE=TEXT` tries only those with TEXT in their names.
 //! - Skipped where dockerd is missing, or this is not root; `RUNSC_RS_REQUIRE_ALL=1` makes that a
@@ -21,7 +22,7 @@ use std::{
 };
 
 use common::{
-    docker::{Case, Docker, available, try_all, wait_for},
+    docker::{Case, Docker, available, is_possible, try_all, wait_for},
     session::Session,
 };
 
@@ -35,6 +36,7 @@ const CASES: &[Case] = &[
     ("a full-screen program", full_screen),
     ("copy", copy),
     ("look", look),
+    ("top", top),
     ("pause", pause),
     ("stop and kill", stop_and_kill),
     ("restart", restart),
@@ -49,6 +51,16 @@ const CASES: &[Case] = &[
     ("fifty at once", fifty),
 ];
 
+/// With a platform asked for.
+const ON_EACH_PLATFORM: &[Case] = &[
+    ("run", run),
+    ("exec", exec),
+    ("terminal", terminal),
+    ("look", look),
+    ("pause", pause),
+    ("stop and kill", stop_and_kill),
+];
+
 #[test]
 fn docker_does_not_notice_a_difference() {
     if !available(&["dockerd", "busybox"], &[]) {
@@ -57,6 +69,14 @@ fn docker_does_not_notice_a_difference() {
     let options = ["--iptables=false", "--ip6tables=false", "--bridge=none"];
     let docker = Docker::start(&options, &["--network=none"]);
     try_all(docker, CASES);
+    for platform in ["ptrace", "kvm"] {
+        if is_possible(platform) {
+            eprintln!("on {platform}:");
+            let runtime = format!("--platform={platform}");
+            let docker = Docker::start_with(&[&runtime], &options, &["--network=none"]);
+            try_all(docker, ON_EACH_PLATFORM);
+        }
+    }
 }
 
 fn run(docker: &Docker) {
@@ -244,12 +264,7 @@ fn copy(docker: &Docker) {
 }
 
 fn look(docker: &Docker) {
-    docker.background(
-        "lk",
-        &["--memory", "100m"],
-        "sleep 1000 & while :; do :; done",
-    );
-    top(docker);
+    docker.background("lk", &["--memory", "100m"], "while :; do :; done");
     let stats = [
         "stats",
         "--no-stream",
@@ -282,26 +297,20 @@ fn look(docker: &Docker) {
 
 /// The guest's processes, and no others.
 fn top(docker: &Docker) {
+    docker.background("tp", &[], "sleep 1000 & while :; do :; done");
     let list = |options: &[&str]| -> Vec<String> {
-        let words = [&["top", "lk"], options].concat();
+        let words = [&["top", "tp"], options].concat();
         let out = docker.call(&words).ok();
         let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
         out.lines().skip(1).map(words).collect()
     };
-    // The shell has not always forked yet.
-    let both = wait_for("two processes", || {
+    // The shell has not always forked yet, nor the new process its name.
+    wait_for("two processes", || {
         let both = list(&["-o", "pid,comm,args"]);
-        (both.len() == 2).then_some(both)
+        let has = |end| both.iter().any(|line| line.ends_with(end));
+        let named = has("sleep sleep 1000") && has("sh sh -c sleep 1000 & while :; do :; done");
+        (both.len() == 2 && named).then_some(())
     });
-    assert!(
-        both.iter().any(|line| line.ends_with("sleep sleep 1000")),
-        "{both:?}"
-    );
-    assert!(
-        both.iter()
-            .any(|line| line.ends_with("sh sh -c sleep 1000 & while :; do :; done")),
-        "{both:?}"
-    );
     let full = list(&[]);
     assert!(
         full.iter().any(|line| line.ends_with(" sleep 1000")),
@@ -315,6 +324,7 @@ fn top(docker: &Docker) {
             .split_whitespace();
         (words.nth(1)?.parse::<u32>().ok()? > 0).then_some(())
     });
+    docker.remove("tp");
 }
 
 fn pause(docker: &Docker) {

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io::Write,
     os::unix::{fs::symlink, process::CommandExt},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -81,6 +82,23 @@ pub fn try_all(docker: Docker, cases: &[Case]) {
     assert!(failed.is_empty(), "failed: {failed:?}\n{log}");
 }
 
+/// Whether this machine has what the platform needs; if not, that is said loudly.
+pub fn is_possible(platform: &str) -> bool {
+    const DEVICE: &str = "/dev/kvm";
+    if platform != "kvm" {
+        return true;
+    }
+    let device = File::options().read(true).write(true).open(DEVICE);
+    if let Err(error) = &device {
+        // Not eprintln: the test harness would swallow it for a test that passes.
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: platform {platform}: {DEVICE}: {error}"
+        );
+    }
+    device.is_ok()
+}
+
 /// Whether Docker can be tried here, with these programs and files, and if not, says so: a failure if
 /// everything is required.
 pub fn available(programs: &[&str], files: &[&Path]) -> bool {
@@ -116,6 +134,15 @@ impl Docker {
     /// - `options`: the daemon's.
     /// - `defaults`: what every container gets.
     pub fn start(options: &[&str], defaults: &'static [&'static str]) -> Self {
+        Self::start_with(&[], options, defaults)
+    }
+
+    /// The same, with options that the runtime gets for each container.
+    pub fn start_with(
+        runtime: &[&str],
+        options: &[&str],
+        defaults: &'static [&'static str],
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         let config = path("daemon.json");
@@ -124,6 +151,7 @@ impl Docker {
             .arg(&config)
             .args(["--", "--log-dir"])
             .arg(path("logs"))
+            .args(runtime)
             .stdout(Stdio::null())
             .status();
         assert!(installed.unwrap().success());
