@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{SysconfVar, sysconf};
 
 use super::Machine;
 use super::entries::{Entries, VALID};
@@ -41,6 +42,9 @@ const TIMES: u32 = 4;
 const MARGIN: u32 = 4;
 /// Of so many runs the quickest counts.
 const RUNS: u32 = 3;
+
+/// So often may a run be interrupted.
+const INTERRUPTS: u32 = 100;
 
 /// What was found.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +87,7 @@ pub(super) fn probe(machine: &Arc<Machine>) -> io::Result<Traits> {
     probe.map(STACK_TOP - PAGE, 3, Prot::READ | Prot::WRITE)?;
     let vdso = machine.shown_vdso.as_ref().map(|(_, shown)| *shown);
     Ok(Traits {
-        vdso: vdso.filter(|vdso| probe.shares_clocks(vdso)),
+        vdso: vdso.filter(|vdso| probe.shares_clocks(vdso) && probe.names_a_core(vdso)),
         entries: probe.entries()?,
         copies: probe.copies()?,
     })
@@ -93,12 +97,18 @@ pub(super) fn probe(machine: &Arc<Machine>) -> io::Result<Traits> {
 fn run(vcpu: &Vcpu, start: u64, root: u64, set: impl Fn(&mut Registers)) -> io::Result<u64> {
     let mut regs = Registers::start(start, STACK_TOP);
     set(&mut regs);
-    match vcpu.run(&mut regs, root) {
-        Exit::Syscall => Ok(regs.rax),
-        other => Err(io::Error::other(format!(
-            "guest code does not run: {other:?}"
-        ))),
+    for _ in 0..INTERRUPTS {
+        match vcpu.run(&mut regs, root) {
+            Exit::Syscall => return Ok(regs.rax),
+            // By a debugger, or the end of a stop; it goes on.
+            Exit::Interrupted => {}
+            other => {
+                let told = format!("guest code does not run: {other:?}");
+                return Err(io::Error::other(told));
+            }
+        }
     }
+    Err(io::ErrorKind::Interrupted.into())
 }
 
 impl Probe {
@@ -149,25 +159,45 @@ impl Probe {
         })
     }
 
+    /// Calls a function of the vDSO with two arguments.
+    fn call(&self, vdso: &VdsoRange, name: &str, first: u64, second: u64) -> Option<u64> {
+        let symbol = host::vdso_symbol(&host::vdso_bytes()?, name)?;
+        let root = self.tables.root().address();
+        let result = run(&self.vcpu, CALL, root, |regs| {
+            regs.rbx = vdso.image + symbol;
+            (regs.rdi, regs.rsi) = (first, second);
+        });
+        result.ok()
+    }
+
+    /// What guest code left at the bottom of the stack.
+    fn left(&self, n: u64) -> u64 {
+        word(&self.pages, 3 * PAGE + 8 * n).load(Ordering::SeqCst)
+    }
+
+    /// Whether the vDSO, run by a guest, knows a core that there is. It asks the processor, in ways
+    /// that KVM may answer for itself.
+    fn names_a_core(&self, vdso: &VdsoRange) -> bool {
+        let bottom = STACK_TOP - PAGE;
+        let result = self.call(vdso, "__vdso_getcpu", bottom, 0);
+        let cores = sysconf(SysconfVar::_NPROCESSORS_CONF);
+        let cores = cores.ok().flatten().unwrap_or(1);
+        result == Some(0) && ((self.left(0) & 0xffff_ffff) as i64) < cores
+    }
+
     /// Whether the vDSO, run by a guest, tells a time between two that it tells the host.
     fn shares_clocks(&self, vdso: &VdsoRange) -> bool {
-        let image = host::vdso_bytes();
-        let symbol = image.and_then(|image| host::vdso_symbol(&image, "__vdso_clock_gettime"));
-        let (Some(symbol), Ok(before)) = (symbol, clock_gettime(ClockId::CLOCK_MONOTONIC)) else {
+        let Ok(before) = clock_gettime(ClockId::CLOCK_MONOTONIC) else {
             return false;
         };
-        let result = run(&self.vcpu, CALL, self.tables.root().address(), |regs| {
-            regs.rbx = vdso.image + symbol;
-            regs.rdi = libc::CLOCK_MONOTONIC as u64;
-            regs.rsi = STACK_TOP - PAGE;
-        });
+        let clock = libc::CLOCK_MONOTONIC as u64;
+        let result = self.call(vdso, "__vdso_clock_gettime", clock, STACK_TOP - PAGE);
         let Ok(after) = clock_gettime(ClockId::CLOCK_MONOTONIC) else {
             return false;
         };
-        let at = |n: u64| word(&self.pages, 3 * PAGE + 8 * n).load(Ordering::SeqCst) as i64;
-        let told = (at(0), at(1));
+        let told = (self.left(0) as i64, self.left(1) as i64);
         let between = (before.tv_sec(), before.tv_nsec()) <= told
             && told <= (after.tv_sec(), after.tv_nsec());
-        matches!(result, Ok(0)) && between
+        result == Some(0) && between
     }
 }

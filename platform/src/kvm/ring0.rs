@@ -40,7 +40,7 @@ pub(super) const PAGE_FAULT: u64 = 14;
 const IDT_AT: u64 = PAGE + 0x800;
 pub(super) const IDT_LIMIT: u16 = 16 * EXCEPTIONS as u16 - 1;
 pub(super) const GDT: u64 = BASE + PAGE;
-pub(super) const GDT_LIMIT: u16 = 8 * 10 - 1;
+pub(super) const GDT_LIMIT: u16 = 8 * 16 - 1;
 pub(super) const TSS_LIMIT: u32 = 0x67;
 /// Selectors.
 pub(super) const KERNEL_CS: u16 = 0x08;
@@ -57,12 +57,14 @@ const PAGES: u64 = 512;
 /// vCPUs there is room for.
 pub(super) const MAX_VCPUS: usize = ((PAGES - FIRST_VCPU) / EACH) as usize;
 
-/// Descriptors (Intel SDM vol. 3 §3.4.5): kernel code and data, user data and code, 64 bit.
-const DESCRIPTORS: [(u16, u64); 4] = [
+/// Descriptors (Intel SDM vol. 3 §3.4.5): kernel code and data, user data and code, 64 bit. The last
+/// one is for the vDSO of a host without RDPID, which takes the limit for the number of its core.
+const DESCRIPTORS: [(u16, u64); 5] = [
     (KERNEL_CS, 0x00af_9b00_0000_ffff),
     (KERNEL_SS, 0x00cf_9300_0000_ffff),
     (0x28, 0x00cf_f300_0000_ffff),
     (0x30, 0x00af_fb00_0000_ffff),
+    (0x78, 0x0040_f100_0000_0000),
 ];
 
 /// Addresses of what belongs to a vCPU.

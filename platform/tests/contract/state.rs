@@ -20,6 +20,7 @@ pub const CASES: &[Case] = &[
         restart_codes_are_plain_values,
     ),
     ("vdso_can_be_called", vdso_can_be_called),
+    ("vdso_names_a_core", vdso_names_a_core),
     ("address_space_is_empty", address_space_is_empty),
     ("new_space_after_old", new_space_after_old),
 ];
@@ -224,6 +225,36 @@ program!(
     "mov eax, 600",
     "syscall",
 );
+
+program!(
+    // getcpu(rdi, rsi, NULL), at rbx
+    call_getcpu,
+    "xor edx, edx",
+    "call rbx",
+    "mov edi, eax",
+    "mov eax, 600",
+    "syscall",
+);
+
+fn vdso_names_a_core(platform: Arc<dyn Platform>) {
+    let Some(vdso) = platform.vdso() else {
+        println!("  !!! SKIPPED: the platform brings no vDSO");
+        return;
+    };
+    let image = runsc_platform::host::vdso_bytes().unwrap();
+    let symbol = dynamic_symbol(&image, "__vdso_getcpu").unwrap();
+    let cores = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) } as u64;
+    let mut machine = Machine::new(platform);
+    let space = machine.space(call_getcpu());
+    space.set_word(DATA, u64::MAX);
+    let mut thread = machine.thread(&space);
+    thread.regs.rbx = vdso.image + symbol;
+    (thread.regs.rdi, thread.regs.rsi) = (DATA, DATA + 4);
+    assert_eq!(machine.run_to_syscall(&mut thread), 600);
+    assert_eq!(thread.regs.rdi, 0);
+    let core = space.word(DATA) & 0xffff_ffff;
+    assert!(core < cores, "{core} of {cores}");
+}
 
 fn vdso_can_be_called(platform: Arc<dyn Platform>) {
     let Some(vdso) = platform.vdso() else {
