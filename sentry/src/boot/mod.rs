@@ -30,18 +30,19 @@ use crate::mm::{MemoryFile, TableMemory};
 use crate::syscalls::strace::Strace;
 use supervise::{Container, ControlSupervisor};
 
-/// Why the Sentry could not start: the step and the reason.
+/// Why the Sentry could not start: the step and the reason, which is part of the text and so not told
+/// as a source again.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
-    #[error("{step}: {source}")]
+    #[error("{step}: {error}")]
     Host {
         step: &'static str,
-        source: std::io::Error,
+        error: std::io::Error,
     },
-    #[error("platform {name}: {source}")]
+    #[error("platform {name}: {error}")]
     Platform {
         name: String,
-        source: runsc_platform::Error,
+        error: runsc_platform::Error,
     },
     #[error("unknown platform {0:?}: this build has systrap, ptrace and kvm")]
     UnknownPlatform(String),
@@ -60,7 +61,7 @@ pub enum BootError {
 }
 
 fn host(step: &'static str) -> impl Fn(std::io::Error) -> BootError {
-    move |source| BootError::Host { step, source }
+    move |error| BootError::Host { step, error }
 }
 
 /// Names of the platforms this build knows.
@@ -101,9 +102,9 @@ fn make_platform(
         "kvm" => kvm::KvmPlatform::new(kvm).map(|p| Arc::new(p) as _),
         other => return Err(BootError::UnknownPlatform(other.to_owned())),
     };
-    made.map_err(|source| BootError::Platform {
+    made.map_err(|error| BootError::Platform {
         name: name.to_owned(),
-        source,
+        error,
     })
 }
 
