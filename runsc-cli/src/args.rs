@@ -11,9 +11,12 @@ use clap::{
 use runsc_sentry::boot::PLATFORMS;
 use runsc_syscall_tables::{Arch, Family, Level};
 
+/// As runc says it, which Docker reads: behind the program's name.
+const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.0.2");
+
 /// Runs Linux programs nobody trusts on a kernel of their own.
 #[derive(Debug, Parser)]
-#[command(name = "runsc-rs", version, about, propagate_version = true)]
+#[command(name = "runsc-rs", version = VERSION, about, propagate_version = true)]
 pub struct Args {
     #[command(flatten)]
     pub global: GlobalArgs,

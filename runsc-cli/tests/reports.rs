@@ -54,3 +54,16 @@ fn a_reader_may_stop_reading() {
         .unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
+
+/// As dockerd and containerd's clients read it from any runtime.
+#[test]
+fn the_version_is_told_as_runc_tells_it() {
+    let output = command(&["--version"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    let features = command(&["features"]).output().unwrap();
+    let features: serde_json::Value = serde_json::from_slice(&features.stdout).unwrap();
+    let spec = features["ociVersionMax"].as_str().unwrap();
+    let version = format!("runsc-rs version {}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(lines, [version, format!("spec: {spec}")]);
+}
