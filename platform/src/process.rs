@@ -427,6 +427,14 @@ pub fn inherited() -> Inherited {
     }
 }
 
+/// The signals of a set, those of real time included; signal n is bit n - 1.
+pub fn signal_bits(set: &libc::sigset_t) -> u64 {
+    // SAFETY: sigismember(3) reads the set and nothing else.
+    let has = |signal| unsafe { libc::sigismember(set, signal) } == 1;
+    let signals = (1..=64).filter(|signal| has(*signal));
+    signals.fold(0, |bits, signal| bits | 1 << (signal - 1))
+}
+
 /// Bits 0 to 2: the fd of that number was closed. Bit 3: [`SIGPIPE_IGNORED`].
 static AT_START: AtomicU32 = AtomicU32::new(0);
 const SIGPIPE_IGNORED: u32 = 8;

@@ -78,9 +78,7 @@ impl Signals {
         let before = mask.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let fd = SignalFd::with_flags(&mask, flags).context("signalfd")?;
-        let blocked_before = before
-            .iter()
-            .fold(0, |set, signal| set | 1u64 << (signal as i32 - 1));
+        let blocked_before = runsc_platform::process::signal_bits(before.as_ref());
         Ok(Self { fd, blocked_before })
     }
 }

@@ -29,7 +29,7 @@ use crate::kernel::group::{ExitStatus, ThreadGroup};
 use crate::kernel::limits::{Limit, Limits};
 use crate::kernel::run;
 use crate::kernel::seccomp::{Filter, Seccomp};
-use crate::kernel::signal::{SigActions, TaskSignals};
+use crate::kernel::signal::{SIG_IGN, SigAction, SigActions, SigSet, TaskSignals};
 use crate::kernel::task::{NewTask, Task};
 use crate::kernel::time::MonoTime;
 use crate::kernel::tree::{Node, Session};
@@ -119,14 +119,16 @@ pub fn prepare(
         &kernel.memory,
         crate::mm::Limits::default(),
     );
-    if role == Role::First && !process.init {
-        kernel.tree.lock().skip_init_pid();
-    }
+    let parent = match role {
+        Role::First if !process.init => enter_adopter(kernel, limits),
+        _ => 0,
+    };
     let task = kernel
         .tree
         .enter(|pid, tree| {
-            let actions = Arc::new(Mutex::new(SigActions::default()));
-            let group = ThreadGroup::new(kernel, pid, actions, limits, 0);
+            let actions = Arc::new(Mutex::new(actions(process)));
+            let exit_signal = if parent == 0 { 0 } else { libc::SIGCHLD };
+            let group = ThreadGroup::new(kernel, pid, actions, limits, exit_signal);
             if role == Role::First && process.init {
                 group.set_init();
             }
@@ -135,7 +137,10 @@ pub fn prepare(
                 std::sync::atomic::Ordering::Relaxed,
             );
             tree.nodes
-                .insert(pid, Node::new(group.clone(), 0, pid, pid));
+                .insert(pid, Node::new(group.clone(), parent, pid, pid));
+            if let Some(adopter) = tree.nodes.get_mut(&parent) {
+                adopter.children.insert(pid);
+            }
             tree.sessions.insert(pid, Session::default());
             let task = Task::new(NewTask {
                 tid: pid,
@@ -149,7 +154,10 @@ pub fn prepare(
                 creds: Arc::new(creds),
                 seccomp,
                 comm: [0; 16],
-                signals: TaskSignals::default(),
+                signals: TaskSignals {
+                    blocked: SigSet(process.blocked_signals).minus(SigSet::UNBLOCKABLE),
+                    ..TaskSignals::default()
+                },
             });
             task.io_priority.store(
                 process.io_priority.into(),
@@ -222,6 +230,30 @@ fn named_terminal(
         .ok()?;
     let attr = place.inode().attr().ok()?;
     (attr.rdev == name.device()).then_some((place, name))
+}
+
+/// Makes process 1, the parent of a first process that is not the container's init. Its pid.
+fn enter_adopter(kernel: &Arc<Kernel>, limits: Limits) -> i32 {
+    const PID: i32 = 1;
+    let group = ThreadGroup::new(kernel, PID, Arc::default(), limits, 0);
+    group.set_adopter(Arc::new(Credentials::root()));
+    kernel.tree.lock().enter_adopter(group);
+    PID
+}
+
+/// The dispositions it is born with.
+fn actions(process: &ProcessConfig) -> SigActions {
+    let mut actions = SigActions::default();
+    let ignore = SigAction {
+        handler: SIG_IGN,
+        ..Default::default()
+    };
+    let mut ignored = SigSet(process.ignored_signals).minus(SigSet::UNBLOCKABLE);
+    while let Some(signal) = ignored.first() {
+        actions.set(signal, ignore);
+        ignored = ignored.without(signal);
+    }
+    actions
 }
 
 /// The node that stands for a terminal on stdio, given to the process's user as a login does.

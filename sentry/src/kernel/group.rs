@@ -9,7 +9,7 @@ use crate::executor::TimerHandle;
 use crate::kernel::Kernel;
 use crate::kernel::cred::Credentials;
 use crate::kernel::limits::Limits;
-use crate::kernel::signal::{GroupSignals, SigActions, Signal};
+use crate::kernel::signal::{GroupSignals, SIG_IGN, SigAction, SigActions, Signal};
 use crate::kernel::task::Task;
 use crate::kernel::time::MonoTime;
 use crate::kernel::timers::GroupTimers;
@@ -283,6 +283,25 @@ impl ThreadGroup {
 
     pub fn is_dead(&self) -> bool {
         *self.life.lock() == Life::Dead
+    }
+
+    /// Makes it the process that adopts who lost his parent, without a program of its own: nothing
+    /// runs in it, so nothing can be sent to it. Children that end there are forgotten at once.
+    pub fn set_adopter(&self, creds: Arc<Credentials>) {
+        self.set_init();
+        let mut comm = [0; 16];
+        comm[..4].copy_from_slice(b"init");
+        *self.ended.lock() = Some(Ended { comm, creds });
+        let forget = SigAction {
+            handler: SIG_IGN,
+            ..SigAction::default()
+        };
+        self.actions().lock().set(Signal::SIGCHLD, forget);
+    }
+
+    /// As [`ThreadGroup::set_adopter`] made it.
+    pub fn is_adopter(&self) -> bool {
+        self.is_init() && self.tasks.lock().is_empty() && !self.is_dead()
     }
 
     /// The first program of a container that asked to be pid 1: signals without a handler pass it.

@@ -112,10 +112,13 @@ impl Inner {
         self.last_pid
     }
 
-    /// Leaves pid 1 to nobody: the first process is no init, and a group of that number would make
-    /// killpg(2) mean everybody (kill(2), -1).
-    pub fn skip_init_pid(&mut self) {
-        self.last_pid = self.last_pid.max(1);
+    /// Gives pid 1 to `group`, which has no program: the first process is no init, and a process
+    /// group of that number would make killpg(2) mean everybody (kill(2), -1).
+    pub fn enter_adopter(&mut self, group: Arc<ThreadGroup>) {
+        let pid = group.pid();
+        self.last_pid = self.last_pid.max(pid);
+        self.nodes.insert(pid, Node::new(group, 0, pid, pid));
+        self.sessions.insert(pid, Session::default());
     }
 
     pub fn node(&self, pid: i32) -> Option<&Node> {
@@ -142,10 +145,11 @@ impl Inner {
     /// Can the parent continue what stops with the group of `n`? The shell outside is taken to be
     /// one that can; where it is not, the command line continues us.
     fn is_held(&self, n: &Node) -> bool {
-        match self.nodes.get(&n.parent) {
-            Some(parent) => parent.sid == n.sid && parent.pgid != n.pgid,
-            None => n.group.answers_outside(),
+        if n.group.answers_outside() {
+            return true;
         }
+        let parent = self.nodes.get(&n.parent);
+        parent.is_some_and(|parent| parent.sid == n.sid && parent.pgid != n.pgid)
     }
 
     /// Forgets a zombie that was waited for (or that nobody will wait for).

@@ -101,7 +101,7 @@ impl View {
 
     fn state(&self) -> char {
         let Some(task) = &self.task else {
-            return 'Z';
+            return if self.group.is_adopter() { 'S' } else { 'Z' };
         };
         let own = current::task().is_some_and(|me| Arc::ptr_eq(&me, task));
         if self.group.is_stopped() && !own {

@@ -97,7 +97,10 @@ pub fn send_to_group(group: &Arc<ThreadGroup>, info: SigInfo) {
 /// False if the group is dead or protected (init of its namespace).
 fn prepare(group: &ThreadGroup, info: &SigInfo) -> bool {
     let signal = info.signal;
-    if group.is_dead() || group.is_init() && SigSet::UNBLOCKABLE.has(signal) && from_guest(info) {
+    if group.is_dead() || group.is_adopter() {
+        return false;
+    }
+    if group.is_init() && SigSet::UNBLOCKABLE.has(signal) && from_guest(info) {
         return false;
     }
     if signal == Signal::SIGCONT {
