@@ -42,6 +42,7 @@ mod tcp;
 mod tcptimes;
 mod times;
 mod udp;
+mod unotify;
 mod waits;
 
 /// Every case, family by family.
@@ -87,6 +88,7 @@ static FAMILIES: &[&[Case]] = &[
     tcptimes::CASES,
     times::CASES,
     udp::CASES,
+    unotify::CASES,
     waits::CASES,
 ];
 

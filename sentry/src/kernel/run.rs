@@ -16,6 +16,7 @@ use crate::kernel::freeze;
 use crate::kernel::group::ExitStatus;
 use crate::kernel::resources::out_of_memory;
 use crate::kernel::seccomp::bpf::Data;
+use crate::kernel::seccomp::listener::{Decision, ask};
 use crate::kernel::seccomp::{self, Refused};
 use crate::kernel::signal::deliver::{Outcome, deliver};
 use crate::kernel::signal::send::force;
@@ -244,6 +245,14 @@ async fn syscall(task: &Task) -> Result<(), Restart> {
     let mut result = match allowed(task, number, args, ip) {
         Ok(()) => syscalls::dispatch(task, number, args).await,
         Err(Refused::Value(value)) => Ok(value),
+        Err(Refused::Asked(listener)) => {
+            let (nr, arch) = (number as i32, seccomp::ARCH);
+            match ask(task, &listener, Data { nr, arch, ip, args }).await {
+                Decision::Value(value) => Ok(value),
+                Decision::Continue => syscalls::dispatch(task, number, args).await,
+                Decision::Interrupted => Err(Error::Restart(Restart::Sys)),
+            }
+        }
         Err(Refused::Handled) => return Ok(()),
     };
     if let Err(Error::Errno(Errno::ENOMEM | Errno::EFAULT | Errno::ENOSPC)) = result

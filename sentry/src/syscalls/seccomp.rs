@@ -5,20 +5,23 @@ use std::sync::Arc;
 use crate::errno::{Errno, Result};
 use crate::kernel::cred::Cap;
 use crate::kernel::seccomp::bpf::{Insn, MAX_LEN, Program};
+use crate::kernel::seccomp::listener::{self, Listener};
 use crate::kernel::seccomp::{self as filters, Filter, Seccomp};
 use crate::kernel::task::Task;
 use crate::mm::io::UserMemory;
 use crate::syscalls::{Args, SysResult};
 
 bitflags::bitflags! {
-    /// SECCOMP_FILTER_FLAG_*, as far as they are supported.
+    /// SECCOMP_FILTER_FLAG_*.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     struct Flags: u32 {
         const TSYNC = 1;
         const LOG = 1 << 1;
         /// The Sentry has no speculation to control.
         const SPEC_ALLOW = 1 << 2;
+        const NEW_LISTENER = 1 << 3;
         const TSYNC_ESRCH = 1 << 4;
+        const WAIT_KILLABLE_RECV = 1 << 5;
     }
 }
 
@@ -26,11 +29,16 @@ pub async fn seccomp(t: &Task, a: &Args) -> SysResult {
     const SET_MODE_STRICT: u32 = 0;
     const SET_MODE_FILTER: u32 = 1;
     const GET_ACTION_AVAIL: u32 = 2;
+    const GET_NOTIF_SIZES: u32 = 3;
     match a.uint(0) {
         SET_MODE_STRICT if a.uint(1) == 0 && a.u64(2) == 0 => set_strict(t),
         SET_MODE_FILTER => set_filter(t, a.uint(1), a.u64(2)),
         GET_ACTION_AVAIL if a.uint(1) == 0 => is_available(t, a.u64(2)),
-        // SECCOMP_GET_NOTIF_SIZES: nothing notifies.
+        GET_NOTIF_SIZES if a.uint(1) == 0 => {
+            let sizes = listener::SIZES.map(u16::to_ne_bytes);
+            t.mm().write_bytes(a.u64(2), sizes.as_flattened())?;
+            Ok(0)
+        }
         _ => Err(Errno::EINVAL.into()),
     }
 }
@@ -55,11 +63,37 @@ fn set_strict(t: &Task) -> SysResult {
 
 fn set_filter(t: &Task, flags: u32, program: u64) -> SysResult {
     let flags = Flags::from_bits(flags).ok_or(Errno::EINVAL)?;
+    let listens = flags.contains(Flags::NEW_LISTENER);
+    // What both return would be told apart by nobody.
+    if listens && flags.contains(Flags::TSYNC) && !flags.contains(Flags::TSYNC_ESRCH)
+        || flags.contains(Flags::WAIT_KILLABLE_RECV) && !listens
+    {
+        return Err(Errno::EINVAL.into());
+    }
     let program = read_program(t, program)?;
+    if !listens {
+        return set_program(t, &program, flags, None);
+    }
+    let (listener, fd) = listener::open(t, flags.contains(Flags::WAIT_KILLABLE_RECV))?;
+    match set_program(t, &program, flags, Some(&listener)) {
+        Ok(_) => Ok(fd as u64),
+        Err(e) => {
+            t.files().close(fd)?;
+            Err(e)
+        }
+    }
+}
+
+fn set_program(
+    t: &Task,
+    program: &Program,
+    flags: Flags,
+    listener: Option<&Arc<Listener>>,
+) -> SysResult {
     loop {
         // Built without the lock, which others wait for that hold the tree's.
         let before = t.seccomp();
-        let filter = build(t, &program, before.as_ref(), flags)?;
+        let filter = build(t, program, before.as_ref(), flags)?;
         let _filters = t.group().filters.lock();
         let same = match (&before, &t.seccomp()) {
             (None, None) => true,
@@ -67,6 +101,12 @@ fn set_filter(t: &Task, flags: u32, program: u64) -> SysResult {
             _ => false,
         };
         if same {
+            if let Some(listener) = listener {
+                if filter.has_listener() {
+                    return Err(Errno::EBUSY.into());
+                }
+                filter.set_listener(listener.clone());
+            }
             return install(t, &filter, flags);
         }
     }
@@ -142,6 +182,7 @@ fn is_available(t: &Task, addr: u64) -> SysResult {
         | filters::TRAP
         | filters::ERRNO
         | filters::TRACE
+        | filters::USER_NOTIF
         | filters::LOG
         | filters::ALLOW => Ok(0),
         _ => Err(Errno::EOPNOTSUPP.into()),

@@ -7,8 +7,9 @@
 //! says so, which is all that most calls of a filtered process cost.
 
 pub mod bpf;
+pub mod listener;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::config::SeccompConfig;
 use crate::errno::{Errno, Result};
@@ -17,6 +18,7 @@ use crate::kernel::signal::send::force;
 use crate::kernel::signal::{SigFields, SigInfo, Signal};
 use crate::kernel::task::Task;
 use bpf::{Data, Program};
+use listener::{Heard, Listener};
 
 /// AUDIT_ARCH_X86_64.
 pub const ARCH: u32 = 0xc000_003e;
@@ -81,6 +83,8 @@ pub struct Filter {
     before: Option<Arc<Filter>>,
     /// SECCOMP_FILTER_FLAG_LOG.
     log: bool,
+    /// SECCOMP_FILTER_FLAG_NEW_LISTENER.
+    listener: OnceLock<Heard>,
     /// With those before.
     path_len: usize,
     allowed: [u64; CACHED / 64],
@@ -108,6 +112,7 @@ impl Filter {
             program,
             before,
             log,
+            listener: OnceLock::new(),
             path_len,
             allowed,
         }))
@@ -116,6 +121,17 @@ impl Filter {
     /// The filter of a container's configuration.
     pub fn of_config(config: &SeccompConfig) -> Result<Arc<Filter>> {
         Filter::new(Program::new(&config.program)?, None, config.log)
+    }
+
+    /// `listener` is asked about what this program wants to have asked. Only a new filter gets one.
+    pub fn set_listener(&self, listener: Arc<Listener>) {
+        // A second one cannot be: the caller made the filter.
+        let _ = self.listener.set(Heard(listener));
+    }
+
+    /// Whether one of its programs has a listener.
+    pub fn has_listener(&self) -> bool {
+        self.chain().any(|filter| filter.listener.get().is_some())
     }
 
     fn chain(&self) -> impl Iterator<Item = &Filter> {
@@ -135,14 +151,14 @@ impl Filter {
         }
     }
 
-    /// The strictest answer, and whether the filter that gave it logs.
-    fn run(&self, data: &Data) -> (u32, bool) {
-        let mut strictest = (ALLOW, false);
+    /// The strictest answer, and the filter that gave it.
+    fn run(&self, data: &Data) -> (u32, Option<&Filter>) {
+        let mut strictest = (ALLOW, None);
         for filter in self.chain() {
             let answer = filter.program.run(data);
             // Linux orders the actions as signed numbers.
             if ((answer & ACTION) as i32) < ((strictest.0 & ACTION) as i32) {
-                strictest = (answer, filter.log);
+                strictest = (answer, Some(filter));
             }
         }
         strictest
@@ -170,10 +186,12 @@ fn is_strict_call(number: u64) -> bool {
 }
 
 /// What becomes of a call that is not made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Refused {
     /// It gives this: an errno, any number up to the greatest, or zero.
     Value(u64),
+    /// This one is to be asked.
+    Asked(Arc<Listener>),
     /// The task has a signal, or ends: its registers are as they have to be.
     Handled,
 }
@@ -183,7 +201,7 @@ pub fn check(task: &Task, seccomp: &Seccomp, data: &Data) -> Result<(), Refused>
     if seccomp.allows(data.nr as u32 as u64) {
         return Ok(());
     }
-    let (answer, log) = match seccomp {
+    let (answer, filter) = match seccomp {
         Seccomp::Strict => {
             kill(task, Signal::SIGKILL, Whom::Task);
             return Err(Refused::Handled);
@@ -191,6 +209,7 @@ pub fn check(task: &Task, seccomp: &Seccomp, data: &Data) -> Result<(), Refused>
         Seccomp::Filter(filter) => filter.run(data),
     };
     let action = answer & ACTION;
+    let log = filter.is_some_and(|f| f.log);
     if action == LOG || log && action != ALLOW {
         let pid = task.pid();
         log::info!("seccomp: process {pid}: call {}: {answer:#x}", data.nr);
@@ -201,8 +220,12 @@ pub fn check(task: &Task, seccomp: &Seccomp, data: &Data) -> Result<(), Refused>
             let errno = (answer & DATA).min(MAX_ERRNO);
             Err(Refused::Value(u64::from(errno).wrapping_neg()))
         }
-        // Nobody traces, nobody listens.
-        TRACE | USER_NOTIF => Err(Refused::Value(Errno::ENOSYS.to_return())),
+        // Nobody traces.
+        TRACE => Err(Refused::Value(Errno::ENOSYS.to_return())),
+        USER_NOTIF => Err(match filter.and_then(|f| f.listener.get()) {
+            Some(Heard(listener)) => Refused::Asked(listener.clone()),
+            None => Refused::Value(Errno::ENOSYS.to_return()),
+        }),
         TRAP => {
             trap(task, data, answer & DATA);
             Err(Refused::Handled)

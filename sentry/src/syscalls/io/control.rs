@@ -5,6 +5,7 @@ use crate::errno::{Errno, Error, Restart};
 use crate::fs::fdtable::Exec;
 use crate::fs::inode::{FileType, OpenFlags};
 use crate::fs::sigio;
+use crate::kernel::seccomp::listener::ListenerFile;
 use crate::kernel::task::Task;
 
 const FIONCLEX: u32 = 0x5450;
@@ -56,6 +57,11 @@ pub async fn ioctl(t: &Task, a: &Args) -> SysResult {
             };
         }
         _ => {
+            if let Some(listener) = file.downcast::<ListenerFile>()
+                && let Some(done) = listener.receive(t, request, arg).await
+            {
+                return done;
+            }
             return match file.ops().ioctl(t, &file, request, arg) {
                 // A background process at its terminal: it got SIGTTOU and tries again after that.
                 Err(Errno::EAGAIN) if t.interrupted() => Err(Error::Restart(Restart::Sys)),
