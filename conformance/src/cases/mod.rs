@@ -8,6 +8,7 @@ use crate::case::Case;
 mod attrs;
 mod creds;
 mod crowds;
+mod datagrams;
 mod devices;
 mod events;
 mod exec;
@@ -53,6 +54,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
 static FAMILIES: &[&[Case]] = &[
     attrs::CASES,
     creds::CASES,
+    datagrams::CASES,
     crowds::CASES,
     devices::CASES,
     events::CASES,

@@ -5,49 +5,6 @@ use crate::case::*;
 use crate::inet::*;
 use std::net::Ipv6Addr;
 
-/// Room for control data, aligned as cmsg(3) asks.
-#[repr(C, align(8))]
-struct Control([u8; 256]);
-
-/// A datagram's bytes, control messages (level, type, data) and msg_flags.
-type Message = (Vec<u8>, Vec<(c_int, c_int, Vec<u8>)>, c_int);
-
-fn receive_message(fd: c_int, max: usize) -> Outcome<Message> {
-    let mut control = Control([0; 256]);
-    let mut buf = vec![0u8; max];
-    let mut iov = iovec {
-        iov_base: buf.as_mut_ptr().cast(),
-        iov_len: max,
-    };
-    let mut message = zeroed::<msghdr>();
-    message.msg_iov = &mut iov;
-    message.msg_iovlen = 1;
-    message.msg_control = control.0.as_mut_ptr().cast();
-    message.msg_controllen = 256 as _;
-    let n = ok!(recvmsg(fd, &mut message, 0));
-    buf.truncate(n as usize);
-    let mut found = Vec::new();
-    unsafe {
-        let mut header = CMSG_FIRSTHDR(&message);
-        while !header.is_null() {
-            let len = (*header).cmsg_len as usize - CMSG_LEN(0) as usize;
-            let data = std::slice::from_raw_parts(CMSG_DATA(header), len).to_vec();
-            found.push(((*header).cmsg_level, (*header).cmsg_type, data));
-            header = CMSG_NXTHDR(&message, header);
-        }
-    }
-    Ok((buf, found, message.msg_flags))
-}
-
-/// The data of a control message.
-fn control_of(message: &Message, level: c_int, kind: c_int) -> Outcome<Vec<u8>> {
-    let found = message.1.iter().find(|m| (m.0, m.1) == (level, kind));
-    match found {
-        Some(m) => Ok(m.2.clone()),
-        None => fail!("no control message {level}/{kind} in {:?}", message.1),
-    }
-}
-
 pub static CASES: &[Case] = &[
     Case::new(
         "udp.datagrams",
@@ -71,7 +28,7 @@ pub static CASES: &[Case] = &[
             eq("sender", u16::from_be(sender.sin_port), from.port())?;
             eq("empty", receive(b, 16, 0)?, vec![])?;
             gives!(3, recv(b, at, 2, MSG_TRUNC | MSG_PEEK));
-            let cut = receive_message(b, 2)?;
+            let cut = receive_message(b, 2, 0)?;
             eq("cut", cut.0.len(), 2)?;
             eq("MSG_TRUNC", cut.2, MSG_TRUNC)?;
             err!(EAGAIN, recv(b, at, 16, MSG_DONTWAIT));
@@ -214,7 +171,7 @@ pub static CASES: &[Case] = &[
             succeeded("IP_TTL", set_int(a, IPPROTO_IP, IP_TTL, 9))?;
             succeeded("IP_TOS", set_int(a, IPPROTO_IP, IP_TOS, 0x10))?;
             eq("send", send_to(a, b"x", to), 1)?;
-            let got = receive_message(b, 9)?;
+            let got = receive_message(b, 9, 0)?;
             let info = control_of(&got, IPPROTO_IP, IP_PKTINFO)?;
             eq("pktinfo", info.len(), 12)?;
             eq("address", info[8..].to_vec(), vec![127, 0, 0, 1])?;
@@ -243,7 +200,7 @@ pub static CASES: &[Case] = &[
             set_on(b, IPPROTO_IPV6, IPV6_RECVHOPLIMIT)?;
             let four = new_udp()?;
             eq("send", send_to(four, b"4", Address::local(port)), 1)?;
-            let got = receive_message(b, 9)?;
+            let got = receive_message(b, 9, 0)?;
             let info = control_of(&got, IPPROTO_IPV6, IPV6_PKTINFO)?;
             eq(
                 "mapped",
@@ -253,7 +210,7 @@ pub static CASES: &[Case] = &[
             let six = ok!(socket(AF_INET6, SOCK_DGRAM, 0));
             let to = Address::v6(Ipv6Addr::LOCALHOST, port);
             eq("send", send_to(six, b"6", to), 1)?;
-            let got = receive_message(b, 9)?;
+            let got = receive_message(b, 9, 0)?;
             let info = control_of(&got, IPPROTO_IPV6, IPV6_PKTINFO)?;
             eq("address", info[15], 1)?;
             let hops = control_of(&got, IPPROTO_IPV6, IPV6_HOPLIMIT)?;

@@ -11,8 +11,8 @@ use crate::protocol::Errno;
 pub const MAX_FRAME: usize = 64 * 1024;
 /// Most steps of one request.
 pub const MAX_STEPS: usize = 64;
-/// Longest value of an option, in bytes.
-pub const MAX_VALUE: usize = 256;
+/// Longest value of an option, in bytes: struct group_source_req, and more.
+pub const MAX_VALUE: usize = 288;
 /// How much of a namespace is told.
 pub const MAX_LINKS: usize = 64;
 pub const MAX_ADDRESSES: usize = 256;

@@ -5,14 +5,15 @@
 //! tries again.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, Weak};
 
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use super::outside::HostSocket;
+use super::inet::address;
+use super::outside::{Domain, HostSocket};
 use super::socket::{Extra, Socket};
 use crate::errno::{Errno, Result};
 use crate::executor::{HostWatch, Reactor};
@@ -273,6 +274,7 @@ enum Control {
     Tos(u8),
     HopLimit(i32),
     TrafficClass(i32),
+    Segments(u16),
 }
 
 impl Control {
@@ -309,6 +311,10 @@ impl Control {
             (libc::IPPROTO_IP, libc::IP_TOS) => Control::Tos(int()? as u8),
             (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => Control::HopLimit(int()?),
             (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => Control::TrafficClass(int()?),
+            (libc::IPPROTO_UDP, libc::UDP_SEGMENT) => {
+                let size: [u8; 2] = data.try_into().map_err(|_| Errno::EINVAL)?;
+                Control::Segments(u16::from_ne_bytes(size))
+            }
             _ => return Err(Errno::EINVAL),
         })
     }
@@ -321,6 +327,7 @@ impl Control {
             Control::Tos(tos) => ControlMessage::Ipv4Tos(tos),
             Control::HopLimit(hops) => ControlMessage::Ipv6HopLimit(hops),
             Control::TrafficClass(class) => ControlMessage::Ipv6TClass(class),
+            Control::Segments(size) => ControlMessage::UdpGsoSegments(size),
         }
     }
 }
@@ -349,6 +356,29 @@ fn encode(message: ControlMessageOwned) -> Option<Extra> {
             data.extend(time.tv_nsec().to_ne_bytes());
             (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS, data)
         }
+        ControlMessageOwned::ScmTimestampsns(times) => {
+            let parts = [times.system, times.hw_trans, times.hw_raw];
+            let parts = parts.map(|t| [t.tv_sec().to_ne_bytes(), t.tv_nsec().to_ne_bytes()]);
+            let data = parts.concat().concat();
+            (libc::SOL_SOCKET, libc::SCM_TIMESTAMPING, data)
+        }
+        ControlMessageOwned::RxqOvfl(lost) => {
+            let data = lost.to_ne_bytes().to_vec();
+            (libc::SOL_SOCKET, libc::SO_RXQ_OVFL, data)
+        }
+        ControlMessageOwned::UdpGroSegments(size) => int(libc::IPPROTO_UDP, libc::UDP_GRO, size),
+        ControlMessageOwned::Ipv4OrigDstAddr(to) => {
+            let to: SocketAddrV4 = nix::sys::socket::SockaddrIn::from(to).into();
+            let name = address::encode(Domain::V4, to.into());
+            let data = name.bytes().to_vec();
+            (libc::IPPROTO_IP, libc::IP_ORIGDSTADDR, data)
+        }
+        ControlMessageOwned::Ipv6OrigDstAddr(to) => {
+            let to: SocketAddrV6 = nix::sys::socket::SockaddrIn6::from(to).into();
+            let name = address::encode(Domain::V6, to.into());
+            let data = name.bytes().to_vec();
+            (libc::IPPROTO_IPV6, IPV6_ORIGDSTADDR, data)
+        }
         ControlMessageOwned::Ipv4RecvErr(error, from) => {
             let from = from.map(|a| SocketAddr::V4(nix::sys::socket::SockaddrIn::from(a).into()));
             (libc::IPPROTO_IP, libc::IP_RECVERR, recv_error(&error, from))
@@ -373,6 +403,9 @@ fn encode(message: ControlMessageOwned) -> Option<Extra> {
     };
     Some(Extra { level, kind, data })
 }
+
+/// linux/in6.h, not in libc.
+const IPV6_ORIGDSTADDR: i32 = 74;
 
 fn int(level: i32, kind: i32, value: i32) -> (i32, i32, Vec<u8>) {
     (level, kind, value.to_ne_bytes().to_vec())

@@ -164,7 +164,43 @@ impl Interfaces {
 
     /// Whether an IPv4 address is the broadcast address of one of the interfaces.
     pub fn is_broadcast(&self, ip: Ipv4Addr) -> bool {
-        ip.is_broadcast() || self.addresses.iter().any(|a| a.broadcast == Some(ip))
+        let of = |a: &Address| match a.ip {
+            // Not told of loopback.
+            IpAddr::V4(own) if own.is_loopback() => {
+                let host = u32::MAX.checked_shr(u32::from(a.prefix_len)).unwrap_or(0);
+                host > 0 && ip.to_bits() == own.to_bits() | host
+            }
+            _ => a.broadcast == Some(ip),
+        };
+        ip.is_broadcast() || self.addresses.iter().any(of)
+    }
+
+    /// The interface by which an address is reached, if there is a way: one's own network, or the
+    /// route with the longest prefix.
+    pub fn way_to(&self, ip: IpAddr) -> Option<u32> {
+        if let Some(link) = self.own(ip) {
+            return Some(link);
+        }
+        let covers = |network: IpAddr, bits: u8| match (network, ip) {
+            (IpAddr::V4(network), IpAddr::V4(ip)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(bits.min(32)));
+                (network.to_bits() ^ ip.to_bits()) & mask.unwrap_or(0) == 0
+            }
+            (IpAddr::V6(network), IpAddr::V6(ip)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(bits.min(128)));
+                (network.to_bits() ^ ip.to_bits()) & mask.unwrap_or(0) == 0
+            }
+            _ => false,
+        };
+        let routes = self.routes.iter();
+        let fit = routes.filter(|r| covers(r.destination, r.prefix_len));
+        let best = fit.max_by_key(|r| (r.prefix_len, u32::MAX - r.metric));
+        let known = best.map(|r| r.link);
+        let broadcast = || {
+            let of = |a: &&Address| matches!(ip, IpAddr::V4(ip) if a.broadcast == Some(ip));
+            self.addresses.iter().find(of).map(|a| a.link)
+        };
+        known.or_else(broadcast)
     }
 }
 
@@ -183,6 +219,42 @@ mod tests {
             ("::2", None),
         ] {
             assert_eq!(table.own(ip.parse().unwrap()), own, "{ip}");
+        }
+        assert!(table.is_broadcast(Ipv4Addr::new(127, 255, 255, 255)));
+        assert!(!table.is_broadcast(Ipv4Addr::new(127, 0, 0, 255)));
+    }
+
+    #[test]
+    fn the_longest_route_leads() {
+        let route = |text: &str, prefix_len, link| Route {
+            destination: text.parse().unwrap(),
+            prefix_len,
+            gateway: None,
+            source: None,
+            link,
+            metric: 0,
+            table: 254,
+            protocol: 2,
+            scope: 0,
+            kind: 1,
+        };
+        let table = Interfaces {
+            routes: vec![
+                route("0.0.0.0", 0, 2),
+                route("10.1.0.0", 16, 3),
+                route("ff00::", 8, 4),
+            ],
+            ..Interfaces::default()
+        };
+        for (ip, link) in [
+            ("10.1.2.3", Some(3)),
+            ("10.2.2.3", Some(2)),
+            ("239.1.1.1", Some(2)),
+            ("127.0.0.9", Some(LOOPBACK)),
+            ("ff02::1", Some(4)),
+            ("fe80::1", None),
+        ] {
+            assert_eq!(table.way_to(ip.parse().unwrap()), link, "{ip}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Level SOL_SOCKET of getsockopt(2) and setsockopt(2), as far as the families share it (socket(7)).
 
-use super::socket::{Common, Socket};
+use super::socket::{Common, Extra, Socket};
 use super::unix::Ucred;
 use crate::errno::{Errno, Result};
 use crate::kernel::cred::Cap;
@@ -46,7 +46,13 @@ pub struct Options {
     pub oob_inline: bool,
     pub dont_route: bool,
     pub receive_errors_count: bool,
+    /// SO_SELECT_ERR_QUEUE: POLLPRI along with POLLERR.
+    pub select_errors: bool,
     pub stamp: Stamp,
+    /// SO_TIMESTAMPING: SOF_TIMESTAMPING_*.
+    pub stamping: u32,
+    /// The stamps were asked for by the names with 64-bit times, and are told by these.
+    pub stamp_new: bool,
     pub priority: i32,
     pub mark: u32,
     /// Seconds; None: close(2) does not wait.
@@ -74,7 +80,10 @@ impl Default for Options {
             oob_inline: false,
             dont_route: false,
             receive_errors_count: false,
+            select_errors: false,
             stamp: Stamp::None,
+            stamping: 0,
+            stamp_new: false,
             priority: 0,
             mark: 0,
             linger: None,
@@ -195,11 +204,23 @@ pub fn set(common: &Common, t: &Task, level: i32, name: i32, value: &[u8]) -> Re
             let v = if v < 0 { i32::MAX } else { v };
             o.receive_low = (v as usize).max(1);
         }
+        libc::SO_SELECT_ERR_QUEUE => o.select_errors = on,
         libc::SO_TIMESTAMP | SO_TIMESTAMP_NEW => {
             o.stamp = if on { Stamp::Micro } else { Stamp::None };
+            o.stamp_new = name == SO_TIMESTAMP_NEW;
         }
         libc::SO_TIMESTAMPNS | SO_TIMESTAMPNS_NEW => {
             o.stamp = if on { Stamp::Nano } else { Stamp::None };
+            o.stamp_new = name == SO_TIMESTAMPNS_NEW;
+        }
+        // What was sent is not stamped, nor what is stamped by hardware.
+        libc::SO_TIMESTAMPING | SO_TIMESTAMPING_NEW => {
+            let flags = u32::try_from(v).map_err(|_| Errno::EINVAL)?;
+            if flags & !STAMPING != 0 {
+                return Err(Errno::EINVAL);
+            }
+            o.stamping = flags;
+            o.stamp_new = name == SO_TIMESTAMPING_NEW;
         }
         libc::SO_LINGER => {
             let seconds = value.get(4..).ok_or(Errno::EINVAL).and_then(int)?;
@@ -216,9 +237,51 @@ pub fn set(common: &Common, t: &Task, level: i32, name: i32, value: &[u8]) -> Re
     Ok(())
 }
 
+/// SOF_TIMESTAMPING_* that say what is told of received messages. Those about hardware are for
+/// drivers, of which there are none.
+const STAMPING: u32 = libc::SOF_TIMESTAMPING_RX_SOFTWARE
+    | libc::SOF_TIMESTAMPING_SOFTWARE
+    | libc::SOF_TIMESTAMPING_RX_HARDWARE
+    | libc::SOF_TIMESTAMPING_RAW_HARDWARE
+    | libc::SOF_TIMESTAMPING_SYS_HARDWARE;
+
+/// The control messages that stamp a message which came at `time_ns` since the epoch.
+pub fn stamps(o: &Options, time_ns: u64) -> Vec<Extra> {
+    let (sec, ns) = (time_ns / NS, time_ns % NS);
+    let pair = |a: u64, b: u64| [a.to_ne_bytes(), b.to_ne_bytes()].concat();
+    let named = |old, new| if o.stamp_new { new } else { old };
+    let mut told = Vec::new();
+    let mut tell = |kind, data| {
+        told.push(Extra {
+            level: libc::SOL_SOCKET,
+            kind,
+            data,
+        });
+    };
+    match o.stamp {
+        Stamp::None => {}
+        Stamp::Micro => {
+            let kind = named(libc::SO_TIMESTAMP, SO_TIMESTAMP_NEW);
+            tell(kind, pair(sec, ns / 1000));
+        }
+        Stamp::Nano => tell(
+            named(libc::SO_TIMESTAMPNS, SO_TIMESTAMPNS_NEW),
+            pair(sec, ns),
+        ),
+    }
+    let both = libc::SOF_TIMESTAMPING_RX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE;
+    if o.stamping & both == both {
+        // struct scm_timestamping: the others are for hardware.
+        let data = [pair(sec, ns), vec![0; 32]].concat();
+        tell(named(libc::SO_TIMESTAMPING, SO_TIMESTAMPING_NEW), data);
+    }
+    told
+}
+
 // With 64-bit times on every architecture; the same layout here.
 const SO_TIMESTAMP_NEW: i32 = 63;
 const SO_TIMESTAMPNS_NEW: i32 = 64;
+const SO_TIMESTAMPING_NEW: i32 = 65;
 const SO_RCVTIMEO_NEW: i32 = 66;
 const SO_SNDTIMEO_NEW: i32 = 67;
 
@@ -264,8 +327,12 @@ pub fn get(socket: &(impl Socket + ?Sized), level: i32, name: i32) -> Result<Vec
         libc::SO_PRIORITY => int(o.priority),
         libc::SO_MARK => int(o.mark as i32),
         libc::SO_INCOMING_CPU => int(o.incoming_cpu),
-        libc::SO_TIMESTAMP | SO_TIMESTAMP_NEW => flag(o.stamp == Stamp::Micro),
-        libc::SO_TIMESTAMPNS | SO_TIMESTAMPNS_NEW => flag(o.stamp == Stamp::Nano),
+        libc::SO_SELECT_ERR_QUEUE => flag(o.select_errors),
+        libc::SO_TIMESTAMP => flag(o.stamp == Stamp::Micro && !o.stamp_new),
+        SO_TIMESTAMP_NEW => flag(o.stamp == Stamp::Micro && o.stamp_new),
+        libc::SO_TIMESTAMPNS => flag(o.stamp == Stamp::Nano && !o.stamp_new),
+        SO_TIMESTAMPNS_NEW => flag(o.stamp == Stamp::Nano && o.stamp_new),
+        libc::SO_TIMESTAMPING | SO_TIMESTAMPING_NEW => int(o.stamping as i32),
         libc::SO_DEBUG | libc::SO_NO_CHECK | libc::SO_PASSSEC | libc::SO_BUSY_POLL => int(0),
         libc::SO_LINGER => {
             let parts = [u32::from(o.linger.is_some()), o.linger.unwrap_or(0)];

@@ -5,6 +5,7 @@
 //! [`super::outside`], or not at all.
 
 pub mod address;
+mod errors;
 pub mod options;
 mod outer;
 pub mod ping;
@@ -37,6 +38,7 @@ pub struct Tables {
     pub tcp: Mutex<TcpPorts>,
     pub udp: Mutex<Ports<Udp>>,
     pub ping: Mutex<Ports<Ping>>,
+    pub groups: Mutex<udp::Members>,
 }
 
 const IPPROTO_MAX: i32 = 263;

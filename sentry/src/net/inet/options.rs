@@ -55,6 +55,8 @@ const TCP: i32 = libc::IPPROTO_TCP;
 /// linux/in.h and linux/in6.h, not all in libc.
 const IP_BIND_ADDRESS_NO_PORT: i32 = 24;
 const IPV6_AUTOFLOWLABEL: i32 = 70;
+const IPV6_RECVORIGDSTADDR: i32 = 74;
+const UDP: i32 = libc::IPPROTO_UDP;
 const MAX: i32 = i32::MAX;
 
 const ROWS: &[Row] = &[
@@ -85,6 +87,11 @@ const ROWS: &[Row] = &[
     number(IPV6, libc::IPV6_MULTICAST_HOPS, 1, -1..=255),
     number(IPV6, libc::IPV6_MTU_DISCOVER, 1, 0..=5),
     number(IPV6, libc::IPV6_MULTICAST_IF, 0, 0..=MAX),
+    flag(IPV6, IPV6_RECVORIGDSTADDR, 0),
+    flag(IPV6, libc::IPV6_MULTICAST_ALL, 1),
+    flag(UDP, libc::UDP_CORK, 0),
+    flag(UDP, libc::UDP_GRO, 0),
+    number(UDP, libc::UDP_SEGMENT, 0, 0..=65535),
     flag(TCP, libc::TCP_NODELAY, 0),
     flag(TCP, libc::TCP_CORK, 0),
     flag(TCP, libc::TCP_QUICKACK, 1),

@@ -18,7 +18,7 @@ use crate::kernel::task::Task;
 use crate::kernel::wait::Ready;
 use crate::mm::io::{Sink, Source};
 use crate::net::host::Host;
-use crate::net::options::{self, Stamp};
+use crate::net::options;
 use crate::net::outside::{Domain, Transport};
 use crate::net::socket::{Common, Connect, Extra, Info, Kind, Name, Outgoing, Received, Socket};
 use crate::net::stack::Stack;
@@ -167,21 +167,7 @@ impl Ping {
     }
 
     fn extras(&self, reply: &Reply) -> Vec<Extra> {
-        let mut extra = Vec::new();
-        let (sec, ns) = (reply.time_ns / 1_000_000_000, reply.time_ns % 1_000_000_000);
-        let pair = |a: u64, b: u64| [a.to_ne_bytes(), b.to_ne_bytes()].concat();
-        let stamp = match self.common.options.lock().stamp {
-            Stamp::None => None,
-            Stamp::Micro => Some((libc::SO_TIMESTAMP, pair(sec, ns / 1000))),
-            Stamp::Nano => Some((libc::SO_TIMESTAMPNS, pair(sec, ns))),
-        };
-        if let Some((kind, data)) = stamp {
-            extra.push(Extra {
-                level: libc::SOL_SOCKET,
-                kind,
-                data,
-            });
-        }
+        let mut extra = options::stamps(&self.common.options.lock(), reply.time_ns);
         let values = self.values.lock();
         let (level, asked, kind) = match self.domain {
             Domain::V4 => (libc::IPPROTO_IP, libc::IP_RECVTTL, libc::IP_TTL),

@@ -4,18 +4,25 @@
 //! Of two sockets never both are locked. `Tables::udp` comes before a socket's state.
 
 mod control;
+mod groups;
 mod outside;
+mod send;
 mod socket;
 
-use std::collections::{BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use self::groups::Groups;
+pub use self::groups::Members;
+use self::send::Letter;
+
 use crate::errno::{Errno, Result};
 use crate::fs::sigio::Band;
 use crate::kernel::wait::Ready;
+use crate::net::inet::errors::Errors;
 use crate::net::inet::options::Values;
 use crate::net::inet::outer::{self, Outer};
 use crate::net::inet::ports::{PortUser, Scope};
@@ -32,8 +39,6 @@ const MAX_V6: usize = 65527;
 /// Linux's buffers take.
 const OVERHEAD: usize = 256;
 const STEP: usize = 512;
-/// Groups a socket may be in (/proc/sys/net/ipv4/igmp_max_memberships).
-const MAX_GROUPS: usize = 20;
 
 struct Datagram {
     data: Vec<u8>,
@@ -43,6 +48,10 @@ struct Datagram {
     tos: i32,
     /// Since the epoch, ns.
     time_ns: u64,
+    /// How many were lost before it.
+    lost: u32,
+    /// Of how many bytes each it consists, if it is several in one (UDP_GRO).
+    segment: usize,
 }
 
 impl Datagram {
@@ -59,18 +68,37 @@ struct Inbox {
     closed: bool,
 }
 
-#[derive(Default)]
 struct State {
     local: Option<SocketAddr>,
     /// What bind(2) asked for.
     bound: Option<SocketAddr>,
     remote: Option<SocketAddr>,
-    groups: BTreeSet<IpAddr>,
+    groups: Groups,
+    /// IP_MULTICAST_IF: the interface (0: by the route), and the address that it was named by.
+    multicast: (u32, Ipv4Addr),
     error: Option<Errno>,
+    errors: Errors,
     shut_read: bool,
     shut_write: bool,
     /// The host's socket is connected as well.
     outside: bool,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        State {
+            local: None,
+            bound: None,
+            remote: None,
+            groups: Groups::default(),
+            multicast: (0, Ipv4Addr::UNSPECIFIED),
+            error: None,
+            errors: Errors::default(),
+            shut_read: false,
+            shut_write: false,
+            outside: false,
+        }
+    }
 }
 
 /// See the module documentation.
@@ -81,6 +109,8 @@ pub struct Udp {
     values: Mutex<Values>,
     state: Mutex<State>,
     inbox: Mutex<Inbox>,
+    /// What MSG_MORE or UDP_CORK holds back.
+    corked: Mutex<Option<Letter>>,
     outer: Outer,
 }
 
@@ -104,6 +134,7 @@ impl Udp {
             values: Mutex::new(values),
             state: Mutex::default(),
             inbox: Mutex::default(),
+            corked: Mutex::default(),
             outer: Outer::default(),
         })
     }
@@ -208,11 +239,16 @@ impl Udp {
         }
     }
 
+    /// Whether what is sent there may be for several.
+    fn is_to_many(&self, to: IpAddr) -> bool {
+        let interfaces = self.common.stack.interfaces.read();
+        to.is_multicast() || matches!(to, IpAddr::V4(ip) if interfaces.is_broadcast(ip))
+    }
+
     /// Sockets that a datagram is for.
     fn receivers(&self, from: SocketAddr, to: SocketAddr) -> Vec<Arc<Udp>> {
         let stack = &self.common.stack;
-        let many = to.ip().is_multicast()
-            || matches!(to.ip(), IpAddr::V4(ip) if stack.interfaces.read().is_broadcast(ip));
+        let many = self.is_to_many(to.ip());
         let found = stack.inet.udp.lock().answering(to);
         let mut fit: Vec<_> = found
             .into_iter()
@@ -223,10 +259,10 @@ impl Udp {
                     Some(_) => 4,
                     None => 0,
                 };
-                if to.ip().is_multicast() && !state.groups.contains(&to.ip()) {
+                drop(state);
+                if to.ip().is_multicast() && !socket.hears(to.ip(), from.ip()) {
                     return None;
                 }
-                drop(state);
                 Some((rank + connected, socket))
             })
             .collect();
@@ -248,8 +284,11 @@ impl Udp {
     }
 
     /// A datagram has come; it is lost if there is no room.
-    fn deliver(&self, datagram: Datagram) {
-        let limit = self.common.options.lock().receive_buffer;
+    fn deliver(&self, mut datagram: Datagram) {
+        let (limit, count) = {
+            let options = self.common.options.lock();
+            (options.receive_buffer, options.receive_errors_count)
+        };
         let cost = datagram.cost();
         {
             let mut inbox = self.inbox.lock();
@@ -263,6 +302,7 @@ impl Udp {
                 traffic.udp(datagram.to.ip(), traffic::Udp::Dropped);
                 return;
             }
+            datagram.lost = if count { inbox.drops } else { 0 };
             inbox.cost += cost;
             inbox.datagrams.push_back(datagram);
         }
@@ -290,24 +330,5 @@ impl Udp {
             return Err(Errno::EINVAL);
         }
         Ok(to)
-    }
-
-    /// IP_ADD_MEMBERSHIP, IPV6_JOIN_GROUP and their opposites.
-    fn change_groups(&self, join: bool, group: IpAddr) -> Result<()> {
-        if !group.is_multicast() {
-            return Err(Errno::EINVAL);
-        }
-        let mut state = self.state.lock();
-        if join {
-            if state.groups.len() >= MAX_GROUPS {
-                return Err(Errno::ENOBUFS);
-            }
-            if !state.groups.insert(group) {
-                return Err(Errno::EADDRINUSE);
-            }
-        } else if !state.groups.remove(&group) {
-            return Err(Errno::EADDRNOTAVAIL);
-        }
-        Ok(())
     }
 }

@@ -1,14 +1,14 @@
 //! What the host's socket does for a UDP socket: the port in the network namespace, and datagrams to
 //! and from the outside. Those that sockets of the sandbox are there for never come here.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 use super::{Udp, outer};
 use crate::errno::{Errno, Result};
 use crate::net::host::Host;
 use crate::net::outside::Transport;
-use crate::net::socket::{Outgoing, Socket};
+use crate::net::socket::{Extra, Socket};
 
 impl Udp {
     /// Takes the port of `local`, here and in the network namespace. EINVAL if it has one,
@@ -34,14 +34,7 @@ impl Udp {
 
     /// The host's socket on that address; None: there is no outside.
     fn bind_outside(&self, local: SocketAddr) -> Result<Option<Arc<Host>>> {
-        // Groups are inside only.
-        if local.ip().is_multicast() {
-            return Ok(None);
-        }
-        let guest: Weak<dyn Socket> = self.this.clone();
-        let host = self
-            .outer
-            .open(&self.common, self.domain, Transport::Udp, guest);
+        let host = self.open_host();
         let bound = host.and_then(|host| {
             if let Some(host) = &host {
                 host.socket().bind(outer::to_host(self.domain, local))?;
@@ -55,17 +48,39 @@ impl Udp {
         }
     }
 
+    /// The host's socket, made and in this one's groups; None: there is no outside.
+    pub(super) fn open_host(&self) -> Result<Option<Arc<Host>>> {
+        let known = self.outer.get();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let guest: Weak<dyn Socket> = self.this.clone();
+        let opened = self
+            .outer
+            .open(&self.common, self.domain, Transport::Udp, guest)?;
+        if let Some(host) = &opened
+            && let Err(e) = self.join_outside(host)
+        {
+            self.outer.close();
+            return Err(e);
+        }
+        Ok(opened)
+    }
+
     /// The host's socket, made and bound where this one is if there is none.
     pub(super) fn way_out(&self) -> Result<Option<Arc<Host>>> {
-        if let Some(host) = self.outer.get() {
-            return Ok(Some(host));
-        }
         if self.common.stack.way_out().is_none() {
             return Ok(None);
         }
         let Some(local) = self.state.lock().local else {
             return Err(Errno::EINVAL);
         };
+        // One that is only in groups so far has no port yet.
+        if let Some(host) = self.outer.get()
+            && host.socket().local().is_ok_and(|bound| bound.port() != 0)
+        {
+            return Ok(Some(host));
+        }
         match self.bind_outside(local) {
             // The port was picked, and nobody was told: another will do.
             Err(Errno::EADDRINUSE) if self.state.lock().bound.is_none() => {
@@ -92,13 +107,9 @@ impl Udp {
     /// Whether `to` is for the host's socket. Where nobody in the sandbox listens, somebody else in
     /// its network namespace may.
     pub(super) fn leads_outside(&self, local: SocketAddr, to: SocketAddr) -> bool {
-        let stack = &self.common.stack;
-        let many = to.ip().is_multicast()
-            || matches!(to.ip(), IpAddr::V4(ip) if stack.interfaces.read().is_broadcast(ip));
-        if stack.way_out().is_none() || many {
-            return false;
-        }
-        self.receivers(local, to).is_empty()
+        self.common.stack.way_out().is_some()
+            && !self.is_to_many(to.ip())
+            && self.receivers(local, to).is_empty()
     }
 
     pub(super) fn connect_outside(&self, to: SocketAddr) -> Result<()> {
@@ -128,14 +139,15 @@ impl Udp {
         host: &Host,
         data: &[u8],
         to: SocketAddr,
-        out: &Outgoing,
+        extra: &[Extra],
+        flags: i32,
     ) -> Result<()> {
         let connected = {
             let state = self.state.lock();
             state.outside && state.remote == Some(to)
         };
         let to = (!connected).then(|| outer::to_host(self.domain, to));
-        host.send_packet(data, to, &out.extra, out.flags)?;
+        host.send_packet(data, to, extra, flags)?;
         Ok(())
     }
 

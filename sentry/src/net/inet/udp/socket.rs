@@ -1,25 +1,21 @@
 //! A UDP socket as the system-call layer sees it.
 
 use std::any::Any;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
-use super::{Datagram, MAX_V4, MAX_V6, Udp};
+use super::{Datagram, Udp, groups};
 use crate::errno::{Errno, Result};
-use crate::fs::sigio::Band;
 use crate::kernel::task::Task;
 use crate::kernel::wait::Ready;
 use crate::mm::io::{Sink, Source};
 use crate::net::inet::outer;
-use crate::net::inet::{address, decode_local, source_for};
+use crate::net::inet::{address, decode_local};
 use crate::net::options;
 use crate::net::outside::Domain;
 use crate::net::socket::{Common, Connect, Info, Name, Outgoing, Received, Socket};
-use crate::net::traffic;
 
-/// The first address of a struct.
-fn leading<const N: usize>(value: &[u8]) -> Result<[u8; N]> {
-    value.first_chunk().copied().ok_or(Errno::EINVAL)
-}
+/// Type of service of a message of ICMP: internetwork control.
+const TOS_ICMP: i32 = 0xc0;
 
 impl Socket for Udp {
     fn common(&self) -> &Common {
@@ -55,87 +51,7 @@ impl Socket for Udp {
     }
 
     fn send(&self, src: &mut Source<'_>, out: &mut Outgoing) -> Result<usize> {
-        if out.flags & libc::MSG_OOB != 0 {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        let len = src.remaining();
-        if len > 0xffff {
-            return Err(Errno::EMSGSIZE);
-        }
-        let to = self.destination(out)?;
-        self.take_pending()?;
-        if self.state.lock().shut_write {
-            return Err(Errno::EPIPE);
-        }
-        let (ttl, tos) = self.header(to.ip(), &out.extra)?;
-        self.check_route(to.ip())?;
-        let max = if to.is_ipv4() { MAX_V4 } else { MAX_V6 };
-        if len > max {
-            return Err(Errno::EMSGSIZE);
-        }
-        let own = self.local()?;
-        let ip = if own.ip().is_unspecified() {
-            source_for(&self.common.stack, to.ip())
-        } else if own.is_ipv4() == to.is_ipv4() {
-            own.ip()
-        } else {
-            return Err(Errno::ENETUNREACH);
-        };
-        let from = SocketAddr::new(ip, own.port());
-        let receivers = self.receivers(from, to);
-        let mut data = vec![0u8; len];
-        let outside = receivers.is_empty() && self.leads_outside(own, to);
-        // What waits for room is not lost.
-        if len > 0 && src.peek(&mut data)? < len {
-            return Err(Errno::EFAULT);
-        }
-        let traffic = &self.common.stack.loopback;
-        if outside && let Some(host) = self.way_out()? {
-            self.send_outside(&host, &data, to, out)?;
-            traffic.udp(to.ip(), traffic::Udp::Sent);
-            src.skip(len);
-            return Ok(len);
-        }
-        src.skip(len);
-        traffic.udp(to.ip(), traffic::Udp::Sent);
-        if receivers.is_empty() && !to.ip().is_multicast() {
-            traffic.unreachable(to.ip(), len);
-            // Port unreachable: told to those who are connected.
-            let mut state = self.state.lock();
-            let asked = self.value(libc::IPPROTO_IP, libc::IP_RECVERR) != 0;
-            if state.remote == Some(to) || asked {
-                state.error = Some(Errno::ECONNREFUSED);
-                drop(state);
-                self.common.tell(Ready::ERR, Band::Error);
-            }
-            return Ok(len);
-        }
-        let looped = self.value(libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP) != 0;
-        if to.ip().is_multicast() && !looped {
-            return Ok(len);
-        }
-        let time_ns = crate::kernel::time::clock_ns(nix::time::ClockId::CLOCK_REALTIME);
-        if !receivers.is_empty() {
-            traffic.datagram(to.ip(), len);
-        }
-        let mut left = receivers.len();
-        for receiver in receivers {
-            left -= 1;
-            let data = if left == 0 {
-                std::mem::take(&mut data)
-            } else {
-                data.clone()
-            };
-            receiver.deliver(Datagram {
-                data,
-                from,
-                to,
-                ttl,
-                tos,
-                time_ns,
-            });
-        }
-        Ok(len)
+        self.post(src, out)
     }
 
     fn receive(&self, dst: &mut Sink<'_>, flags: i32) -> Result<Received> {
@@ -143,10 +59,7 @@ impl Socket for Udp {
             return Err(Errno::EOPNOTSUPP);
         }
         if flags & libc::MSG_ERRQUEUE != 0 {
-            return match self.way_in() {
-                Some(host) => outer::receive(&host, self.domain, dst, flags),
-                None => Err(Errno::EAGAIN),
-            };
+            return self.receive_error(dst, flags);
         }
         self.take_pending()?;
         let mut got = Received::default();
@@ -236,10 +149,13 @@ impl Socket for Udp {
         if let Some(host) = self.way_in() {
             ready |= host.ready() & (Ready::IN | Ready::RDNORM | Ready::ERR);
         }
-        let state = self.state.lock();
-        if state.error.is_some() {
+        if ready.contains(Ready::ERR) || self.has_errors() {
             ready |= Ready::ERR;
+            if self.common.options.lock().select_errors {
+                ready |= Ready::PRI;
+            }
         }
+        let state = self.state.lock();
         if state.shut_read {
             ready |= Ready::IN | Ready::RDNORM | Ready::RDHUP;
         }
@@ -255,36 +171,35 @@ impl Socket for Udp {
             (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) if self.state.lock().local.is_some() => {
                 Err(Errno::EINVAL)
             }
-            (libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP | libc::IP_DROP_MEMBERSHIP) => {
-                // struct ip_mreq: the group, then an interface, of which loopback is the only one.
-                let group = Ipv4Addr::from(leading::<4>(value)?);
-                leading::<8>(value)?;
-                self.change_groups(name == libc::IP_ADD_MEMBERSHIP, group.into())
-            }
-            (libc::IPPROTO_IPV6, libc::IPV6_ADD_MEMBERSHIP | libc::IPV6_DROP_MEMBERSHIP) => {
-                let group = std::net::Ipv6Addr::from(leading::<16>(value)?);
-                leading::<20>(value)?;
-                self.change_groups(name == libc::IPV6_ADD_MEMBERSHIP, group.into())
-            }
-            (libc::IPPROTO_IP, libc::IP_MULTICAST_IF) => {
-                // struct in_addr, ip_mreq or ip_mreqn.
-                let at = if value.len() >= 8 { 4 } else { 0 };
-                let ip = Ipv4Addr::from(leading::<4>(value.get(at..).unwrap_or(&[]))?);
-                let known = ip.is_unspecified()
-                    || self.common.stack.interfaces.read().own(ip.into()).is_some();
-                if known {
-                    Ok(())
-                } else {
-                    Err(Errno::EADDRNOTAVAIL)
+            (libc::IPPROTO_IP, libc::IP_MULTICAST_IF) => self.set_multicast_link(value),
+            (libc::IPPROTO_UDP, _) => {
+                self.values.lock().set(level, name, value)?;
+                match name {
+                    libc::UDP_CORK if options::int(value)? == 0 => self.uncork(),
+                    // Only what is received is the host's business.
+                    libc::UDP_GRO => self.outer.set_option(level, name, value),
+                    _ => {}
                 }
+                Ok(())
             }
             (libc::IPPROTO_IP | libc::IPPROTO_IPV6, _) => {
+                if let Some(request) = groups::decode(level, name, value) {
+                    return self.change_groups(request?);
+                }
+                if (level, name) == (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF) {
+                    self.check_multicast_link_v6(value)?;
+                }
                 self.values.lock().set(level, name, value)?;
+                let errors = matches!(
+                    (level, name),
+                    (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
+                );
+                if errors && !self.values.lock().on(level, name) {
+                    self.state.lock().errors.clear();
+                }
                 self.outer.set_option(level, name, value);
                 Ok(())
             }
-            // UDP_CORK and segmentation offload are not for queues.
-            (libc::IPPROTO_UDP, _) => Err(Errno::ENOPROTOOPT),
             _ => {
                 options::set(&self.common, t, level, name, value)?;
                 self.outer.set_option(level, name, value);
@@ -296,8 +211,10 @@ impl Socket for Udp {
     fn option(&self, _t: &Task, level: i32, name: i32, room: usize) -> Result<Vec<u8>> {
         match (level, name) {
             (libc::IPPROTO_IPV6, _) if self.domain == Domain::V4 => Err(Errno::ENOPROTOOPT),
-            (libc::IPPROTO_IP, libc::IP_MULTICAST_IF) => Ok(vec![0; 4]),
-            (libc::IPPROTO_IP | libc::IPPROTO_IPV6, _) => {
+            (libc::IPPROTO_IP, libc::IP_MULTICAST_IF) => {
+                Ok(self.state.lock().multicast.1.octets().to_vec())
+            }
+            (libc::IPPROTO_IP | libc::IPPROTO_IPV6 | libc::IPPROTO_UDP, _) => {
                 let settings = self.common.stack.settings.read();
                 self.values.lock().told(&settings, level, name, room)
             }
@@ -349,6 +266,7 @@ impl Socket for Udp {
     }
 
     fn close(&self) {
+        self.leave_groups();
         let mut tables = self.common.stack.inet.udp.lock();
         if let Some(local) = self.state.lock().local.take() {
             tables.leave(local.port(), self.common.cookie);
@@ -364,6 +282,53 @@ impl Socket for Udp {
 }
 
 impl Udp {
+    fn has_errors(&self) -> bool {
+        let state = self.state.lock();
+        state.error.is_some() || !state.errors.is_empty()
+    }
+
+    /// MSG_ERRQUEUE: the first report, inside or of the host's socket. EAGAIN.
+    fn receive_error(&self, dst: &mut Sink<'_>, flags: i32) -> Result<Received> {
+        let report = {
+            let mut state = self.state.lock();
+            let popped = state.errors.pop();
+            popped.map(|(report, error)| {
+                state.error = error;
+                report
+            })
+        };
+        let Some(report) = report else {
+            let host = self.way_in().ok_or(Errno::EAGAIN)?;
+            return outer::receive(&host, self.domain, dst, flags);
+        };
+        // The message of ICMP came as a packet, too.
+        let message = Datagram {
+            data: Vec::new(),
+            from: SocketAddr::new(report.offender, 0),
+            to: SocketAddr::new(report.offender, 0),
+            ttl: 64,
+            tos: TOS_ICMP,
+            time_ns: report.time_ns,
+            lost: 0,
+            segment: 0,
+        };
+        let mut extra = self.extras(&message);
+        extra.push(report.extra(self.domain));
+        let n = report.quoted.len().min(dst.remaining());
+        let count = match n {
+            0 => 0,
+            n => dst.put(&report.quoted[..n])?,
+        };
+        Ok(Received {
+            count,
+            full: report.quoted.len(),
+            from: Some(address::encode(self.domain, report.to)),
+            extra,
+            flags: libc::MSG_ERRQUEUE,
+            ..Received::default()
+        })
+    }
+
     /// Length of the whole datagram that was taken or looked at.
     fn first_len(&self, flags: i32, taken: &Option<Datagram>) -> usize {
         let own = taken.as_ref().map_or(0, |d| d.data.len());
