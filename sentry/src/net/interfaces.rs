@@ -165,12 +165,12 @@ impl Interfaces {
     /// Whether an IPv4 address is the broadcast address of one of the interfaces.
     pub fn is_broadcast(&self, ip: Ipv4Addr) -> bool {
         let of = |a: &Address| match a.ip {
-            // Not told of loopback.
-            IpAddr::V4(own) if own.is_loopback() => {
+            // The last address of a network is one, told or not, unless there are but two.
+            IpAddr::V4(own) => {
                 let host = u32::MAX.checked_shr(u32::from(a.prefix_len)).unwrap_or(0);
-                host > 0 && ip.to_bits() == own.to_bits() | host
+                a.broadcast == Some(ip) || (host > 1 && ip.to_bits() == own.to_bits() | host)
             }
-            _ => a.broadcast == Some(ip),
+            IpAddr::V6(_) => false,
         };
         ip.is_broadcast() || self.addresses.iter().any(of)
     }

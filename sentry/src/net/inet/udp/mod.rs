@@ -249,6 +249,10 @@ impl Udp {
     fn receivers(&self, from: SocketAddr, to: SocketAddr) -> Vec<Arc<Udp>> {
         let stack = &self.common.stack;
         let many = self.is_to_many(to.ip());
+        // Who listens on all addresses listens on the sandbox's own.
+        if !many && stack.interfaces.read().own(to.ip()).is_none() {
+            return Vec::new();
+        }
         let found = stack.inet.udp.lock().answering(to);
         let mut fit: Vec<_> = found
             .into_iter()
