@@ -71,6 +71,11 @@ fn memcached() {
 }
 
 #[test]
+fn datagrams() {
+    compare("datagrams", &["systrap"]);
+}
+
+#[test]
 fn clients() {
     compare("clients", &["systrap"]);
 }
