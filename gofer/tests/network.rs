@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use runsc_gofer::{
     Errno,
     network::{
-        Client, Endpoint, Family, Kind, MAX_STEPS, OptionName, Step, client::pairs,
+        Client, Endpoint, Family, Kind, MAX_STEPS, MAX_VALUE, OptionName, Step, client::pairs,
         server::spawn_unconfined,
     },
 };
@@ -149,7 +149,7 @@ fn what_is_not_on_the_list_is_refused() {
         name: libc::SO_MARK,
     };
     let set_error = Step::Set(ERROR, vec![0; 4]);
-    let long = Step::Set(REUSE, vec![0; 257]);
+    let long = Step::Set(REUSE, vec![0; MAX_VALUE + 1]);
     for step in [
         Step::Set(mark, vec![0; 4]),
         Step::Get(mark, 4),
