@@ -13,6 +13,7 @@ use std::os::fd::BorrowedFd;
 use runsc_platform::memory::Window;
 
 use crate::errno::{Errno, Result};
+use crate::mm::types::PAGE_SIZE;
 
 /// Guest memory as the cursors see it. Counts are bytes; each call returns how many were moved
 /// before the first bad address (zero if none).
@@ -142,6 +143,15 @@ impl<'a> Sink<'a> {
         match &self.0 {
             SinkKind::User(c) => c.remaining(),
             SinkKind::Kernel { buf, done } => buf.len() - done,
+        }
+    }
+
+    /// What comes next begins a page of the guest's. A transfer between guest memory and a host file
+    /// may be cut there, for memory that lies in several places of the Sentry's.
+    pub fn is_at_page(&mut self) -> bool {
+        match &mut self.0 {
+            SinkKind::User(c) => c.piece(1).is_some_and(|(addr, _)| addr % PAGE_SIZE == 0),
+            SinkKind::Kernel { .. } => false,
         }
     }
 

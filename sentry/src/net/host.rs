@@ -159,7 +159,7 @@ impl Host {
     pub fn receive(&self, dst: &mut Sink<'_>, flags: i32) -> Result<usize> {
         let special = flags & (libc::MSG_PEEK | libc::MSG_OOB | libc::MSG_TRUNC);
         if special == 0 {
-            return dst.put_host(self.made.fd().as_fd(), None, dst.remaining());
+            return self.receive_stream(dst);
         }
         let mut data = vec![0; dst.remaining().min(MAX_PACKET)];
         let flags = MsgFlags::from_bits_truncate(special);
@@ -169,6 +169,26 @@ impl Host {
             0 => dst.put(&data[..n.min(data.len())]),
             _ => Ok(n),
         }
+    }
+
+    /// Whatever there is, as far as there is room: that less than was asked for came says that nothing
+    /// is left, to who waits for the next edge (epoll(7)).
+    fn receive_stream(&self, dst: &mut Sink<'_>) -> Result<usize> {
+        let fd = self.made.fd().as_fd();
+        let mut total = dst.put_host(fd, None, dst.remaining())?;
+        // Where memory lies in another place behind this one, the rest is asked for only if it is
+        // there: an error is to be told by a call of its own.
+        while total > 0
+            && dst.remaining() > 0
+            && dst.is_at_page()
+            && self.unread().is_ok_and(|n| n > 0)
+        {
+            match dst.put_host(fd, None, dst.remaining()) {
+                Ok(more @ 1..) => total += more,
+                _ => break,
+            }
+        }
+        Ok(total)
     }
 
     /// Sends a datagram. EAGAIN, EMSGSIZE, the socket's error, EINVAL for a control message that is
@@ -659,6 +679,63 @@ mod tests {
         let made = Arc::new(OwnedFd::from(other));
         let _watch = reactor.watch_for(&made, Arc::new(Tell(told))).unwrap();
         until(&tells, Ready::OUT);
+    }
+
+    /// Guest memory that is only received into, each page of it in another place.
+    struct Pages(parking_lot::Mutex<Vec<u8>>);
+
+    impl UserMemory for Pages {
+        fn copy_in(&self, _: u64, _: &mut [u8]) -> usize {
+            0
+        }
+        fn copy_out(&self, _: u64, _: &[u8]) -> usize {
+            0
+        }
+        fn zero_out(&self, _: u64, _: usize) -> usize {
+            0
+        }
+        fn copy_out_from(&self, _: u64, _: &Window, _: usize, _: usize) -> usize {
+            0
+        }
+        fn copy_in_to(&self, _: u64, _: &Window, _: usize, _: usize) -> usize {
+            0
+        }
+        fn read_host(
+            &self,
+            addr: u64,
+            len: usize,
+            fd: BorrowedFd<'_>,
+            _: Option<u64>,
+        ) -> Result<usize> {
+            let (addr, page) = (addr as usize, 4096);
+            let end = (addr / page + 1) * page;
+            let to = &mut self.0.lock()[addr..end.min(addr + len)];
+            Ok(nix::unistd::read(fd, to)?)
+        }
+        fn write_host(&self, _: u64, _: usize, _: BorrowedFd<'_>, _: Option<u64>) -> Result<usize> {
+            Err(Errno::EFAULT)
+        }
+    }
+
+    #[test]
+    fn all_is_received_for_which_there_is_room() {
+        let (inside, mut outside) = tcp();
+        let (host, _guest, tells) = host(inside);
+        let text: Vec<u8> = (0..40_000u32).map(|i| (i >> 3) as u8).collect();
+        outside.write_all(&text).unwrap();
+        until(&tells, Ready::IN);
+        while host.unread().unwrap() < text.len() {
+            std::thread::yield_now();
+        }
+        let memory = Pages(parking_lot::Mutex::new(vec![0; 60_000]));
+        for (addr, len, got) in [(100, 30_000, 30_000), (40_000, 20_000, 10_000)] {
+            let segments = [Segment { addr, len }];
+            let mut dst = Sink::user(&memory, &segments);
+            assert_eq!(host.receive(&mut dst, 0), Ok(got));
+        }
+        let memory = memory.0.into_inner();
+        assert!(memory[100..30_100] == text[..30_000]);
+        assert!(memory[40_000..50_000] == text[30_000..]);
     }
 
     #[test]
