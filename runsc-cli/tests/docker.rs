@@ -509,13 +509,14 @@ fn limits(docker: &Docker) {
 fn out_of_memory(docker: &Docker) {
     let options = ["--memory", "64m"];
     docker.background("om", &options, "tail /dev/zero");
-    assert_eq!(docker.call(&["wait", "om"]).ok(), "137");
+    let status = docker.call(&["wait", "om"]).ok();
+    assert_eq!(status, "137", "{}", docker.inspect("om", ".State"));
     assert_eq!(docker.inspect("om", ".State.OOMKilled"), "true");
     docker.remove("om");
     // Another process than the first one.
     docker.background("om", &options, "tail /dev/zero; exit 3");
     let status = docker.call(&["wait", "om"]).ok();
-    assert_eq!(status, "3", "{:?}", docker.call(&["logs", "om"]));
+    assert_eq!(status, "3", "{}", docker.inspect("om", ".State"));
     assert_eq!(docker.inspect("om", ".State.OOMKilled"), "true");
     docker.remove("om");
     docker.background("om", &options, "while :; do sleep 1; done");

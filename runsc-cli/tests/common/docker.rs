@@ -191,10 +191,22 @@ impl Docker {
         docker
     }
 
+    /// The ends of the daemon's log and of those of the containers.
     pub fn log(&self) -> String {
-        let text = fs::read_to_string(self.dir.path().join("dockerd.log")).unwrap_or_default();
-        let tail: Vec<_> = text.lines().rev().take(20).collect();
-        tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+        let end = |path: &Path| {
+            let text = fs::read_to_string(path).unwrap_or_default();
+            let tail: Vec<&str> = text.lines().rev().take(20).collect();
+            tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+        };
+        let mut texts = vec![end(&self.dir.path().join("dockerd.log"))];
+        let containers = fs::read_dir(self.dir.path().join("logs"));
+        for entry in containers.into_iter().flatten().flatten() {
+            let text = end(&entry.path());
+            if !text.is_empty() {
+                texts.push(format!("{}:\n{text}", entry.path().display()));
+            }
+        }
+        texts.join("\n")
     }
 
     /// A root with busybox.
