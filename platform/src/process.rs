@@ -135,10 +135,11 @@ pub enum Then {
     Stay,
 }
 
-/// Starts a child that takes `bytes` of memory and touches all of it. It executes no program, so that
-/// it can do what the caller can under the caller's own filter of system calls. Killed when the
-/// calling thread ends.
-pub fn devour(bytes: usize, then: Then) -> io::Result<Devourer> {
+/// Starts a child that takes `bytes` of memory and touches all of it. Besides it maps the first
+/// [`BALLAST_PIECE`] of `ballast`'s file as often as makes so many bytes, which count as its own to
+/// the OOM killer and use hardly any memory. It executes no program, so that it can do what the caller
+/// can under the caller's own filter of system calls. Killed when the calling thread ends.
+pub fn devour(bytes: usize, ballast: (BorrowedFd<'_>, usize), then: Then) -> io::Result<Devourer> {
     let mut pidfd: RawFd = -1;
     let pidfd_at = &raw mut pidfd;
     // SAFETY: without CLONE_VM the child works on a copy of this memory and stack; `pidfd` outlives
@@ -152,7 +153,7 @@ pub fn devour(bytes: usize, then: Then) -> io::Result<Devourer> {
     match pid.map_err(io::Error::from_raw_os_error)? {
         0 => {
             // Whatever fails, the end is the same.
-            let _ = take_memory(bytes);
+            let _ = take_memory(bytes, ballast);
             match then {
                 Then::Exit => {}
                 Then::Stay => loop {
@@ -174,8 +175,11 @@ pub fn devour(bytes: usize, then: Then) -> io::Result<Devourer> {
 /// What [`devour`] passes to clone(2).
 pub const DEVOURER_FLAGS: u32 = (libc::CLONE_PIDFD | libc::SIGCHLD) as u32;
 
+/// See [`devour`].
+pub const BALLAST_PIECE: usize = 1 << 20;
+
 /// Runs in the child.
-fn take_memory(bytes: usize) -> Result<(), i32> {
+fn take_memory(bytes: usize, ballast: (BorrowedFd<'_>, usize)) -> Result<(), i32> {
     const PAGE: usize = 4096;
     let kill = libc::SIGKILL as c_long;
     // SAFETY: PR_SET_PDEATHSIG takes no pointers.
@@ -185,6 +189,13 @@ fn take_memory(bytes: usize) -> Result<(), i32> {
             [libc::PR_SET_PDEATHSIG as c_long, kill, 0, 0, 0],
         )
     }?;
+    let (file, size) = ballast;
+    for _ in 0..size.div_ceil(BALLAST_PIECE) {
+        let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
+        let (rights, fd) = (libc::PROT_READ, file.as_raw_fd());
+        // SAFETY: a new mapping at an address of the kernel's choice, which nobody reads.
+        unsafe { libc::mmap(ptr::null_mut(), BALLAST_PIECE, rights, flags, fd, 0) };
+    }
     if bytes == 0 {
         return Ok(());
     }
@@ -616,7 +627,9 @@ mod tests {
 
     #[test]
     fn memory_is_taken_by_a_process_of_its_own() {
-        let devourer = devour(8 << 20, Then::Exit).unwrap();
+        let program = File::open("/proc/self/exe").unwrap();
+        let ballast = |bytes| (program.as_fd(), bytes);
+        let devourer = devour(8 << 20, ballast(0), Then::Exit).unwrap();
         let pid = nix::unistd::Pid::from_raw(devourer.pid);
         let status = nix::sys::wait::waitpid(pid, None).unwrap();
         assert_eq!(status, nix::sys::wait::WaitStatus::Exited(pid, 0));
@@ -627,8 +640,21 @@ mod tests {
         let result = unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) };
         assert_eq!(result, 0);
         assert!(usage.ru_maxrss >= 8 << 10, "{}", usage.ru_maxrss);
-        let stays = devour(0, Then::Stay).unwrap();
+        let stays = devour(0, ballast(64 << 20), Then::Stay).unwrap();
         let pid = nix::unistd::Pid::from_raw(stays.pid);
+        // It counts as big, and does not use that.
+        let resident = || {
+            let sizes = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
+            let sizes: Vec<usize> = sizes
+                .split(' ')
+                .map_while(|n| n.trim().parse().ok())
+                .collect();
+            (sizes[1], sizes[1] - sizes[2])
+        };
+        while resident().0 < 64 << 8 {
+            std::thread::yield_now();
+        }
+        assert!(resident().1 < 16 << 8, "{:?}", resident());
         let signal = nix::sys::signal::Signal::SIGKILL;
         nix::sys::signal::kill(pid, signal).unwrap();
         let status = nix::sys::wait::waitpid(pid, None).unwrap();

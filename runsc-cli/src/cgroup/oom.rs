@@ -8,10 +8,9 @@
 //! killed. The Sentry keeps what the guest uses for so long, so that neither it nor the guest can
 //! come to need more. All the files it takes are opened before, by [`Cgroup::oom`].
 //!
-//! Whom the host kills depends on what is mapped, and the Sentry may have mapped much that the group
-//! does not count: its program, files of the host. So for that moment it is spared. Who has no right
-//! to spare a process (CAP_SYS_RESOURCE) may do so again if somebody with that right has done it once
-//! (`oom_score_adj_min`, proc_pid_oom_score_adj(5)): the monitor does while it still has all rights.
+//! Whom the host kills depends on what a process has mapped, and the Sentry has mapped much that the
+//! group does not count: its program, files of the host, with kvm all of the guest's memory twice. So
+//! those that are to be killed map as much as the Sentry has mapped, the same pages again and again.
 
 use std::{
     fs::{File, OpenOptions},
@@ -44,8 +43,8 @@ const SPARE: usize = 2;
 const PATIENCE: Duration = Duration::from_millis(500);
 /// The first to be killed.
 const FIRST_TO_GO: &str = "1000";
-/// Never killed.
-const SPARED: &str = "-1000";
+/// What they map beyond what the Sentry has, in bytes.
+const MORE_THAN_SENTRY: u64 = 4 << 20;
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -56,8 +55,10 @@ pub struct Oom {
     events: File,
     /// This process's oom_score_adj, which its children inherit.
     adjustment: File,
-    /// The Sentry's.
+    /// The Sentry's /proc/PID/statm.
     sentry: File,
+    /// This program: pages that are there.
+    program: File,
     declared: u64,
 }
 
@@ -101,7 +102,7 @@ fn text(file: &File) -> io::Result<String> {
 
 impl Cgroup {
     /// `None` if the group does not count memory. `sentry` is a process of the group that is not to be
-    /// killed; it is spared until [`Oom::without_rights`].
+    /// killed.
     pub fn oom(&self, sentry: i32) -> Result<Option<Oom>> {
         let Some(group) = self.with("memory") else {
             return Ok(None);
@@ -132,17 +133,14 @@ impl Cgroup {
             limits.extend(Limit::open(group, limit, usage, room)?);
         }
         let sentry = Path::new("/proc").join(sentry.to_string());
-        let oom = Oom {
+        Ok(Some(Oom {
             limits,
             events: open(&group.directory.join(events), false)?,
             adjustment: open(Path::new("/proc/self/oom_score_adj"), true)?,
-            sentry: open(&sentry.join("oom_score_adj"), true)?,
+            sentry: open(&sentry.join("statm"), false)?,
+            program: open(Path::new("/proc/self/exe"), false)?,
             declared: 0,
-        };
-        if let Err(error) = oom.adjust_sentry(SPARED) {
-            log::debug!("the Sentry cannot be spared by the host: {error}");
-        }
-        Ok(Some(oom))
+        }))
     }
 }
 
@@ -163,27 +161,10 @@ impl Drop for Lowered<'_> {
     }
 }
 
-/// The Sentry, while the host kills another one.
-struct Spared<'a> {
-    oom: &'a Oom,
-    old: String,
-}
-
-impl Drop for Spared<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.oom.adjust_sentry(&self.old) {
-            log::warn!("the Sentry's oom_score_adj stays at {SPARED}: {error}");
-        }
-    }
-}
-
 impl Oom {
     /// Has the host kill a process of ours in the group for lack of memory.
     pub fn declare(&mut self) -> Result<()> {
-        let spared = self.spare_sentry()?;
-        let killed = self.have_killed()?;
-        drop(spared);
-        self.declared += killed;
+        self.declared += self.have_killed()?;
         Ok(())
     }
 
@@ -227,24 +208,15 @@ impl Oom {
         count.unwrap_or(0).saturating_sub(self.declared)
     }
 
-    /// To be called when this process has given up its rights: the Sentry is one like others again.
-    pub fn without_rights(&self) -> Result<()> {
-        let own = text(&self.adjustment).context("oom_score_adj")?;
-        self.adjust_sentry(&own)
-            .context("the Sentry's oom_score_adj")
-    }
-
-    /// Until what it gives is dropped. An ordinary user may not.
-    fn spare_sentry(&self) -> Result<Spared<'_>> {
-        let old = text(&self.sentry).context("the Sentry's oom_score_adj")?;
-        if let Err(error) = self.adjust_sentry(SPARED) {
-            log::debug!("the Sentry cannot be spared by the host: {error}");
-        }
-        Ok(Spared { oom: self, old })
-    }
-
-    fn adjust_sentry(&self, value: &str) -> io::Result<()> {
-        self.sentry.write_all_at(value.as_bytes(), 0)
+    /// What the Sentry has mapped, in bytes.
+    fn mapped_by_sentry(&self) -> Result<u64> {
+        const PAGE: u64 = 4096;
+        let sizes = text(&self.sentry).context("the Sentry's statm")?;
+        let resident = sizes
+            .split_whitespace()
+            .nth(1)
+            .context("the Sentry's statm")?;
+        Ok(resident.parse::<u64>()?.saturating_mul(PAGE))
     }
 
     fn lower(&self) -> Result<Lowered<'_>> {
@@ -274,7 +246,9 @@ impl Oom {
         let own = text(&self.adjustment).context("oom_score_adj")?;
         let adjust = |value: &str| self.adjustment.write_all_at(value.as_bytes(), 0);
         adjust(FIRST_TO_GO).context("oom_score_adj")?;
-        let started = devour(usize::try_from(bytes)?, then);
+        let mapped = self.mapped_by_sentry()?.saturating_add(MORE_THAN_SENTRY);
+        let ballast = (self.program.as_fd(), usize::try_from(mapped)?);
+        let started = devour(usize::try_from(bytes)?, ballast, then);
         adjust(&own).context("oom_score_adj")?;
         let process = started.context("a process to be killed")?;
         Ok(Victim {

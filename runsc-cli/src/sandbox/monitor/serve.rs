@@ -77,9 +77,6 @@ impl Monitor {
         let oom = record.cgroup.as_ref().map(|group| group.oom(sentry));
         let oom = oom.transpose().at(Stage::Cgroup)?.flatten();
         give_up_rights().at(Stage::Monitor)?;
-        if let Some(oom) = &oom {
-            oom.without_rights().at(Stage::Cgroup)?;
-        }
         record.reached = Status::Created;
         note.set(record.reached).at(Stage::State)?;
         // What /proc tells is remembered: it is out of reach from here on.
