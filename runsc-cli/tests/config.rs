@@ -68,13 +68,95 @@ fn a_seccomp_profile_may_be_a_list_of_what_is_allowed() {
 #[test]
 fn seccomp_that_cannot_be_done_is_refused_by_name() {
     let mut config = config("echo not reached");
-    config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_NOTIFY"});
+    let profiles = [
+        (
+            json!({"defaultAction": "SCMP_ACT_NOTIFY"}),
+            "linux.seccomp: defaultAction: SCMP_ACT_NOTIFY",
+        ),
+        (
+            json!({"defaultAction": "SCMP_ACT_ALLOW",
+                   "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]}),
+            "linux.seccomp: syscalls[0]: SCMP_ACT_NOTIFY",
+        ),
+        (
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/agent"}),
+            "linux.seccomp: listenerPath",
+        ),
+        (
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"}),
+            "linux.seccomp: listenerMetadata",
+        ),
+    ];
+    for (profile, word) in profiles {
+        config["linux"]["seccomp"] = profile;
+        let (code, stdout, stderr) = run(&config);
+        assert_eq!((code, stdout.as_str()), (Some(1), ""));
+        assert!(stderr.contains(word), "{stderr}");
+    }
+}
+
+/// What `features` tells, and nothing else, is accepted.
+#[test]
+fn features_are_what_a_configuration_may_ask_for() {
+    let output = command(&["features"]).output().unwrap();
+    let features: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let told = |pointer: &str| -> Vec<String> {
+        let list = features.pointer(pointer).and_then(Value::as_array);
+        let words = list.unwrap_or_else(|| panic!("no {pointer}")).iter();
+        words.map(|word| word.as_str().unwrap().into()).collect()
+    };
+    let actions = told("/linux/seccomp/actions");
+    let all = json!([
+        "KILL",
+        "KILL_PROCESS",
+        "KILL_THREAD",
+        "TRAP",
+        "ERRNO",
+        "TRACE",
+        "LOG",
+        "ALLOW",
+        "NOTIFY"
+    ]);
+    for action in all.as_array().unwrap() {
+        let action = format!("SCMP_ACT_{}", action.as_str().unwrap());
+        let rule = json!({"names": ["reboot"], "action": action});
+        let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
+        assert_eq!(accepted(&profile), actions.contains(&action), "{action}");
+    }
+    for op in told("/linux/seccomp/operators") {
+        let arg = json!({"index": 0, "value": 1, "valueTwo": 1, "op": op});
+        let rule = json!({"names": ["reboot"], "action": "SCMP_ACT_ERRNO", "args": [arg]});
+        let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
+        assert!(accepted(&profile), "{op}");
+    }
+    let flags = told("/linux/seccomp/supportedFlags");
+    for flag in ["TSYNC", "LOG", "SPEC_ALLOW", "WAIT_KILLABLE_RECV"] {
+        let flag = format!("SECCOMP_FILTER_FLAG_{flag}");
+        let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": [flag]});
+        assert_eq!(accepted(&profile), flags.contains(&flag), "{flag}");
+    }
+    let mut config = config("echo ok");
+    let mut options = told("/mountOptions");
+    options.retain(|option| !option.ends_with("bind"));
+    config["mounts"] = json!([{"destination": "/mnt", "type": "tmpfs", "options": options}]);
+    assert_eq!(said(&config), "ok\n");
+    for (pointer, section) in [
+        ("/linux/intelRdt/enabled", "intelRdt"),
+        ("/linux/netDevices/enabled", "netDevices"),
+    ] {
+        assert_eq!(features.pointer(pointer), Some(&json!(false)));
+        let mut config = self::config("echo not reached");
+        config["linux"][section] = json!({"closID": {}});
+        assert_eq!(run(&config).0, Some(1), "{section}");
+    }
+}
+
+fn accepted(seccomp: &Value) -> bool {
+    let mut config = config("echo ok");
+    config["linux"]["seccomp"] = seccomp.clone();
     let (code, stdout, stderr) = run(&config);
-    assert_eq!((code, stdout.as_str()), (Some(1), ""));
-    assert!(
-        stderr.contains("linux.seccomp: defaultAction: SCMP_ACT_NOTIFY"),
-        "{stderr}"
-    );
+    assert_eq!(code == Some(0), stdout == "ok\n", "{stderr}");
+    code == Some(0)
 }
 
 #[test]
@@ -150,9 +232,28 @@ fn what_has_no_effect_is_said_once() {
     let mut config = config("echo ok");
     config["process"]["apparmorProfile"] = json!("docker-default");
     config["linux"]["mountLabel"] = json!("system_u:object_r:container_file_t");
+    config["linux"]["rootfsPropagation"] = json!("rshared");
+    config["linux"]["resources"] =
+        json!({"devices": [{"allow": true, "type": "c", "major": 10, "minor": 229}]});
+    config["windows"] = json!({"servicing": true});
+    config["process"]["mood"] = json!({"good": true});
+    config["mounts"] = json!([
+        {"destination": "/proc", "type": "proc", "options": ["hidepid=2"]},
+        {"destination": "/mnt", "type": "tmpfs", "options": ["rslave"], "a\u{1b}b": 1},
+    ]);
     let (code, stdout, stderr) = run(&config);
     assert_eq!((code, stdout.as_str()), (Some(0), "ok\n"), "{stderr}");
-    for name in ["process.apparmorProfile", "linux.mountLabel"] {
+    assert!(!stderr.contains('\u{1b}'), "{stderr:?}");
+    for name in [
+        "process.apparmorProfile",
+        "linux.mountLabel",
+        "linux.rootfsPropagation: rshared",
+        "linux.resources.devices: allowing c 10:229",
+        "windows (not for Linux)",
+        "process.mood: unknown",
+        "mounts[0]: option \"hidepid=2\"",
+        "mounts[1]: option \"rslave\"",
+    ] {
         assert_eq!(stderr.matches(name).count(), 1, "{stderr}");
     }
 }

@@ -4,13 +4,15 @@
 //! [`options`] and [`process`] do so for their sections. What the Sentry cannot do yet is refused
 //! if the container would be less confined or would not work without it, else noted in the log.
 
+#[cfg(test)]
+mod fields;
 mod home;
 pub mod limits;
 mod mounts;
 mod namespaces;
 pub mod options;
 pub mod process;
-mod seccomp;
+pub mod seccomp;
 #[cfg(test)]
 mod tests;
 mod unsupported;
@@ -41,6 +43,8 @@ const MAX_CONFIG: u64 = 16 << 20;
 pub struct Bundle {
     directory: PathBuf,
     spec: Spec,
+    /// Paths of properties that the specification does not know.
+    unknown: Vec<String>,
 }
 
 impl Bundle {
@@ -48,16 +52,21 @@ impl Bundle {
         let directory = fs::canonicalize(directory)
             .with_context(|| format!("bundle: {}", directory.display()))?;
         let path = directory.join("config.json");
-        let spec = read(&path).with_context(|| path.display().to_string())?;
-        Ok(Self { directory, spec })
+        let (spec, unknown) = read(&path).with_context(|| path.display().to_string())?;
+        Ok(Self {
+            directory,
+            spec,
+            unknown,
+        })
     }
 
     /// The configuration as it was kept at `path` when the bundle was at `directory`.
     pub fn kept(path: &Path, directory: &Path) -> Result<Self> {
-        let spec = read(path).with_context(|| path.display().to_string())?;
+        let (spec, unknown) = read(path).with_context(|| path.display().to_string())?;
         Ok(Self {
             directory: directory.to_path_buf(),
             spec,
+            unknown,
         })
     }
 
@@ -127,7 +136,7 @@ impl Bundle {
         let given = spec.mounts().as_deref().unwrap_or_default();
         let mounts = mounts::translate(given, &self.directory, &mut sources)?;
         let linux = spec.linux().clone().unwrap_or_default();
-        unsupported::check(spec.process().as_ref(), &linux, given)?;
+        unsupported::check(spec, &linux)?;
         namespaces::check(&linux)?;
         process.seccomp = self.seccomp()?;
         let boot = BootConfig {
@@ -156,7 +165,16 @@ impl Bundle {
             mounts: sources,
             ..Default::default()
         };
+        for name in self.without_effect() {
+            log::warn!("config.json: {name}: has no effect");
+        }
         Ok((boot, gofer))
+    }
+
+    /// What the configuration asks for in vain, by name.
+    fn without_effect(&self) -> Vec<String> {
+        let linux = self.spec.linux().clone().unwrap_or_default();
+        unsupported::without_effect(&self.spec, &linux, &self.unknown)
     }
 
     /// The root directory on the host, and whether it is read-only.
@@ -199,7 +217,7 @@ pub fn decode_process(text: &[u8]) -> Result<oci_spec::runtime::Process> {
 }
 
 /// Reads a configuration: a file, and no more of it than is allowed, whatever becomes of it meanwhile.
-fn read(path: &Path) -> Result<Spec> {
+fn read(path: &Path) -> Result<(Spec, Vec<String>)> {
     let file = File::options()
         .read(true)
         // What is not a file may make whoever opens it wait.
@@ -215,10 +233,11 @@ fn read(path: &Path) -> Result<Spec> {
     decode(&text)
 }
 
-/// Decodes `config.json`. Capabilities we do not know are left out, as runc does.
-fn decode(text: &[u8]) -> Result<Spec> {
-    let error = match serde_json::from_slice(text) {
-        Ok(spec) => return Ok(spec),
+/// Decodes `config.json`, and names the properties that are unknown. Capabilities we do not know are
+/// left out, as runc does.
+fn decode(text: &[u8]) -> Result<(Spec, Vec<String>)> {
+    let error = match known(&mut serde_json::Deserializer::from_slice(text)) {
+        Ok(found) => return Ok(found),
         Err(error) => error,
     };
     let Ok(mut value) = serde_json::from_slice::<serde_json::Value>(text) else {
@@ -232,7 +251,20 @@ fn decode(text: &[u8]) -> Result<Spec> {
         "config.json: process.capabilities: ignoring unknown {}",
         unknown.join(", ")
     );
-    serde_json::from_value(value).map_err(|_| described(&error))
+    let text = serde_json::to_vec(&value)?;
+    known(&mut serde_json::Deserializer::from_slice(&text)).map_err(|_| described(&error))
+}
+
+fn known(
+    json: &mut serde_json::Deserializer<serde_json::de::SliceRead<'_>>,
+) -> serde_json::Result<(Spec, Vec<String>)> {
+    let mut unknown = Vec::new();
+    let spec = serde_ignored::deserialize(&mut *json, |path| {
+        // Question marks stand for values that may be missing.
+        unknown.push(path.to_string().replace(".?", ""));
+    })?;
+    json.end()?;
+    Ok((spec, unknown))
 }
 
 /// serde_json's message, with the place in front.

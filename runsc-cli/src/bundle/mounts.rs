@@ -72,6 +72,7 @@ fn translate_one(
             MountKind::Mqueue
         }
         "cgroup" | "cgroup2" => {
+            options.none()?;
             flags.readonly = true;
             MountKind::Cgroup
         }

@@ -3,6 +3,70 @@
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use runsc_sentry::config::{Atime, DevptsOptions, MountFlags, TmpfsOptions};
 
+/// Options that any mount may have, as `features` tells them.
+pub const KNOWN: &[&str] = &[
+    "acl",
+    "async",
+    "atime",
+    "bind",
+    "defaults",
+    "dev",
+    "diratime",
+    "dirsync",
+    "exec",
+    "iversion",
+    "lazytime",
+    "loud",
+    "mand",
+    "noacl",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "noiversion",
+    "nolazytime",
+    "nomand",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "private",
+    "ratime",
+    "rbind",
+    "rdev",
+    "rdiratime",
+    "relatime",
+    "remount",
+    "rexec",
+    "rnoatime",
+    "rnodev",
+    "rnodiratime",
+    "rnoexec",
+    "rnorelatime",
+    "rnostrictatime",
+    "rnosuid",
+    "ro",
+    "rprivate",
+    "rrelatime",
+    "rro",
+    "rrw",
+    "rshared",
+    "rslave",
+    "rstrictatime",
+    "rsuid",
+    "rsymfollow",
+    "runbindable",
+    "rw",
+    "shared",
+    "silent",
+    "slave",
+    "strictatime",
+    "suid",
+    "symfollow",
+    "sync",
+    "tmpcopyup",
+    "unbindable",
+];
+
 /// Options of a mount, sorted.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Options<'a> {
@@ -185,6 +249,16 @@ mod tests {
         assert_eq!(options.flags, flags);
         assert!(options.bind);
         assert_eq!(options.data, ["size=1k"]);
+    }
+
+    #[test]
+    fn what_is_told_to_be_known_is_known() {
+        for word in KNOWN {
+            let given = words(word);
+            let options = Options::parse(&given).unwrap();
+            assert!(options.data.is_empty(), "{word}");
+        }
+        assert!(KNOWN.is_sorted());
     }
 
     #[test]

@@ -18,6 +18,35 @@ use runsc_sentry::{
 };
 use runsc_syscall_tables::{Arch, by_name};
 
+/// Actions a profile may have, as `features` tells them: all but SCMP_ACT_NOTIFY. An agent outside
+/// would need a listener's fd of the host, which answers for calls that the host never sees.
+pub const ACTIONS: &[&str] = &[
+    "SCMP_ACT_ALLOW",
+    "SCMP_ACT_ERRNO",
+    "SCMP_ACT_KILL",
+    "SCMP_ACT_KILL_PROCESS",
+    "SCMP_ACT_KILL_THREAD",
+    "SCMP_ACT_LOG",
+    "SCMP_ACT_TRACE",
+    "SCMP_ACT_TRAP",
+];
+/// Conditions on arguments.
+pub const OPERATORS: &[&str] = &[
+    "SCMP_CMP_EQ",
+    "SCMP_CMP_GE",
+    "SCMP_CMP_GT",
+    "SCMP_CMP_LE",
+    "SCMP_CMP_LT",
+    "SCMP_CMP_MASKED_EQ",
+    "SCMP_CMP_NE",
+];
+/// Flags that are honoured, some because they make no difference here.
+pub const FLAGS: &[&str] = &[
+    "SECCOMP_FILTER_FLAG_LOG",
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+    "SECCOMP_FILTER_FLAG_TSYNC",
+];
+
 /// Most instructions of a program (linux/bpf_common.h).
 const MAX_LEN: usize = 4096;
 /// Offsets in struct seccomp_data (linux/seccomp.h).
@@ -46,6 +75,10 @@ pub fn translate(profile: &LinuxSeccomp) -> Result<SeccompConfig> {
     ensure!(
         profile.listener_path().is_none(),
         "listenerPath: no listeners are supported"
+    );
+    ensure!(
+        profile.listener_metadata().is_none(),
+        "listenerMetadata: no listeners are supported"
     );
     let default =
         answer(profile.default_action(), profile.default_errno_ret()).context("defaultAction")?;

@@ -507,6 +507,20 @@ fn wanted(resources: Option<&LinuxResources>, version: Version) -> Result<Vec<Se
     resources::settings(resources, version).context("linux.resources")
 }
 
+/// What would be set with v1 and v2, as text, and what has no effect.
+#[cfg(test)]
+pub fn outcome(resources: Option<&LinuxResources>) -> (String, Vec<String>) {
+    let Some(resources) = resources else {
+        return Default::default();
+    };
+    let settings = [Version::V1, Version::V2].map(|version| {
+        resources::settings(resources, version).map_err(|error| format!("{error:#}"))
+    });
+    let vain = resources::without_effect(resources);
+    let vain = vain.into_iter().map(String::from).collect();
+    (format!("{settings:?}"), vain)
+}
+
 /// Fails if somebody has the group already.
 fn occupied(place: &Place, hierarchies: &[Hierarchy]) -> Result<()> {
     for hierarchy in hierarchies {

@@ -149,7 +149,9 @@ fn memory_v1(memory: &LinuxMemory, all: &mut Vec<Setting>) {
         "memory.kmem.tcp.limit_in_bytes",
         memory.kernel_tcp(),
     );
-    let swappiness = memory.swappiness().and_then(|value| value.try_into().ok());
+    // Linux refuses what is out of range.
+    let swappiness = memory.swappiness();
+    let swappiness = swappiness.map(|value| i64::try_from(value).unwrap_or(i64::MAX));
     add("swappiness", "memory.swappiness", swappiness);
 }
 
@@ -387,6 +389,9 @@ pub fn without_effect(resources: &LinuxResources) -> Vec<&'static str> {
     }
     if memory.is_some_and(|m| m.disable_oom_killer() == Some(true)) {
         names.push("memory.disableOOMKiller (a process that reaches the limit is killed)");
+    }
+    if memory.is_some_and(|m| m.use_hierarchy() == Some(false)) {
+        names.push("memory.useHierarchy (Linux always counts what is below)");
     }
     names
 }

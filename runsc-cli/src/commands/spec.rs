@@ -12,7 +12,10 @@ use nix::unistd::{Gid, Uid};
 use serde_json::{Value, json};
 
 use super::Failure;
-use crate::args::oci::SpecArgs;
+use crate::{
+    args::oci::SpecArgs,
+    bundle::{options, seccomp},
+};
 
 /// The versions of the specification that are understood.
 const OLDEST: &str = "1.0.0";
@@ -133,11 +136,25 @@ pub fn features() -> Result<ExitCode, Failure> {
         "ociVersionMax": NEWEST,
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart",
                   "poststop"],
+        "mountOptions": options::KNOWN,
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
             "capabilities": capabilities,
+            "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": false, "rdma": true},
+            "seccomp": {
+                "enabled": true,
+                "actions": seccomp::ACTIONS,
+                "operators": seccomp::OPERATORS,
+                "archs": ["SCMP_ARCH_X86_64"],
+                "knownFlags": seccomp::FLAGS,
+                "supportedFlags": seccomp::FLAGS,
+            },
             "apparmor": {"enabled": false},
             "selinux": {"enabled": false},
+            "intelRdt": {"enabled": false},
+            "memoryPolicy": {},
+            "mountExtensions": {"idmap": {"enabled": false}},
+            "netDevices": {"enabled": false},
         },
         "annotations": {"rs.runsc.version": env!("CARGO_PKG_VERSION")},
     });
