@@ -37,6 +37,27 @@ fn is_blocked(signal: c_int) -> Outcome<bool> {
     Ok(raw!(sigismember(&set, signal)) == 1)
 }
 
+fn no_place(signal: c_int) -> Outcome {
+    eq("a signal too many", queue(signal, 0), -1)?;
+    eq("errno", errno_name(errno()), "EAGAIN".to_string())
+}
+
+/// Runs as a user who has no other process, with this RLIMIT_SIGPENDING.
+fn as_nobody_else(limit: rlim_t, body: impl FnOnce() -> Outcome) -> Outcome {
+    in_child(|| {
+        let id = 60_000 + raw!(getpid()) as uid_t % 5000;
+        if raw!(setresgid(id, id, id)) != 0 || raw!(setresuid(id, id, id)) != 0 {
+            skip!("cannot become another user here: {}", errno_name(errno()));
+        }
+        let limit = rlimit {
+            rlim_cur: limit,
+            rlim_max: limit,
+        };
+        ok!(setrlimit(RLIMIT_SIGPENDING, &limit));
+        body()
+    })
+}
+
 fn queue(signal: c_int, value: usize) -> c_int {
     raw!(sigqueue(
         getpid(),
@@ -548,6 +569,58 @@ pub static CASES: &[Case] = &[
                     }
                 }
                 fail!("10 signals were queued with a limit of 2")
+            })
+        },
+    ),
+    Case::new(
+        "sigqueue.limit_of_user",
+        "getrlimit(2)",
+        "RLIMIT_SIGPENDING counts what is queued for all processes of a user",
+        || {
+            as_nobody_else(3, || {
+                let signal = SIGRTMIN() + 1;
+                block(&[signal])?;
+                let other = sleeper()?;
+                let value = sigval {
+                    sival_ptr: null_mut(),
+                };
+                ok!(sigqueue(other, signal, value));
+                ok!(sigqueue(other, signal, value));
+                eq("own", queue(signal, 0), 0)?;
+                no_place(signal)?;
+                err!(EAGAIN, sigqueue(other, signal, value));
+                err!(EAGAIN, syscall(SYS_tgkill, getpid(), gettid(), signal));
+                ok!(kill(getpid(), signal));
+                ok!(kill(other, SIGKILL));
+                expect_signal(other, SIGKILL)?;
+                eq("when the other has gone", queue(signal, 0), 0)
+            })
+        },
+    ),
+    Case::new(
+        "timer.limit",
+        "timer_create(2)",
+        "a timer takes a place of RLIMIT_SIGPENDING while it exists",
+        || {
+            as_nobody_else(2, || {
+                let signal = SIGRTMIN() + 1;
+                block(&[signal])?;
+                let mut ids = [zeroed::<timer_t>(); 3];
+                ok!(timer_create(CLOCK_MONOTONIC, null_mut(), &mut ids[0]));
+                ok!(timer_create(CLOCK_MONOTONIC, null_mut(), &mut ids[1]));
+                err!(
+                    EAGAIN,
+                    timer_create(CLOCK_MONOTONIC, null_mut(), &mut ids[2])
+                );
+                no_place(signal)?;
+                ok!(timer_delete(ids[0]));
+                eq("room", queue(signal, 0), 0)?;
+                no_place(signal)?;
+                err!(
+                    EAGAIN,
+                    timer_create(CLOCK_MONOTONIC, null_mut(), &mut ids[2])
+                );
+                Ok(())
             })
         },
     ),

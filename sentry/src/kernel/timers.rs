@@ -145,6 +145,12 @@ impl GroupTimers {
         Ok(id)
     }
 
+    /// Timers of timer_create(2).
+    pub fn posix(&self) -> usize {
+        let timers = self.timers.lock();
+        timers.range(TimerId::Posix(0)..).count()
+    }
+
     /// timer_delete(2).
     pub fn delete(&self, id: i32) -> Result<()> {
         let old = self

@@ -6,7 +6,7 @@ use crate::errno::{Errno, Error, Restart, Result};
 use crate::kernel::cred::{Cap, Credentials};
 use crate::kernel::group::ThreadGroup;
 use crate::kernel::signal::frame::{self, RawStack, encode_info, on_altstack};
-use crate::kernel::signal::send::{force, send_to_group, send_to_task};
+use crate::kernel::signal::send::{force, may_queue, send_to_group, send_to_task};
 use crate::kernel::signal::{AltStack, SigAction, SigFields, SigInfo, SigSet, Signal};
 use crate::kernel::task::Task;
 use crate::kernel::time::MonoTime;
@@ -326,6 +326,7 @@ fn send_to_thread(t: &Task, pid: Option<i32>, tid: i32, number: i32) -> SysResul
         return Err(Errno::EPERM.into());
     }
     if let Some(signal) = signal {
+        queue_limit(t, target.group(), signal)?;
         deliver_to_task(&target, own_info(t, signal, libc::SI_TKILL));
     }
     Ok(0)
@@ -405,21 +406,10 @@ pub async fn rt_tgsigqueueinfo(t: &Task, a: &Args) -> SysResult {
 
 /// RLIMIT_SIGPENDING bounds queued real-time signals: EAGAIN.
 fn queue_limit(t: &Task, group: &ThreadGroup, signal: Signal) -> Result<()> {
-    if !signal.is_realtime() {
-        return Ok(());
+    if signal.is_realtime() && !may_queue(t.kernel(), group) {
+        return Err(Errno::EAGAIN);
     }
-    let limit = t.group().limits.lock().soft(libc::RLIMIT_SIGPENDING);
-    let own: usize = group
-        .tasks()
-        .iter()
-        .map(|task| task.signals.lock().pending.len())
-        .sum();
-    let queued = own + group.signals.lock().pending.len();
-    if queued as u64 >= limit {
-        Err(Errno::EAGAIN)
-    } else {
-        Ok(())
-    }
+    Ok(())
 }
 
 pub async fn pidfd_send_signal(t: &Task, a: &Args) -> SysResult {

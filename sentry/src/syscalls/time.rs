@@ -7,6 +7,7 @@ use crate::kernel::block::Stop;
 use crate::kernel::cred::Cap;
 use crate::kernel::group::ThreadGroup;
 use crate::kernel::signal::Signal;
+use crate::kernel::signal::send::may_queue;
 use crate::kernel::task::{RestartBlock, Task};
 use crate::kernel::time::{MonoTime, clock_ns};
 use crate::kernel::timers::{Absolute, Notify, Setting, TimerClock, TimerId};
@@ -361,6 +362,9 @@ pub async fn timer_create(t: &Task, a: &Args) -> SysResult {
         },
         _ => return Err(Errno::EINVAL.into()),
     };
+    if !may_queue(t.kernel(), t.group()) {
+        return Err(Errno::EAGAIN.into());
+    }
     let id = match a.u64(1) {
         0 => t.group().timers.create(clock, |id| Notify::Process {
             signal: Signal::SIGALRM,

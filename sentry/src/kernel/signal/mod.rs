@@ -278,9 +278,19 @@ impl Pending {
         self.queue.is_empty()
     }
 
-    /// Standard signals are kept once; real-time signals queue. False if it was already there.
+    /// How many of them take a place of their own; a timer's signal has that of its timer.
+    pub fn places(&self) -> usize {
+        let others = self.queue.iter().filter(|i| i.code != libc::SI_TIMER);
+        others.count()
+    }
+
+    /// Standard signals are kept once; real-time signals queue, up to a bound past which they are as
+    /// standard ones. False if it was already there.
     pub fn push(&mut self, info: SigInfo) -> bool {
-        if !info.signal.is_realtime() && self.set.has(info.signal) {
+        /// Whoever sends with kill(2) is not held to RLIMIT_SIGPENDING.
+        const MAX: usize = 1 << 16;
+        let queues = info.signal.is_realtime() && self.queue.len() < MAX;
+        if !queues && self.set.has(info.signal) {
             return false;
         }
         self.set = self.set.with(info.signal);
@@ -377,6 +387,11 @@ mod tests {
     fn standard_signals_merge_and_real_time_ones_queue() {
         let mut p = Pending::default();
         assert!(p.push(user(10)) && !p.push(user(10)));
+        for _ in 0..1 << 17 {
+            p.push(user(41));
+        }
+        assert_eq!(p.len(), 1 << 16);
+        p.discard(SigSet::of(Signal::new(41).unwrap()));
         assert!(p.push(user(40)) && p.push(user(40)));
         assert!(p.push(user(11)));
         let all = SigSet(u64::MAX);

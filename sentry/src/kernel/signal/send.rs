@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{DefaultAction, SIG_DFL, SIG_IGN, SigFields, SigInfo, SigSet, Signal};
+use crate::kernel::Kernel;
 use crate::kernel::group::ThreadGroup;
 use crate::kernel::task::Task;
 
@@ -25,6 +26,30 @@ pub fn send_to_task(task: &Task, info: SigInfo) {
     if wake {
         task.interrupt();
     }
+}
+
+/// Whether RLIMIT_SIGPENDING of `group` leaves room for one more queued signal to it. What counts is
+/// all that is queued for its real user, and his timers, which keep a place each.
+///
+/// Looks at every process, under the locks of tree, signals and timers one after the other.
+pub fn may_queue(kernel: &Kernel, group: &ThreadGroup) -> bool {
+    let limit = group.limits.lock().soft(libc::RLIMIT_SIGPENDING);
+    let user = |group: &ThreadGroup| group.any_task().map(|task| task.creds().ruid);
+    let Some(uid) = user(group) else {
+        return true;
+    };
+    let mut queued = 0;
+    for other in kernel.tree.groups() {
+        if user(&other) == Some(uid) {
+            let tasks = other.tasks();
+            let own = tasks
+                .iter()
+                .map(|task| task.signals.lock().pending.places());
+            queued += own.sum::<usize>();
+            queued += other.signals.lock().pending.places() + other.timers.posix();
+        }
+    }
+    (queued as u64) < limit
 }
 
 /// Sends a fault signal that cannot be blocked or ignored: if it is, the disposition is reset so
