@@ -43,8 +43,9 @@ const MAX_RECORD: u64 = 16 << 20;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What a container's directory holds, in the order of removal: without its record it is no
 /// container, and the lock goes last.
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     crate::link::SOCKET,
+    "config.json.new",
     "config.json",
     "alive",
     "reached",
@@ -651,6 +652,7 @@ mod tests {
             fs::create_dir(root.0.join(id)).unwrap();
             fs::write(root.0.join(id).join("lock"), "").unwrap();
             fs::write(root.0.join(id).join("state.json.new"), "{").unwrap();
+            fs::write(root.0.join(id).join("config.json.new"), "{").unwrap();
         }
         assert!(root.containers().unwrap().is_empty());
         root.create(record("old")).unwrap();
