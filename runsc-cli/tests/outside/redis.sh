@@ -34,7 +34,7 @@ for address in "$FOUR" "$SIX"; do
         (cli --csv blpop queue 60 > popped) & popper=$!
         until [ "$(cli client list | grep -c cmd=blpop)" = 1 ]; do sleep 0.02; done
         cli rpush queue job; wait $popper; cat popped
-        (timeout 60 redis-cli -h "$address" --csv subscribe news | head -n 3 > told) & reader=$!
+        (timeout 60 redis-cli -h "$address" --csv subscribe news 2> /dev/null | head -n 3 > told) & reader=$!
         until [ "$(cli pubsub numsub news | tail -1)" = 1 ]; do sleep 0.02; done
         cli publish news 'it happened'; cli client kill type pubsub; wait $reader; cat told
         seq 1 20000 | sed 's/.*/SET bulk:& value-&/' | cli --pipe 2>&1 | tail -1
