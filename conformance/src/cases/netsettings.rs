@@ -3,6 +3,7 @@
 
 use super::netgroups::own_network;
 use crate::case::*;
+use crate::inet::get_int;
 use std::ptr::null_mut;
 
 /// Sets a key of /proc/sys/net, does something, and sets it back.
@@ -34,19 +35,6 @@ fn try_write(key: &str, value: &str) -> Outcome<i32> {
     let found = if n < 0 { errno() } else { 0 };
     ok!(close(fd));
     Ok(found)
-}
-
-fn option(fd: c_int, level: c_int, name: c_int) -> Outcome<c_int> {
-    let mut value: c_int = -1;
-    let mut len = size_of::<c_int>() as socklen_t;
-    ok!(getsockopt(
-        fd,
-        level,
-        name,
-        (&raw mut value).cast(),
-        &mut len
-    ));
-    Ok(value)
 }
 
 fn address(ip: [u8; 4], port: u16) -> sockaddr_in {
@@ -184,10 +172,10 @@ pub static CASES: &[Case] = &[
                 let tcp = || Ok(ok!(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)));
                 let old = tcp()?;
                 with("ipv4/tcp_rmem", "4096 50000 600000", || {
-                    eq("receive", option(tcp()?, SOL_SOCKET, SO_RCVBUF)?, 50000)
+                    eq("receive", get_int(tcp()?, SOL_SOCKET, SO_RCVBUF)?, 50000)
                 })?;
                 with("ipv4/tcp_wmem", "4096 30000 600000", || {
-                    eq("send", option(tcp()?, SOL_SOCKET, SO_SNDBUF)?, 30000)
+                    eq("send", get_int(tcp()?, SOL_SOCKET, SO_SNDBUF)?, 30000)
                 })?;
                 for (key, name) in [
                     ("time", TCP_KEEPIDLE),
@@ -197,7 +185,7 @@ pub static CASES: &[Case] = &[
                     let key = format!("ipv4/tcp_keepalive_{key}");
                     with(&key, "17\n", || {
                         // Also of one that is there already, unless it was set.
-                        eq(&key, option(old, IPPROTO_TCP, name)?, 17)?;
+                        eq(&key, get_int(old, IPPROTO_TCP, name)?, 17)?;
                         let set = tcp()?;
                         let own: c_int = 5;
                         ok!(setsockopt(
@@ -207,15 +195,15 @@ pub static CASES: &[Case] = &[
                             (&raw const own).cast(),
                             4
                         ));
-                        eq(&key, option(set, IPPROTO_TCP, name)?, 5)
+                        eq(&key, get_int(set, IPPROTO_TCP, name)?, 5)
                     })?;
                 }
                 with("ipv6/bindv6only", "1", || {
                     let fd = ok!(socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-                    eq("only", option(fd, IPPROTO_IPV6, IPV6_V6ONLY)?, 1)
+                    eq("only", get_int(fd, IPPROTO_IPV6, IPV6_V6ONLY)?, 1)
                 })?;
                 let fd = ok!(socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-                eq("both", option(fd, IPPROTO_IPV6, IPV6_V6ONLY)?, 0)
+                eq("both", get_int(fd, IPPROTO_IPV6, IPV6_V6ONLY)?, 0)
             })
         },
     ),

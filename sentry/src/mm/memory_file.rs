@@ -8,16 +8,16 @@
 //!
 //! Its lock is innermost: nothing is called with it held.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use runsc_platform::kvm::Reserved;
 use runsc_platform::memory::{MemFd, Window};
 
 use crate::errno::{Errno, Result};
+use crate::mm::free_set::FreeSet;
 use crate::mm::types::{PAGE_SIZE, page_up};
 
 /// No limit of the file's size.
@@ -40,7 +40,7 @@ const MAX_KEPT: u64 = 64 << 10;
 
 /// Memory that may lie behind such a page at `addr` has the same place within one in the file, so
 /// that a platform can map it as one.
-const LARGE_PAGE: u64 = 2 << 20;
+pub(super) const LARGE_PAGE: u64 = 2 << 20;
 
 /// Where new memory had best lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,82 +50,6 @@ pub(crate) enum Near {
     Offset(u64),
     /// To be mapped at this address.
     Address(u64),
-}
-
-/// Free ranges, by place and by size.
-#[derive(Default)]
-struct FreeSet {
-    by_start: BTreeMap<u64, u64>,
-    by_len: BTreeSet<(u64, u64)>,
-    bytes: u64,
-}
-
-impl FreeSet {
-    fn remove(&mut self, start: u64, len: u64) {
-        self.by_start.remove(&start);
-        self.by_len.remove(&(len, start));
-        self.bytes -= len;
-    }
-
-    fn add(&mut self, start: u64, len: u64) {
-        self.by_start.insert(start, len);
-        self.by_len.insert((len, start));
-        self.bytes += len;
-    }
-
-    /// Adds a range, merged with its neighbours.
-    fn insert(&mut self, mut start: u64, mut len: u64) {
-        if let Some((&s, &l)) = self.by_start.range(..start).next_back()
-            && s + l == start
-        {
-            self.remove(s, l);
-            start = s;
-            len += l;
-        }
-        if let Some((&s, &l)) = self.by_start.range(start + len..).next()
-            && s == start + len
-        {
-            self.remove(s, l);
-            len += l;
-        }
-        self.add(start, len);
-    }
-
-    /// The smallest free range that fits, from its beginning.
-    fn take(&mut self, len: u64) -> Option<u64> {
-        let &(l, start) = self.by_len.range((len, 0)..).next()?;
-        self.remove(start, l);
-        if l > len {
-            self.add(start + len, l - len);
-        }
-        Some(start)
-    }
-
-    /// As `take`, at a place that is `addr` modulo [`LARGE_PAGE`].
-    fn take_like(&mut self, len: u64, addr: u64) -> Option<u64> {
-        let room = len.checked_add(LARGE_PAGE)?;
-        let &(_, start) = self.by_len.range((room, 0)..).next()?;
-        let at = start + addr.wrapping_sub(start) % LARGE_PAGE;
-        self.take_at(at, len).then_some(at)
-    }
-
-    /// Exactly this range, if it is free.
-    fn take_at(&mut self, at: u64, len: u64) -> bool {
-        let Some((&s, &l)) = self.by_start.range(..=at).next_back() else {
-            return false;
-        };
-        if s + l < at + len {
-            return false;
-        }
-        self.remove(s, l);
-        if s < at {
-            self.add(s, at - s);
-        }
-        if s + l > at + len {
-            self.add(at + len, s + l - (at + len));
-        }
-        true
-    }
 }
 
 /// Pages with the same number of references.
@@ -227,21 +151,6 @@ struct CachedWindow {
     window: Arc<Window>,
     /// Set on use, cleared when looking for one to give up.
     used: AtomicBool,
-}
-
-/// Page tables of guests count as their memory.
-pub struct TableMemory(pub Arc<MemoryFile>);
-
-impl runsc_platform::kvm::TableMemory for TableMemory {
-    fn reserve(&self, len: u64) -> std::io::Result<Reserved> {
-        let no_memory = |_| std::io::ErrorKind::OutOfMemory;
-        let range = self.0.allocate(len).map_err(no_memory)?;
-        Ok(Reserved {
-            file: self.0.fd().clone(),
-            offset: range.offset(),
-            range: Arc::new(range),
-        })
-    }
 }
 
 /// All guest memory that is not a host file. One a sandbox.

@@ -20,6 +20,7 @@ mod access;
 mod change;
 mod fault;
 mod fork;
+mod free_set;
 pub mod io;
 mod lock;
 mod map;
@@ -31,6 +32,7 @@ mod remap;
 mod report;
 mod segment;
 pub mod shared;
+mod table_memory;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod types;
@@ -47,9 +49,10 @@ use crate::errno::Result;
 use crate::fs::file::File;
 use crate::mm::mappable::{Backing, Mappable, MappingOwner, WriteIntent};
 pub(crate) use crate::mm::memory_file::{Contents, Near};
-pub use crate::mm::memory_file::{FileRange, MemoryFile, TableMemory};
+pub use crate::mm::memory_file::{FileRange, MemoryFile};
 use crate::mm::pages::{Batch, Held, PageMap, host_prot};
 pub use crate::mm::segment::Place;
+pub use crate::mm::table_memory::TableMemory;
 pub use crate::mm::types::*;
 use crate::mm::vma::{Source, Vma, VmaFlags, VmaMap};
 
