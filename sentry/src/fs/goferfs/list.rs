@@ -8,7 +8,8 @@ use runsc_gofer::protocol::{ReadDirDetail, TreeDir};
 
 use super::ahead::{Directory, OpenFile};
 use super::errno;
-use super::node::{Name, Node};
+use super::names::Name;
+use super::node::Node;
 use crate::errno::{Errno, Result};
 use crate::fs::inode::{FileType, LookupHint};
 

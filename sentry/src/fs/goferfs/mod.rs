@@ -14,6 +14,7 @@
 mod ahead;
 mod file;
 mod list;
+mod names;
 mod node;
 
 use std::collections::{HashMap, VecDeque};

@@ -104,6 +104,14 @@ pub fn any(domain: Domain) -> IpAddr {
     }
 }
 
+/// What getsockname(2) tells of a socket of this domain; one without a name has the wildcard's.
+pub fn local_name(domain: Domain, local: Option<SocketAddr>) -> Name {
+    encode(
+        domain,
+        local.unwrap_or_else(|| SocketAddr::new(any(domain), 0)),
+    )
+}
+
 /// Where a connection to an unspecified address goes: to this host.
 pub fn this_host(address: SocketAddr) -> SocketAddr {
     match address.ip() {

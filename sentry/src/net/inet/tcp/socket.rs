@@ -126,8 +126,7 @@ impl Socket for Tcp {
 
     fn local_name(&self) -> Result<Name> {
         let local = self.state.lock().local;
-        let any = || std::net::SocketAddr::new(address::any(self.domain), 0);
-        Ok(address::encode(self.domain, local.unwrap_or_else(any)))
+        Ok(address::local_name(self.domain, local))
     }
 
     fn peer_name(&self) -> Result<Name> {
