@@ -19,6 +19,17 @@ fn timeout(fd: c_int, name: c_int, ms: i64) -> Outcome {
     Ok(())
 }
 
+fn linger(fd: c_int, seconds: c_int) -> c_int {
+    let value = [1, seconds];
+    raw!(setsockopt(
+        fd,
+        SOL_SOCKET,
+        SO_LINGER,
+        value.as_ptr().cast(),
+        8
+    ))
+}
+
 fn clock() -> Outcome<i64> {
     Ok(ns(now(CLOCK_MONOTONIC)?) as i64 / 1_000_000)
 }
@@ -254,6 +265,39 @@ pub static CASES: &[Case] = &[
             eq("end", poll_for(server, POLLIN)?, POLLIN)?;
             let peer = accept_one(server)?;
             eq("who", peer_of(peer)?.port(), name_of(quiet)?.port())
+        },
+    ),
+    Case::new(
+        "tcp.defer_backlog",
+        "tcp(7), listen(2)",
+        "connections that are deferred take places of the backlog, and leave them when they end",
+        || {
+            let (server, address) = tcp_listener(0)?;
+            set_on(server, IPPROTO_TCP, TCP_DEFER_ACCEPT)?;
+            let (first, second) = (new_tcp()?, new_tcp()?);
+            succeeded("connect", connect_to(first, address))?;
+            nonblocking(second)?;
+            connect_to(second, address);
+            succeeded("linger", linger(first, 0))?;
+            ok!(close(first));
+            eq("connected", poll_for(second, POLLOUT)?, POLLOUT)?;
+            write_all(second, b"x")?;
+            eq("tells", poll_for(server, POLLIN)?, POLLIN)?;
+            // One is there now, and no more come in, however many send.
+            for _ in 0..20 {
+                let more = new_tcp()?;
+                nonblocking(more)?;
+                connect_to(more, address);
+                send_text(more, b"y", MSG_NOSIGNAL);
+                ok!(close(more));
+            }
+            nonblocking(server)?;
+            let mut accepted = 0;
+            while raw!(accept(server, null_mut(), null_mut())) >= 0 {
+                accepted += 1;
+            }
+            ensure!((1..4).contains(&accepted), "{accepted} were let in");
+            Ok(())
         },
     ),
     Case::new(

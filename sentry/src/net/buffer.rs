@@ -24,6 +24,18 @@ const SMALL: usize = 4096;
 /// time, so that all still move.
 const MAX_HELD: usize = 256 << 20;
 
+/// Memory that counts as long as this lives.
+pub struct Charge {
+    pool: Arc<Pool>,
+    bytes: usize,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.pool.uncharge(self.bytes);
+    }
+}
+
 /// See the module documentation.
 #[derive(Default)]
 pub struct Pool {
@@ -60,6 +72,12 @@ impl Pool {
         }
         self.held.fetch_add(bytes, Ordering::Relaxed);
         true
+    }
+
+    /// As [`Pool::charge`], until what it gives is dropped.
+    pub fn charged(self: &Arc<Self>, bytes: usize) -> Option<Charge> {
+        let pool = self.clone();
+        self.charge(bytes).then_some(Charge { pool, bytes })
     }
 
     pub fn uncharge(&self, bytes: usize) {

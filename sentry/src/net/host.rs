@@ -7,6 +7,7 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage};
@@ -31,6 +32,8 @@ const MAX_CONTROL: usize = 512;
 /// See the module documentation.
 pub struct Host {
     made: Box<dyn HostSocket>,
+    /// It has a port of its own in the network namespace.
+    bound: AtomicBool,
     _watch: Arc<HostWatch>,
 }
 
@@ -82,8 +85,21 @@ impl Host {
         let watch = reactor.watch_for(made.fd(), Arc::new(PassOn(guest)))?;
         Ok(Host {
             made,
+            bound: AtomicBool::new(false),
             _watch: watch,
         })
+    }
+
+    /// bind(2). EADDRINUSE and others.
+    pub fn bind(&self, local: SocketAddr) -> Result<()> {
+        self.made.bind(local)?;
+        self.bound.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether [`Host::bind`] was done.
+    pub fn is_bound(&self) -> bool {
+        self.bound.load(Ordering::Relaxed)
     }
 
     pub fn socket(&self) -> &dyn HostSocket {

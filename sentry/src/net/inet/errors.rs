@@ -3,10 +3,12 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::address;
 use crate::errno::Errno;
 use crate::kernel::time::clock_ns;
+use crate::net::buffer::{Charge, Pool};
 use crate::net::outside::Domain;
 use crate::net::socket::Extra;
 
@@ -78,24 +80,27 @@ impl Report {
 /// See the module documentation.
 #[derive(Default)]
 pub struct Errors {
-    reports: VecDeque<Report>,
+    reports: VecDeque<(Report, Charge)>,
     cost: usize,
 }
 
 impl Errors {
-    /// Takes note, within `limit` bytes; what goes beyond is lost.
-    pub fn push(&mut self, report: Report, limit: usize) {
-        if self.cost + report.cost() < limit {
-            self.cost += report.cost();
-            self.reports.push_back(report);
+    /// Takes note, within `limit` bytes and what the pool has; what goes beyond is lost.
+    pub fn push(&mut self, report: Report, limit: usize, pool: &Arc<Pool>) {
+        let cost = report.cost();
+        if self.cost + cost < limit
+            && let Some(charge) = pool.charged(cost)
+        {
+            self.cost += cost;
+            self.reports.push_back((report, charge));
         }
     }
 
     /// The first one, and the error that the socket has from then on: that of the next.
     pub fn pop(&mut self) -> Option<(Report, Option<Errno>)> {
-        let report = self.reports.pop_front()?;
+        let (report, _charge) = self.reports.pop_front()?;
         self.cost -= report.cost();
-        Some((report, self.reports.front().map(|next| next.errno)))
+        Some((report, self.reports.front().map(|next| next.0.errno)))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -114,10 +119,12 @@ mod tests {
     #[test]
     fn reports_are_bounded_and_told_in_order() {
         let mut errors = Errors::default();
+        let pool = Arc::new(Pool::default());
         let to = |port| SocketAddr::new([127, 0, 0, 1].into(), port);
         for port in 1..=100 {
-            errors.push(Report::port_unreachable(to(port), &[7; 2000]), 4096);
+            errors.push(Report::port_unreachable(to(port), &[7; 2000]), 4096, &pool);
         }
+        assert_eq!(pool.held(), errors.cost);
         let mut ports = Vec::new();
         while let Some((report, next)) = errors.pop() {
             assert_eq!(report.quoted.len(), 520);
@@ -125,6 +132,6 @@ mod tests {
             ports.push(report.to.port());
         }
         assert_eq!(ports, [1, 2, 3, 4, 5]);
-        assert_eq!(errors.cost, 0);
+        assert_eq!((errors.cost, pool.held()), (0, 0));
     }
 }

@@ -154,7 +154,7 @@ impl Ping {
             .outer
             .open(&self.common, self.domain, Transport::Ping, guest)?
             .ok_or(Errno::ENETDOWN)?;
-        if let Err(e) = host.socket().bind(local) {
+        if let Err(e) = host.bind(local) {
             self.outer.close();
             return Err(e);
         }

@@ -34,10 +34,13 @@ pub(super) async fn when_ready<T>(
     t: &Task,
     file: &File,
     interest: Ready,
-    operation: impl FnMut() -> Result<T>,
+    mut operation: impl FnMut() -> Result<T>,
 ) -> Result<T, Error> {
-    let until = deadline(file, interest);
-    when_ready_until(t, file, interest, until, operation).await
+    match operation() {
+        Err(Errno::EAGAIN) if !file.nonblocking() => {}
+        done => return Ok(done?),
+    }
+    wait_until(t, file, interest, deadline(file, interest), operation).await
 }
 
 /// When a wait for a socket that begins now ends: SO_RCVTIMEO and SO_SNDTIMEO hold for read(2) and
@@ -47,17 +50,14 @@ fn deadline(file: &File, interest: Ready) -> Option<MonoTime> {
     socket.and_then(|s| s.common().deadline(interest))
 }
 
-async fn when_ready_until<T>(
+/// Repeats what failed with EAGAIN.
+async fn wait_until<T>(
     t: &Task,
     file: &File,
     interest: Ready,
     until: Option<MonoTime>,
-    mut operation: impl FnMut() -> Result<T>,
+    operation: impl FnMut() -> Result<T>,
 ) -> Result<T, Error> {
-    match operation() {
-        Err(Errno::EAGAIN) if !file.nonblocking() => {}
-        done => return Ok(done?),
-    }
     let Some(queue) = file.ops().wait_queue() else {
         return Err(Errno::EAGAIN.into());
     };
@@ -231,14 +231,21 @@ async fn write_source(
     at: At,
 ) -> Result<usize, Error> {
     let stream = file.ops().positioned() == Positioned::Stream;
-    let until = deadline(file, WRITE);
+    // From the first wait on, for all of them.
+    let mut until = None;
     let mut done = 0;
     loop {
-        let step = when_ready_until(t, file, WRITE, until, || match at {
+        let mut operation = || match at {
             At::Position => file.write(source),
             At::Offset(offset) => file.pwrite(source, offset),
-        })
-        .await;
+        };
+        let step = match operation() {
+            Err(Errno::EAGAIN) if !file.nonblocking() => {
+                let until = *until.get_or_insert_with(|| deadline(file, WRITE));
+                wait_until(t, file, WRITE, until, operation).await
+            }
+            done => done.map_err(Error::from),
+        };
         match step {
             Ok(n) => {
                 done += n;

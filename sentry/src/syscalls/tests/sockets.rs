@@ -39,6 +39,27 @@ fn option(t: &Arc<Task>, fd: u64, name: i32) -> Result<i32> {
     Ok(get(t, at))
 }
 
+/// Datagrams that are held back are the sandbox's memory, however many sockets there are.
+#[test]
+fn what_is_held_back_counts() {
+    let sandbox = Sandbox::new();
+    let t = sandbox.process(None);
+    let socket = [libc::AF_INET as u64, libc::SOCK_DGRAM as u64, 0];
+    let fd = plain(&t, libc::SYS_socket, socket).unwrap();
+    let before = t.kernel().net.pool.held();
+    let held = || t.kernel().net.pool.held() - before;
+    let to = put(&t, &[2u8, 0, 0, 9, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let data = put(&t, [7u8; 1000].as_slice());
+    let more = libc::MSG_MORE as u64;
+    for n in 1..=3 {
+        let sent = plain(&t, libc::SYS_sendto, [fd, data, 1000, more, to, 16]);
+        assert_eq!(sent, Ok(1000));
+        assert!((n * 1000..n * 2000 + 1000).contains(&held()), "{}", held());
+    }
+    plain(&t, libc::SYS_close, [fd]).unwrap();
+    assert_eq!(held(), 0);
+}
+
 #[test]
 fn files_and_credentials_travel() {
     let sandbox = Sandbox::new();

@@ -190,13 +190,15 @@ impl Tcp {
             Refused,
         }
         let outcome = match &mut listener.state.lock().phase {
-            Phase::Listening(l) if defer > 0 && l.deferred.len() <= l.backlog => {
-                l.deferred.push(child.clone());
-                Outcome::Deferred
-            }
-            Phase::Listening(l) if defer <= 0 && l.pending.len() <= l.backlog => {
-                l.pending.push_back(child.clone());
-                Outcome::Queued
+            // Those that are deferred come to be pending without being asked again.
+            Phase::Listening(l) if l.pending.len() + l.deferred.len() <= l.backlog => {
+                if defer > 0 {
+                    l.deferred.push(child.clone());
+                    Outcome::Deferred
+                } else {
+                    l.pending.push_back(child.clone());
+                    Outcome::Queued
+                }
             }
             Phase::Listening(l) => {
                 l.waiting.retain(|c| c.strong_count() > 0);
@@ -210,15 +212,21 @@ impl Tcp {
                 let traffic = &self.common.stack.loopback;
                 traffic.count(Count::TcpPassiveOpens);
                 traffic.segments(self.wire(&child), HANDSHAKE, 0);
-                {
+                let connects = {
                     let mut state = self.state.lock();
-                    // Else the other end has ended it already.
-                    if matches!(state.phase, Phase::Connecting(_)) {
+                    let connects = matches!(state.phase, Phase::Connecting(_));
+                    if connects {
                         state.phase = Phase::Connected(Link {
                             peer: Arc::downgrade(&child),
                             remote,
                         });
                     }
+                    connects
+                };
+                if !connects {
+                    // It gave up meanwhile; or the other end has ended it already, to which this
+                    // means nothing.
+                    child.reset();
                 }
                 let timer = self.timer.lock().take();
                 drop(timer);
@@ -250,15 +258,20 @@ impl Tcp {
     }
 
     /// The attempt to connect has failed.
+    /// Not if it has come to something meanwhile.
     pub(super) fn fail(&self, error: Errno) {
-        self.common.stack.loopback.count(Count::TcpAttemptFails);
-        self.unlink();
         {
+            let mut tables = self.common.stack.inet.tcp.lock();
             let mut state = self.state.lock();
+            if !matches!(state.phase, Phase::Connecting(_)) {
+                return;
+            }
+            self.unlink(&mut tables, &mut state);
             state.phase = Phase::Closed;
             state.error = Some(error);
             state.shut_write = true;
         }
+        self.common.stack.loopback.count(Count::TcpAttemptFails);
         self.inbox.lock().shut = true;
         self.common.tell(Ready::all(), Band::Error);
     }

@@ -67,12 +67,17 @@ impl Tcp {
             let child = listening.pending.pop_front().ok_or(Errno::EAGAIN)?;
             (child, listening.waiting.pop_front())
         };
+        self.let_in(next);
+        Ok(child)
+    }
+
+    /// There is a place for one that waited.
+    fn let_in(&self, next: Option<Weak<Tcp>>) {
         if let Some(client) = next.and_then(|c| c.upgrade())
             && let Some(this) = self.this.upgrade()
         {
             client.retry(&this);
         }
-        Ok(child)
     }
 
     /// Its listener tells of this connection now, if it did not.
@@ -95,13 +100,15 @@ impl Tcp {
             return;
         };
         let forgotten = match &mut listener.state.lock().phase {
-            Phase::Listening(listening) => self
-                .place_among(&listening.deferred)
-                .map(|at| listening.deferred.remove(at)),
+            Phase::Listening(listening) => self.place_among(&listening.deferred).map(|at| {
+                let child = listening.deferred.remove(at);
+                (child, listening.waiting.pop_front())
+            }),
             _ => None,
         };
-        if let Some(child) = forgotten {
+        if let Some((child, next)) = forgotten {
             child.leave();
+            listener.let_in(next);
         }
     }
 

@@ -230,9 +230,7 @@ impl Tcp {
     }
 
     /// Takes the connection out of the tables, and the port unless bind(2) asked for it.
-    fn unlink(&self) {
-        let mut tables = self.common.stack.inet.tcp.lock();
-        let mut state = self.state.lock();
+    fn unlink(&self, tables: &mut TcpPorts, state: &mut State) {
         let Some(local) = state.local else {
             return;
         };
@@ -363,9 +361,10 @@ impl Tcp {
             self.send_reset(&peer);
         }
         self.disconnect_outside();
-        self.unlink();
         {
+            let mut tables = self.common.stack.inet.tcp.lock();
             let mut state = self.state.lock();
+            self.unlink(&mut tables, &mut state);
             state.phase = Phase::Closed;
             state.error = None;
             state.untold = false;

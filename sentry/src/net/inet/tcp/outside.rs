@@ -38,7 +38,7 @@ impl Tcp {
             let outcome = match self.open_outer() {
                 // Inside traffic goes on without a network Gofer, or without IPv6 on the host.
                 Ok(None) | Err(Errno::ENETDOWN | Errno::EAFNOSUPPORT) => return Ok(()),
-                Ok(Some(host)) => host.socket().bind(outer::to_host(self.domain, bound)),
+                Ok(Some(host)) => host.bind(outer::to_host(self.domain, bound)),
                 Err(e) => Err(e),
             };
             let Err(e) = outcome else {

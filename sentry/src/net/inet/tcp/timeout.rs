@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use super::{Phase, Tcp};
+use super::Tcp;
 use crate::errno::Errno;
 use crate::executor::TimerHandle;
 use crate::kernel::time::MonoTime;
@@ -83,9 +83,7 @@ impl Tcp {
     }
 
     fn connect_timed_out(&self) {
-        if matches!(self.state.lock().phase, Phase::Connecting(_)) {
-            self.fail(Errno::ETIMEDOUT);
-        }
+        self.fail(Errno::ETIMEDOUT);
     }
 
     /// The listener tells of this connection at the latest then (TCP_DEFER_ACCEPT).

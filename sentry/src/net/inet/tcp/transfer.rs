@@ -205,6 +205,8 @@ impl Tcp {
                 room
             };
             if room == 0 {
+                // Whoever waits for room does not hide what is in the way.
+                peer.show_all();
                 return if total > 0 {
                     Ok(total)
                 } else {

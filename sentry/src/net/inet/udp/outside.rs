@@ -37,7 +37,7 @@ impl Udp {
         let host = self.open_host();
         let bound = host.and_then(|host| {
             if let Some(host) = &host {
-                host.socket().bind(outer::to_host(self.domain, local))?;
+                host.bind(outer::to_host(self.domain, local))?;
             }
             Ok(host)
         });
@@ -77,7 +77,7 @@ impl Udp {
         };
         // One that is only in groups so far has no port yet.
         if let Some(host) = self.outer.get()
-            && host.socket().local().is_ok_and(|bound| bound.port() != 0)
+            && host.is_bound()
         {
             return Ok(Some(host));
         }

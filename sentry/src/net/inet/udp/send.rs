@@ -9,6 +9,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::sigio::Band;
 use crate::kernel::wait::Ready;
 use crate::mm::io::Source;
+use crate::net::buffer::Charge;
 use crate::net::inet::errors::Report;
 use crate::net::inet::source_for;
 use crate::net::interfaces::LOOPBACK;
@@ -21,7 +22,12 @@ pub(super) struct Letter {
     envelope: Envelope,
     flags: i32,
     data: Vec<u8>,
+    /// Of one that is held back.
+    charge: Option<Charge>,
 }
+
+/// What one that is held back takes up besides its bytes.
+const OVERHEAD: usize = 256;
 
 impl Udp {
     pub(super) fn post(&self, src: &mut Source<'_>, out: &Outgoing) -> Result<usize> {
@@ -57,11 +63,14 @@ impl Udp {
             return Err(Errno::EMSGSIZE);
         }
         if more {
+            let held = letter.data.capacity() + OVERHEAD;
+            let charge = self.common.stack.pool.charged(held);
+            letter.charge = Some(charge.ok_or(Errno::ENOBUFS)?);
             *self.corked.lock() = Some(letter);
             src.skip(len);
             return Ok(len);
         }
-        match self.dispatch(&letter) {
+        match self.dispatch(&mut letter) {
             // What waits for room is not lost.
             Err(Errno::EAGAIN) if begun => {
                 letter.data.truncate(before);
@@ -79,8 +88,8 @@ impl Udp {
     /// UDP_CORK ends: what has been gathered goes.
     pub(super) fn uncork(&self) {
         let letter = self.corked.lock().take();
-        if let Some(letter) = letter
-            && let Err(e) = self.dispatch(&letter)
+        if let Some(mut letter) = letter
+            && let Err(e) = self.dispatch(&mut letter)
         {
             log::debug!("a datagram that was held back: {e:?}");
         }
@@ -104,10 +113,12 @@ impl Udp {
             envelope,
             flags: out.flags,
             data: Vec::new(),
+            charge: None,
         })
     }
 
-    fn dispatch(&self, letter: &Letter) -> Result<()> {
+    /// What fails with EAGAIN still has its bytes.
+    fn dispatch(&self, letter: &mut Letter) -> Result<()> {
         let Letter { to, envelope, .. } = *letter;
         let own = self.local()?;
         let ip = match envelope.source {
@@ -128,7 +139,7 @@ impl Udp {
             Some(_) => (self.receivers(from, to), false),
             None => {
                 let receivers = self.receivers(from, to);
-                let outside = receivers.is_empty() && self.leads_outside(own, to);
+                let outside = receivers.is_empty() && self.common.stack.way_out().is_some();
                 (receivers, outside)
             }
         };
@@ -149,9 +160,9 @@ impl Udp {
         }
         traffic.datagram(to.ip(), data.len());
         let time_ns = crate::kernel::time::clock_ns(nix::time::ClockId::CLOCK_REALTIME);
-        let deliver = |receiver: &Udp, data: &[u8], segment| {
+        let deliver = |receiver: &Udp, data: Vec<u8>, segment| {
             receiver.deliver(Datagram {
-                data: data.to_vec(),
+                data,
                 from,
                 to,
                 ttl: envelope.ttl,
@@ -161,15 +172,22 @@ impl Udp {
                 segment,
             });
         };
-        for receiver in receivers {
-            let cut = piece < data.len();
+        let cut = piece < data.len();
+        let last = receivers.len() - 1;
+        for (n, receiver) in receivers.iter().enumerate() {
+            let data = &mut letter.data;
+            // There is one as a rule, and nothing to copy.
+            let whole = |data: &mut Vec<u8>| match n == last {
+                true => std::mem::take(data),
+                false => data.clone(),
+            };
             if cut && receiver.value(libc::IPPROTO_UDP, libc::UDP_GRO) != 0 {
-                deliver(&receiver, data, piece);
+                deliver(receiver, whole(data), piece);
             } else if cut {
                 data.chunks(piece)
-                    .for_each(|data| deliver(&receiver, data, 0));
+                    .for_each(|data| deliver(receiver, data.to_vec(), 0));
             } else {
-                deliver(&receiver, data, 0);
+                deliver(receiver, whole(data), 0);
             }
         }
         Ok(())
@@ -191,7 +209,8 @@ impl Udp {
                 _ => return,
             }
             if asked {
-                state.errors.push(Report::port_unreachable(to, data), limit);
+                let report = Report::port_unreachable(to, data);
+                state.errors.push(report, limit, &self.common.stack.pool);
             }
             state.error = Some(Errno::ECONNREFUSED);
         }
