@@ -38,8 +38,9 @@ impl Published {
         state.on = vcpu;
     }
 
-    fn put(&self, n: usize, word: u64) {
+    fn put(&self, n: usize, word: impl FnOnce(u64) -> u64) {
         let mut state = self.0.lock();
+        let word = word(state.words[n]);
         state.words[n] = word;
         if let Some(vcpu) = &state.on {
             vcpu.publish(n, word);
@@ -49,8 +50,12 @@ impl Published {
 
 impl Answers for Published {
     fn publish(&self, answer: Answer, value: Option<u32>) {
-        let word = value.map_or(0, |value| VALID | u64::from(value));
-        self.put(answer as usize, word);
+        // Ring 0 looks at VALID and then at the value: a thread between the two is told what was true
+        // just before.
+        self.put(answer as usize, |old| match value {
+            Some(value) => VALID | u64::from(value),
+            None => old & !VALID,
+        });
     }
 
     fn answer_other_calls(&self, how: InPlace) {
@@ -58,6 +63,20 @@ impl Answers for Published {
             InPlace::Answer => VALID,
             InPlace::Never => 0,
         };
-        self.put(OTHER, word);
+        self.put(OTHER, |_| word);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_withdrawn_is_still_no_other_value() {
+        let published = Published::new();
+        published.publish(Answer::Getuid, Some(1000));
+        published.publish(Answer::Getuid, None);
+        let word = published.0.lock().words[Answer::Getuid as usize];
+        assert_eq!((word & VALID, word as u32), (0, 1000));
     }
 }

@@ -1,6 +1,6 @@
 //! What a configuration may ask for and cannot have: refused by name if the container would be less
 //! confined or would not work without it ([`check`]), else named to be warned of ([`without_effect`]).
-//! `tests/fields.rs` demands one of these, or an effect, of every field there is.
+//! `fields/mod.rs` demands one of these, or an effect, of every field there is.
 
 use anyhow::{Result, bail, ensure};
 use oci_spec::runtime::{

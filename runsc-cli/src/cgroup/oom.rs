@@ -41,6 +41,8 @@ const BITE: u64 = 16 << 20;
 const SPARE: usize = 2;
 /// How long all of it may take.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// What mapping as much as the Sentry has may add to that, a second for a GiB.
+const MOST_PATIENCE: Duration = Duration::from_secs(8);
 /// The first to be killed.
 const FIRST_TO_GO: &str = "1000";
 /// What they map beyond what the Sentry has, in bytes.
@@ -170,7 +172,6 @@ impl Oom {
 
     /// How many of our processes the host has killed for it.
     fn have_killed(&self) -> Result<u64> {
-        let deadline = Instant::now() + PATIENCE;
         // The kernel may look for somebody else to kill while the memory of the first is on its way
         // back already.
         let mut spare = Vec::new();
@@ -183,7 +184,11 @@ impl Oom {
             None => 0,
         };
         let mut bite = BITE;
+        // They map something first.
+        let mapped = Duration::from_secs(self.mapped_by_sentry()? >> 30);
+        let deadline = Instant::now() + PATIENCE + mapped.min(MOST_PATIENCE);
         while !self.start(bite, Then::Exit)?.is_killed(deadline)? {
+            ensure!(Instant::now() < deadline, "nobody was killed in time");
             ensure!(
                 bite <= limit,
                 "more than the limit of {limit} bytes is there"
@@ -243,12 +248,13 @@ impl Oom {
 
     /// Starts a process that is killed before others.
     fn start(&self, bytes: u64, then: Then) -> Result<Victim> {
+        let bytes = usize::try_from(bytes)?;
+        let mapped = self.mapped_by_sentry()?.saturating_add(MORE_THAN_SENTRY);
+        let ballast = (self.program.as_fd(), usize::try_from(mapped)?);
         let own = text(&self.adjustment).context("oom_score_adj")?;
         let adjust = |value: &str| self.adjustment.write_all_at(value.as_bytes(), 0);
         adjust(FIRST_TO_GO).context("oom_score_adj")?;
-        let mapped = self.mapped_by_sentry()?.saturating_add(MORE_THAN_SENTRY);
-        let ballast = (self.program.as_fd(), usize::try_from(mapped)?);
-        let started = devour(usize::try_from(bytes)?, ballast, then);
+        let started = devour(bytes, ballast, then);
         adjust(&own).context("oom_score_adj")?;
         let process = started.context("a process to be killed")?;
         Ok(Victim {

@@ -10,11 +10,12 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{self, Read, Write},
     os::{
         fd::{AsFd, OwnedFd},
         unix::fs::{MetadataExt, OpenOptionsExt},
     },
+    path::Path,
     process::{Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -96,14 +97,22 @@ fn kept_or_measured(device: OwnedFd) -> Result<String> {
     measure.args(["debug", "platforms", "--choose"]);
     let choice = answer(measure, PATIENCE)?.unwrap_or_else(|| NONE.to_owned());
     let new = root.path().join(format!("{KEPT}{}", std::process::id()));
+    if let Err(error) = keep(&new, &path, &format!("{this}{choice}\n")) {
+        // Measured once more, then.
+        let _ = fs::remove_file(&new);
+        log::debug!("keeping the choice of a platform: {error}");
+    }
+    Ok(choice)
+}
+
+fn keep(new: &Path, path: &Path, text: &str) -> io::Result<()> {
     let mut file = fs::File::options()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(&new)?;
-    writeln!(file, "{this}{choice}")?;
-    fs::rename(&new, &path)?;
-    Ok(choice)
+        .open(new)?;
+    file.write_all(text.as_bytes())?;
+    fs::rename(new, path)
 }
 
 /// What a program says, if it says so in time and does not fail.
