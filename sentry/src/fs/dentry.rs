@@ -290,7 +290,8 @@ impl Dentry {
         let again = self
             .inode
             .lookup_again(&[name], LookupHint::None, &inodes(&known));
-        self.settle_one(name, &again?).ok_or(Errno::EIO)
+        self.settle_one(name, &again?, known.first())
+            .ok_or(Errno::EIO)
     }
 
     /// Asks the file system for `names`, though some may be known. None: guests have changed the
@@ -317,7 +318,7 @@ impl Dentry {
                 found: chain.found.get(i).cloned().into_iter().collect(),
                 missing: chain.missing && i == chain.found.len(),
             };
-            let Some(child) = at.settle_one(name, &rest) else {
+            let Some(child) = at.settle_one(name, &rest, known.get(i)) else {
                 break;
             };
             drop(dir);
@@ -355,9 +356,15 @@ impl Dentry {
         known
     }
 
-    /// Takes over what the file system has just said of `name`. The same inode keeps its dentry,
-    /// and so does a mount point. None: it has said nothing.
-    fn settle_one(self: &Arc<Self>, name: &[u8], chain: &Chain) -> Option<Option<Arc<Dentry>>> {
+    /// Takes over what the file system has said of `name`, which led to `known` when it was asked. The
+    /// same inode keeps its dentry, and so does a mount point. None: it has said nothing, or another
+    /// look-up has learned more since.
+    fn settle_one(
+        self: &Arc<Self>,
+        name: &[u8],
+        chain: &Chain,
+        known: Option<&KnownName>,
+    ) -> Option<Option<Arc<Dentry>>> {
         let old = self.before(name);
         let inode = match chain.found.first() {
             Some(inode) => Some(inode),
@@ -370,6 +377,9 @@ impl Dentry {
             if old.is_mount_point() || inode.is_some_and(same) {
                 self.insert(name, Child::There(old.clone()));
                 return Some(Some(old.clone()));
+            }
+            if !known.is_some_and(|known| Arc::ptr_eq(&known.dentry, old)) {
+                return None;
             }
             old.place.lock().unhashed = true;
             old.inode.name_lost(&self.inode, name);
@@ -558,5 +568,34 @@ impl Drop for Dentry {
                 next = parent.place.get_mut().parent.take();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::goferfs::Trust;
+    use crate::fs::{moment, tests::gofer_fs};
+
+    #[test]
+    fn a_late_answer_undoes_nothing_newer() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = gofer_fs(dir.path(), Trust::Shared).root.clone();
+        // Somebody asks before it is there, and is told so after it was found.
+        let asked_early = root.known(&[b"f"]);
+        let late = Chain {
+            found: Vec::new(),
+            missing: true,
+        };
+        std::fs::write(dir.path().join("f"), b"").unwrap();
+        moment::begin();
+        let found = root.lookup(&[b"f"], LookupHint::None).unwrap().unwrap();
+        assert!(root.settle_one(b"f", &late, asked_early.first()).is_none());
+        assert!(!found.is_deleted());
+        // Who knew it may.
+        let asked_now = root.known(&[b"f"]);
+        assert!(root.settle_one(b"f", &late, asked_now.first()).is_some());
+        assert!(found.is_deleted());
+        moment::end();
     }
 }

@@ -78,7 +78,8 @@ fn set_filter(t: &Task, flags: u32, program: u64) -> SysResult {
     match set_program(t, &program, flags, Some(&listener)) {
         Ok(_) => Ok(fd as u64),
         Err(e) => {
-            t.files().close(fd)?;
+            // Another thread may have been faster.
+            let _ = t.files().close(fd);
             Err(e)
         }
     }

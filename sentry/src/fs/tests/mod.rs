@@ -67,7 +67,7 @@ fn gofer(path: &std::path::Path, writes: Writes) -> Arc<Client> {
     Arc::new(Client::new(client).unwrap())
 }
 
-fn gofer_fs(path: &std::path::Path, trust: Trust) -> Arc<FileSystem> {
+pub(super) fn gofer_fs(path: &std::path::Path, trust: Trust) -> Arc<FileSystem> {
     GoferFs::mount(gofer(path, Writes::Allow), MountId(0), trust).unwrap()
 }
 

@@ -222,6 +222,8 @@ impl ListenerFile {
             Stop::Failed(errno) => Error::Errno(errno),
             Stop::Interrupted | Stop::TimedOut => Error::Restart(Restart::Sys),
         })?;
+        // It can be answered now.
+        listener.asked.wake(Ready::OUT | Ready::WRNORM);
         let mut bytes = Vec::with_capacity(NOTIF);
         bytes.extend(id.to_ne_bytes());
         bytes.extend(tid.to_ne_bytes());

@@ -171,6 +171,11 @@ pub enum SigFields {
 }
 
 impl SigInfo {
+    /// Whether a timer of ours sent it; the code alone is what a guest may say.
+    fn is_of_timer(&self) -> bool {
+        matches!(self.fields, SigFields::Timer { .. })
+    }
+
     /// As if the kernel sent it (SI_KERNEL).
     pub fn kernel(signal: Signal) -> SigInfo {
         SigInfo {
@@ -263,6 +268,8 @@ impl SigActions {
 pub struct Pending {
     set: SigSet,
     queue: VecDeque<SigInfo>,
+    /// How many of them are of timers.
+    timers: usize,
 }
 
 impl Pending {
@@ -280,8 +287,7 @@ impl Pending {
 
     /// How many of them take a place of their own; a timer's signal has that of its timer.
     pub fn places(&self) -> usize {
-        let others = self.queue.iter().filter(|i| i.code != libc::SI_TIMER);
-        others.count()
+        self.queue.len() - self.timers
     }
 
     /// Standard signals are kept once; real-time signals queue, up to a bound past which they are as
@@ -294,6 +300,7 @@ impl Pending {
             return false;
         }
         self.set = self.set.with(info.signal);
+        self.timers += usize::from(info.is_of_timer());
         self.queue.push_back(info);
         true
     }
@@ -322,6 +329,7 @@ impl Pending {
             .or(ready.first())?;
         let index = self.queue.iter().position(|i| i.signal == signal)?;
         let info = self.queue.remove(index)?;
+        self.timers -= usize::from(info.is_of_timer());
         if !self.queue.iter().any(|i| i.signal == signal) {
             self.set = self.set.without(signal);
         }
@@ -331,6 +339,7 @@ impl Pending {
     /// Forgets all signals of `set`.
     pub fn discard(&mut self, set: SigSet) {
         self.queue.retain(|i| !set.has(i.signal));
+        self.timers = self.queue.iter().filter(|i| i.is_of_timer()).count();
         self.set = self.set.minus(set);
     }
 }
@@ -401,6 +410,38 @@ mod tests {
             .collect();
         assert_eq!(order, [11, 10, 40, 40]);
         assert!(p.set().is_empty());
+    }
+
+    #[test]
+    fn a_timers_signal_has_its_timers_place() {
+        let mut p = Pending::default();
+        let timer = SigFields::Timer {
+            id: 1,
+            overrun: 0,
+            value: 0,
+        };
+        let forged = SigFields::Queue {
+            pid: 1,
+            uid: 0,
+            value: 0,
+        };
+        let code = libc::SI_TIMER;
+        for (signal, fields) in [(40, timer), (41, forged), (42, timer)] {
+            let signal = Signal::new(signal).unwrap();
+            p.push(SigInfo {
+                signal,
+                fields,
+                code,
+                ..user(40)
+            });
+        }
+        assert_eq!((p.len(), p.places()), (3, 1));
+        p.discard(SigSet::of(Signal::new(42).unwrap()));
+        assert_eq!((p.len(), p.places()), (2, 1));
+        p.take(SigSet(u64::MAX));
+        assert_eq!((p.len(), p.places()), (1, 1));
+        p.take(SigSet(u64::MAX));
+        assert_eq!((p.len(), p.places()), (0, 0));
     }
 
     #[test]

@@ -38,8 +38,12 @@ pub fn may_queue(kernel: &Kernel, group: &ThreadGroup) -> bool {
     let Some(uid) = user(group) else {
         return true;
     };
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut queued = 0;
     for other in kernel.tree.groups() {
+        if queued >= limit {
+            return false;
+        }
         if user(&other) == Some(uid) {
             let tasks = other.tasks();
             let own = tasks
@@ -49,7 +53,7 @@ pub fn may_queue(kernel: &Kernel, group: &ThreadGroup) -> bool {
             queued += other.signals.lock().pending.places() + other.timers.posix();
         }
     }
-    (queued as u64) < limit
+    queued < limit
 }
 
 /// Sends a fault signal that cannot be blocked or ignored: if it is, the disposition is reset so
