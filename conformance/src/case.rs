@@ -301,7 +301,7 @@ pub fn slurp(path: &str) -> Outcome<String> {
 /// Waits until a process sleeps in a system call, as `/proc` tells; gives up when it ended.
 pub fn until_asleep(pid: pid_t) -> Outcome {
     let path = format!("/proc/{pid}/stat");
-    let give_up = ns(now(CLOCK_MONOTONIC)?) + 5_000_000_000;
+    let give_up = ns(now(CLOCK_MONOTONIC)?) + 15_000_000_000;
     loop {
         let stat = slurp(&path)?;
         let state = stat

@@ -162,14 +162,14 @@ pub fn socket_error(fd: c_int) -> Outcome<c_int> {
     get_int(fd, SOL_SOCKET, SO_ERROR)
 }
 
-/// What poll(2) shows of a socket, waiting up to a second for one of `events`.
+/// What poll(2) shows of a socket, waiting up to ten seconds for one of `events`.
 pub fn poll_for(fd: c_int, events: c_short) -> Outcome<c_short> {
     let mut fds = [pollfd {
         fd,
         events,
         revents: 0,
     }];
-    ok!(poll(fds.as_mut_ptr(), 1, 1000));
+    ok!(poll(fds.as_mut_ptr(), 1, 10_000));
     Ok(fds[0].revents)
 }
 

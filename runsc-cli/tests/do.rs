@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Bundle, PROGRAM, command, outcome};
+use common::{Bundle, PROGRAM, command, outcome, with_stubs};
 use nix::{
     sys::{
         signal::{Signal, kill},
@@ -228,7 +228,7 @@ fn a_job_in_the_background_leaves_the_terminal_alone() {
     let pty = nix::pty::openpty(None, None).unwrap();
     // The shell is no interactive one: `set -m` puts the job into a group of its own.
     let script = format!(
-        "set -m; {PROGRAM} do -- /bin/cat & sleep 1; jobs; read -r line; echo \"got $line\"; fg; echo end $?"
+        "set -m; {PROGRAM} do -- /bin/cat & for i in {{1..600}}; do [ -n \"$(jobs -s)\" ] && break; sleep 0.1; done; jobs; read -r line; echo \"got $line\"; fg; echo end $?"
     );
     let mut shell = Command::new("/usr/bin/setsid");
     shell.args(["--ctty", "--wait", "/bin/bash", "-c", &script]);
@@ -393,7 +393,7 @@ fn the_death_of_any_part_is_the_end_of_all() {
         "runsc-stub",
         "template",
     ] {
-        let mut run = command(&["do", "--", "/bin/sh", "-c"]);
+        let mut run = command(&[with_stubs(), "do", "--", "/bin/sh", "-c"]);
         // At rest in one call, so that the victim is in the middle of nothing.
         run.arg("echo up; read line");
         run.stdin(Stdio::piped());

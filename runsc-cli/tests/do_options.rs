@@ -268,10 +268,10 @@ fn a_command_has_its_time() {
     let (dir, _) = tree();
     let keep = dir.path().join("keep");
     let script = "trap '' TERM; echo up; echo x >/made; while :; do sleep 1; done";
-    let options = ["--timeout", "500ms", "--keep", keep.to_str().unwrap()];
+    let options = ["--timeout", "5s", "--keep", keep.to_str().unwrap()];
     let (code, stdout, stderr) = run(&options, script);
     assert_eq!((code, stdout.as_str()), (Some(124), "up\n"), "{stderr}");
-    assert!(start.elapsed() >= Duration::from_millis(500));
+    assert!(start.elapsed() >= Duration::from_secs(5));
     // What it had done is kept.
     assert_eq!(fs::read_to_string(keep.join("made")).unwrap(), "x\n");
     assert_eq!(said(&["--timeout", "1h"], "echo in time"), "in time\n");
@@ -431,8 +431,13 @@ fn the_default_platform_is_measured_once() {
         String::new(),
     ] {
         fs::write(&kept, stale).unwrap();
-        assert_eq!(by_kvm(&run()), choice == "kvm");
-        assert_eq!(fs::read_to_string(&kept).unwrap(), text);
+        let maps = run();
+        // Not always with the same outcome, but with that one's platform.
+        let now = fs::read_to_string(&kept).unwrap();
+        let choice = now.trim_end().strip_prefix(rest);
+        let choice = choice.unwrap_or_else(|| panic!("{now:?} instead of {text:?}"));
+        assert!(["kvm", "systrap", "none"].contains(&choice), "{now}");
+        assert_eq!(by_kvm(&maps), choice == "kvm", "{now}");
     }
 }
 

@@ -166,7 +166,8 @@ fn drive(session: &mut Session) {
     session.expect("ready> ");
     session.write("stty -echo; echo on $((40 + 2))\n");
     session.expect("on 42\r\n");
-    session.write("stty size\n");
+    // The client tells the size after the start.
+    session.write("until [ \"$(stty size)\" = '31 97' ]; do sleep 0.1; done; stty size\n");
     session.expect("31 97\r\n");
     session.write("sh -c 'echo up; exec sleep 1000'\n");
     session.expect("up\r\n");

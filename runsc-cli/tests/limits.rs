@@ -11,7 +11,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use common::Bundle;
+use common::{Bundle, with_stubs};
 use serde_json::{Value, json};
 
 const MIB: u64 = 1 << 20;
@@ -171,7 +171,9 @@ fn the_hosts_group_holds_the_sandbox_and_is_removed() {
         "resources": {"memory": {"limit": 64 * MIB}, "pids": {"limit": 50}},
     });
     let bundle = bundle("echo up; read line; exit 3", linux);
-    let mut child = bundle.run("held").stdin(Stdio::piped()).spawn().unwrap();
+    let mut run = bundle.command(&[with_stubs(), "run", "--bundle"]);
+    run.arg(&bundle.path).arg("held").stdin(Stdio::piped());
+    let mut child = run.spawn().unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     stdout.read_line(&mut line).unwrap();

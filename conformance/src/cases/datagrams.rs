@@ -79,7 +79,7 @@ pub static CASES: &[Case] = &[
             let a = new_udp()?;
             set_on(a, IPPROTO_IP, IP_RECVERR)?;
             eq("send", send_to(a, b"hello", to), 5)?;
-            eq("poll", poll_now(a, POLLIN | POLLPRI)?, POLLERR)?;
+            eq("poll", poll_for(a, POLLIN | POLLPRI)?, POLLERR)?;
             let got = receive_message(a, 100, MSG_ERRQUEUE)?;
             eq("quoted", got.0.clone(), b"hello".to_vec())?;
             eq("flags", got.2, MSG_ERRQUEUE)?;
@@ -107,6 +107,7 @@ pub static CASES: &[Case] = &[
             let a = new_udp()?;
             set_on(a, IPPROTO_IP, IP_RECVERR)?;
             eq("send", send_to(a, &[7; 2000], to), 2000)?;
+            eq("poll", poll_for(a, POLLERR)?, POLLERR)?;
             failed_with("told first", send_to(a, b"2", to), &[ECONNREFUSED])?;
             eq("send", send_to(a, b"3", to), 1)?;
             let cut = receive_message(a, 10, MSG_ERRQUEUE | MSG_PEEK)?;
@@ -142,7 +143,7 @@ pub static CASES: &[Case] = &[
             set_on(b, SOL_SOCKET, SO_SELECT_ERR_QUEUE)?;
             set_on(b, IPPROTO_IP, IP_RECVTTL)?;
             eq("send", send_to(b, b"x", to), 1)?;
-            eq("poll", poll_now(b, POLLPRI)?, POLLERR | POLLPRI)?;
+            eq("poll", poll_for(b, POLLPRI)?, POLLERR | POLLPRI)?;
             let got = receive_message(b, 9, MSG_ERRQUEUE)?;
             let ttl = control_of(&got, IPPROTO_IP, IP_TTL)?;
             eq("of the complaint", ttl, 64i32.to_ne_bytes().to_vec())

@@ -14,6 +14,15 @@ use std::{
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_runsc-rs");
 
+/// The option for a platform on which a process of the host stands for each of the guest's; the default one
+/// is kvm where that is the faster one.
+pub fn with_stubs() -> &'static str {
+    match runsc_platform::host::has_fsgsbase() {
+        true => "--platform=systrap",
+        false => "--platform=ptrace",
+    }
+}
+
 pub fn command<S: AsRef<OsStr>>(args: &[S]) -> Command {
     let mut command = Command::new(PROGRAM);
     command

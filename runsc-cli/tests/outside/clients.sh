@@ -33,7 +33,7 @@ for address in "$FOUR" "$SIX"; do
     get $url/big | sha256sum; get -T html/big $url/put/a -o /dev/null -w '%{http_code}\n'; cmp html/big tmp/put/a && echo stored
     get "$url/nothing?[1-100]" -o /dev/null -w '%{http_code} %{num_connects}\n' | sort | uniq -c
     jobs=; for i in $(seq 6); do get $url/big -o out.$i & jobs="$jobs $!"; done; wait $jobs; sha256sum out.* | cut -c1-64 | sort | uniq -c; rm out.*
-    for options in '' -R --bidir '-P 4' '-u -b 100M' '-u -b 100M -R'; do iperf3 -c "$address" -t 1 $options > iperf.out 2>&1 || cat iperf.out; tail -1 iperf.out; done
+    for options in '' -R --bidir '-P 4' '-u -b 100M' '-u -b 100M -R'; do until iperf3 -c "$address" -t 1 $options > iperf.out 2>&1; do grep -q busy iperf.out || { cat iperf.out; break; }; sleep 0.1; done; tail -1 iperf.out; done
     export PGHOST=$address
     psql -X -q -A -t -c 'select inet_client_addr(), inet_server_addr()' -c "select sum(i) from generate_series(1, 100000) i"; psql -X -q -A -t -c 'select generate_series(1, 300000)' | sha256sum
     psql -X -q -A -t -d nowhere -c 'select 1' 2>&1 | tail -1

@@ -18,8 +18,9 @@ if [ "$1" = serve ]; then
     cat
     if [ "$2" = 1 ]; then
         # In the middle of work; its children notice by themselves, and until then the data is theirs.
+        children=$(ps -o pid= --ppid $server | xargs | tr ' ' ','); [ -n "$children" ] || echo "no children"
         { kill -9 $server; wait $server; } 2> /dev/null || echo "killed: $?"
-        until [ -z "$(ps -o args= -e | grep '^postgres: .*[w]riter')" ]; do sleep 0.05; done
+        while ps -o pid= -p "$children" > /dev/null; do sleep 0.05; done
     else
         kill -INT $server; wait $server; echo "ended: $?"; pg_checksums -D "$data" --check | grep 'Bad checksums'; grep -c 'redo done' log | sed 's/[1-9]/recovered/'
     fi

@@ -83,7 +83,7 @@ exec {COPROC[1]}>&-; wait 2> /dev/null
 echo "== traps"
 trap 'echo usr1' USR1; kill -USR1 $$; trap - USR1
 trap 'echo usr2 during wait' USR2
-(sleep 0.1; kill -USR2 $$; exec sleep 0.3) & helper=$!
+(sleep 1; kill -USR2 $$; exec sleep 5) & helper=$!
 wait $helper; echo "interrupted wait $?"
 wait
 trap '' TERM; kill -TERM $$; echo survived; trap - TERM
