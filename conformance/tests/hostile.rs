@@ -4,11 +4,9 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-const SEEDS: std::ops::Range<u64> = 101..113;
-/// No new seed after this time.
-const ENOUGH: Duration = Duration::from_secs(20);
+/// Of each, the same calls in every run; about four seconds each.
+const SEEDS: std::ops::Range<u64> = 101..108;
 
 #[test]
 fn the_sandbox_survives_random_calls() {
@@ -36,19 +34,15 @@ fn survives(options: &[&str]) {
         "{} is missing: run the tests of the whole workspace (cargo test --workspace)",
         runsc.display()
     );
-    let start = Instant::now();
     // The first two seeds found a panic and a fatal report each.
     for (seed, family) in SEEDS.zip(
         ["process", "process"]
             .into_iter()
             .chain(std::iter::repeat("")),
     ) {
-        if start.elapsed() > ENOUGH {
-            break;
-        }
         let mut command = Command::new("timeout");
         command
-            .args(["--signal=KILL", "60"])
+            .args(["--signal=KILL", "240"])
             .arg(&runsc)
             .args(options)
             .args(["do", "--", hostile]);
