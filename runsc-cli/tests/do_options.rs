@@ -5,14 +5,13 @@
 mod common;
 
 use std::{
-    fs::{self, DirBuilder},
-    os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
+    fs,
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
-    process::Command,
     time::{Duration, Instant},
 };
 
-use common::{PROGRAM, command, names, outcome};
+use common::{command, names, outcome};
 use nix::unistd::Uid;
 
 /// Exit code, stdout and stderr of a shell script.
@@ -378,81 +377,4 @@ fn a_command_that_was_killed_leaves_no_group_for_long() {
         "cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max 2>/dev/null; true",
     );
     assert_eq!(shown, "50\n");
-}
-
-/// Where the device of kvm can be opened, what is measured is kept, and what is kept is done.
-#[test]
-fn the_default_platform_is_measured_once() {
-    let runtime = tempfile::tempdir().unwrap();
-    let root = runtime.path().join("runsc-rs");
-    DirBuilder::new().mode(0o700).create(&root).unwrap();
-    let run = || {
-        let guest = ["do", "--", "cat", "/proc/self/maps"];
-        let mut command = command(&guest);
-        if Uid::effective().is_root() {
-            // Only this test is to see its directory in place of root's.
-            command = Command::new("unshare");
-            let script = "mkdir -p /run/runsc-rs && mount --bind $0 /run/runsc-rs && exec \"$@\"";
-            command.args(["--mount", "sh", "-c", script]);
-            command.arg(&root).arg(PROGRAM).args(guest);
-        }
-        command.env("XDG_RUNTIME_DIR", runtime.path());
-        let output = command.output().unwrap();
-        let (code, stderr) = outcome(&output);
-        assert_eq!(code, Some(0), "{stderr}");
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    // The platform kvm shows the vDSO at an address of its own.
-    let by_kvm = |maps: &str| maps.contains("\n7fffc0200000-");
-    let maps = run();
-    let kept = root.join("platform:");
-    let device = fs::File::options().read(true).write(true).open("/dev/kvm");
-    if let Err(error) = device {
-        println!("!!! SKIPPED: /dev/kvm: {error}");
-        assert!(!kept.exists() && !by_kvm(&maps));
-        return;
-    }
-    let text = fs::read_to_string(&kept).unwrap();
-    let choice = text.split_whitespace().next_back().unwrap();
-    assert_eq!(choice == "kvm", by_kvm(&maps), "{text}");
-    let rest = text.trim_end().strip_suffix(choice).unwrap();
-    for (other, is_kvm) in [("kvm", true), ("none", false)] {
-        fs::write(&kept, format!("{rest}{other}\n")).unwrap();
-        assert_eq!(by_kvm(&run()), is_kvm, "{other}");
-    }
-    // Of another boot or another device, or not what we write, it is measured again.
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let (version, boot, device) = (words[0], words[1], words[2]);
-    for stale in [
-        format!("0.0.0 {boot} {device} kvm\n"),
-        format!("{version} another-boot {device} kvm\n"),
-        format!("{version} {boot} 1:{device} kvm\n"),
-        format!("{rest}kvm").repeat(100_000),
-        String::new(),
-    ] {
-        fs::write(&kept, stale).unwrap();
-        let maps = run();
-        // Not always with the same outcome, but with that one's platform.
-        let now = fs::read_to_string(&kept).unwrap();
-        let choice = now.trim_end().strip_prefix(rest);
-        let choice = choice.unwrap_or_else(|| panic!("{now:?} instead of {text:?}"));
-        assert!(["kvm", "systrap", "none"].contains(&choice), "{now}");
-        assert_eq!(by_kvm(&maps), choice == "kvm", "{now}");
-    }
-}
-
-#[test]
-fn platforms_are_measured() {
-    let output = command(&["debug", "platforms"]).output().unwrap();
-    let (code, stderr) = outcome(&output);
-    assert_eq!(code, Some(0), "{stderr}");
-    let text = String::from_utf8_lossy(&output.stdout);
-    for name in ["systrap", "ptrace", "kvm", "default"] {
-        assert!(text.lines().any(|line| line.starts_with(name)), "{text}");
-    }
-    let choice = command(&["debug", "platforms", "--choose"])
-        .output()
-        .unwrap();
-    let choice = String::from_utf8_lossy(&choice.stdout);
-    assert!(["systrap\n", "kvm\n"].contains(&&*choice), "{choice}");
 }
