@@ -66,6 +66,7 @@ use sched::Sched;
 use slots::{Memory, Slot};
 use space::Space;
 use tables::Copies;
+use vcpu::Vcpu;
 use worker::{KvmWorker, Waker};
 
 /// The device.
@@ -311,6 +312,9 @@ fn max_areas() -> usize {
 /// The platform. Make it, and all workers, before the Sentry's seccomp filter is installed.
 pub struct KvmPlatform {
     sched: Arc<Sched>,
+    /// For workers to come. Made with the platform, so that it is not found out later that the host has
+    /// no more.
+    vcpus: Mutex<Vec<Arc<Vcpu>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -320,12 +324,15 @@ impl KvmPlatform {
         kick::install_handler().map_err(host("sigaction"))?;
         let workers = options.workers.max(1);
         let machine = Machine::new(options)?;
+        let vcpus: io::Result<Vec<_>> = (0..workers).map(|_| Vcpu::new(&machine)).collect();
+        let vcpus = vcpus.map_err(host("vCPUs for workers"))?;
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         // With every worker busy in the Sentry, there is one for each core.
         let (sched, threads) = Sched::start(&machine, workers, cores.clamp(1, 16))
             .map_err(host("threads for vCPUs"))?;
         Ok(KvmPlatform {
             sched,
+            vcpus: Mutex::new(vcpus),
             threads: Mutex::new(threads),
         })
     }
@@ -359,7 +366,12 @@ impl Platform for KvmPlatform {
     }
 
     fn new_worker(&self, id: WorkerId) -> Result<Box<dyn Worker>> {
-        Ok(Box::new(KvmWorker::new(id, &self.sched)?))
+        let vcpu = self.vcpus.lock().pop();
+        let vcpu = match vcpu {
+            Some(vcpu) => vcpu,
+            None => Vcpu::new(&self.sched.machine).map_err(host("a vCPU for a worker"))?,
+        };
+        Ok(Box::new(KvmWorker::new(id, &self.sched, vcpu)))
     }
 
     fn waker(&self, id: WorkerId) -> Arc<dyn WorkerWaker> {
@@ -377,6 +389,29 @@ impl Platform for KvmPlatform {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// There is room for so many vCPUs. Workers are made when it is too late for another platform.
+    #[test]
+    fn a_machine_has_vcpus_for_its_workers() {
+        if let Err(error) = std::fs::File::options().read(true).write(true).open(DEVICE) {
+            use std::io::Write;
+            // Not eprintln: the test harness would swallow it for a test that passes.
+            let _ = writeln!(std::io::stderr(), "SKIPPED: {DEVICE}: {error}");
+            return;
+        }
+        let with = |workers| {
+            KvmPlatform::new(Options {
+                workers,
+                ..Default::default()
+            })
+        };
+        let error = with(ring0::MAX_VCPUS).err().unwrap().to_string();
+        assert_eq!(error, "vCPUs for workers: there are too many vCPUs");
+        let platform = with(2).unwrap();
+        assert_eq!(platform.vcpus.lock().len(), 2);
+        let _worker = platform.new_worker(WorkerId(0)).unwrap();
+        assert_eq!(platform.vcpus.lock().len(), 1);
+    }
 
     /// What is not that device, or an old one, is refused with a reason.
     #[test]

@@ -103,9 +103,29 @@ impl Sched {
             ended: AtomicBool::new(false),
         });
         let mut threads = Vec::new();
+        match sched.begin(helpers, &mut threads) {
+            Ok(()) => Ok((sched, threads)),
+            Err(error) => {
+                sched.end();
+                // What comes instead may forbid what they do at their end.
+                for thread in threads {
+                    let _ = thread.join();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Begins the threads, and waits until each is at work: beginning takes host calls that the
+    /// Sentry's filter forbids.
+    fn begin(
+        self: &Arc<Sched>,
+        helpers: usize,
+        threads: &mut Vec<JoinHandle<()>>,
+    ) -> std::io::Result<()> {
         for index in 0..helpers {
             let (told, made) = std::sync::mpsc::channel();
-            let theirs = sched.clone();
+            let theirs = self.clone();
             let thread = std::thread::Builder::new().name("vcpu".into());
             threads.push(thread.spawn(move || {
                 let vcpu = Vcpu::new(&theirs.machine);
@@ -118,24 +138,20 @@ impl Sched {
             })?);
             let failed = made.recv().unwrap_or(Some("a thread ended".into()));
             if let Some(why) = failed {
-                sched.end();
                 return Err(std::io::Error::other(why));
             }
         }
         let (told, begun) = std::sync::mpsc::channel();
-        let theirs = sched.clone();
+        let theirs = self.clone();
         let thread = std::thread::Builder::new().name("vcpu-watch".into());
         threads.push(thread.spawn(move || {
             if told.send(()).is_ok() {
                 theirs.keep_watch();
             }
         })?);
-        // Beginning takes host calls that the Sentry's filter forbids.
-        if begun.recv().is_err() {
-            sched.end();
-            return Err(std::io::Error::other("a thread ended"));
-        }
-        Ok((sched, threads))
+        begun
+            .recv()
+            .map_err(|_| std::io::Error::other("a thread ended"))
     }
 
     pub fn next_context(&self) -> ContextId {

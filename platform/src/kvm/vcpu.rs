@@ -1,4 +1,4 @@
-//! Virtual processors: one for each thread that runs guest code, made and used on it.
+//! Virtual processors: one for each thread that runs guest code.
 //!
 //! A trap is one KVM_RUN: registers go in and come out through the page shared with KVM
 //! (KVM_CAP_SYNC_REGS). FP state stays in the vCPU until another context needs the vCPU or runs on
@@ -11,7 +11,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 
 use kvm_bindings::{KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, kvm_device_attr};
 use kvm_bindings::{kvm_msr_entry, kvm_sregs, kvm_vcpu_events, kvm_xcr, kvm_xcrs, kvm_xsave};
@@ -74,7 +74,8 @@ pub(super) struct Vcpu {
     /// `kvm_run.immediate_exit`, in a mapping that lives as long as `inside`.
     immediate_exit: *const AtomicU8,
     tgid: i32,
-    tid: i32,
+    /// The thread that uses it.
+    tid: AtomicI32,
     /// What runs is to make room for others.
     preempt: AtomicBool,
 }
@@ -86,6 +87,11 @@ unsafe impl Sync for Vcpu {}
 
 fn host_error(error: kvm_ioctls::Error) -> io::Error {
     io::Error::from_raw_os_error(error.errno())
+}
+
+/// As above, with the request: for what is told to a user.
+fn refused(request: &'static str) -> impl Fn(kvm_ioctls::Error) -> io::Error {
+    move |error| io::Error::other(format!("{request}: {}", host_error(error)))
 }
 
 /// The guest's time-stamp counter is to be the host's: no offset (KVM_VCPU_TSC_CTRL, Linux 5.16).
@@ -107,7 +113,7 @@ fn share_tsc(fd: &VcpuFd) -> io::Result<()> {
 }
 
 impl Vcpu {
-    /// A vCPU for the calling thread.
+    /// A vCPU for the calling thread, until another one [takes](Vcpu::is_mine) it.
     pub fn new(machine: &Arc<Machine>) -> io::Result<Arc<Vcpu>> {
         Vcpu::with_entries(machine, machine.entries())
     }
@@ -118,12 +124,13 @@ impl Vcpu {
             .memory
             .vm
             .create_vcpu(index as u64)
-            .map_err(host_error)?;
-        fd.set_cpuid2(&machine.cpuid).map_err(host_error)?;
-        let mut base = fd.get_sregs().map_err(host_error)?;
+            .map_err(refused("KVM_CREATE_VCPU"))?;
+        fd.set_cpuid2(&machine.cpuid)
+            .map_err(refused("KVM_SET_CPUID2"))?;
+        let mut base = fd.get_sregs().map_err(refused("KVM_GET_SREGS"))?;
         let places = machine.ring0.prepare(index, entries);
         set_up(&mut base, &places, machine.cr4);
-        fd.set_sregs(&base).map_err(host_error)?;
+        fd.set_sregs(&base).map_err(refused("KVM_SET_SREGS"))?;
         if machine.has_xsave {
             let mut xcrs = kvm_xcrs {
                 nr_xcrs: 1,
@@ -133,7 +140,7 @@ impl Vcpu {
                 value: machine.xstate.features,
                 ..Default::default()
             };
-            fd.set_xcrs(&xcrs).map_err(host_error)?;
+            fd.set_xcrs(&xcrs).map_err(refused("KVM_SET_XCRS"))?;
         }
         let msr = |index, data| kvm_msr_entry {
             index,
@@ -152,7 +159,9 @@ impl Vcpu {
             .ok()
             .and_then(|msrs| fd.set_msrs(&msrs).ok());
         if set != Some(msrs.len()) {
-            return Err(io::Error::other("the registers for SYSCALL cannot be set"));
+            return Err(io::Error::other(
+                "KVM_SET_MSRS: not all of those for SYSCALL",
+            ));
         }
         // Failing, guests have a time of their own, and are not shown the host's clocks.
         let _ = share_tsc(&fd);
@@ -172,21 +181,27 @@ impl Vcpu {
             }),
             immediate_exit,
             tgid: std::process::id() as i32,
-            tid: host::gettid(),
+            tid: AtomicI32::new(host::gettid()),
             preempt: AtomicBool::new(false),
         }))
+    }
+
+    /// The calling thread uses it from now on; nothing has run on it yet.
+    pub fn is_mine(&self) {
+        self.tid.store(host::gettid(), Ordering::SeqCst);
     }
 
     /// Makes the current or next run of guest code come back soon. From any thread, while this
     /// vCPU's thread cannot end: it runs a context or looks for one.
     pub fn interrupt(&self) {
         self.immediate().store(1, Ordering::SeqCst);
-        if self.tid == host::gettid() {
+        let tid = self.tid.load(Ordering::SeqCst);
+        if tid == host::gettid() {
             return;
         }
         count();
         // SAFETY: no memory is passed.
-        unsafe { libc::syscall(libc::SYS_tgkill, self.tgid, self.tid, KICK_SIGNAL) };
+        unsafe { libc::syscall(libc::SYS_tgkill, self.tgid, tid, KICK_SIGNAL) };
     }
 
     /// See [`super::ring0::Ring0::publish`].

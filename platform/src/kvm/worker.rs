@@ -37,19 +37,17 @@ pub(super) struct KvmWorker {
 }
 
 impl KvmWorker {
-    pub fn new(id: WorkerId, sched: &Arc<Sched>) -> Result<KvmWorker> {
-        let vcpu = Vcpu::new(&sched.machine).map_err(|source| Error::Host {
-            what: "KVM_CREATE_VCPU",
-            source,
-        })?;
+    /// For the calling thread.
+    pub fn new(id: WorkerId, sched: &Arc<Sched>, vcpu: Arc<Vcpu>) -> KvmWorker {
+        vcpu.is_mine();
         CURRENT.set(Some(id.0));
         sched.line(id.0).sit(Some(&vcpu));
         sched.arrive();
-        Ok(KvmWorker {
+        KvmWorker {
             index: id.0,
             sched: sched.clone(),
             vcpu,
-        })
+        }
     }
 
     fn line(&self) -> &Line {
