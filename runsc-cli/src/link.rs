@@ -91,7 +91,10 @@ pub enum Ask {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Tell {
     /// To the command that creates: the container waits for its start.
-    Ready,
+    Ready {
+        /// What the user should know.
+        warning: Option<String>,
+    },
     Done,
     Refused(String),
     Started {

@@ -7,12 +7,12 @@ mod common;
 use std::{
     fs::{self, DirBuilder},
     io::Write,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::Path,
     process::Command,
 };
 
-use common::{PROGRAM, command, outcome};
+use common::{PROGRAM, command, config, outcome};
 use nix::unistd::Uid;
 
 /// Where the device of kvm can be opened, what is measured is kept, and what is kept is done.
@@ -108,4 +108,66 @@ fn a_device_that_is_not_kvm_is_refused() {
     assert_ne!(code, Some(0));
     let expected = "platform kvm: /dev/kvm: version 12 of its interface is missing\n";
     assert!(stderr.ends_with(expected), "{stderr}");
+}
+
+/// What was measured once need not hold for this start: then another platform is taken, with one
+/// warning. What was asked for by name is not replaced.
+#[test]
+fn a_measured_choice_that_fails_is_replaced() {
+    if !Uid::effective().is_root() || !Path::new("/dev/kvm").exists() {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: no /dev/kvm, or not root");
+        return;
+    }
+    let kept = tempfile::tempdir().unwrap();
+    let null = fs::metadata("/dev/null").unwrap();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let choice = format!(
+        "{} {} {}:{} kvm\n",
+        env!("CARGO_PKG_VERSION"),
+        boot.trim(),
+        null.dev(),
+        null.ino()
+    );
+    fs::write(kept.path().join("platform:"), choice).unwrap();
+    let bundle = tempfile::tempdir().unwrap();
+    let spec = config("echo $((6 * 7)); id -u");
+    fs::write(bundle.path().join("config.json"), spec.to_string()).unwrap();
+    let bundle = bundle.path().to_str().unwrap();
+    // With the device covered, kvm was the choice, and it works no more.
+    let run = |args: &[&str]| {
+        let script = "mkdir -p /run/runsc-rs && mount --bind $0 /run/runsc-rs && \
+                      mount --bind /dev/null /dev/kvm && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]);
+        let output = command.arg(kept.path()).arg(PROGRAM).args(args).output();
+        let output = output.unwrap();
+        let (code, stderr) = outcome(&output);
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        (code, stdout, stderr)
+    };
+    const WHY: &str = "platform kvm: /dev/kvm: version 12 of its interface is missing";
+    let guest = ["do", "--", "sh", "-c", "echo $((6 * 7)); id -u"];
+    let contained = ["run", "--bundle", bundle, "replaced"];
+    for args in [&guest[..], &contained[..]] {
+        let (code, stdout, stderr) = run(args);
+        assert_eq!((code, &*stdout), (Some(0), "42\n0\n"), "{stderr}");
+        let lines: Vec<&str> = stderr.lines().collect();
+        assert_eq!(lines.len(), 1, "{stderr}");
+        let warning = format!("{WHY}; it is systrap instead");
+        assert!(lines[0].ends_with(&warning), "{stderr}");
+        let named = [&["--platform=kvm"], args].concat();
+        let (code, stdout, stderr) = run(&named);
+        assert_ne!(code, Some(0));
+        assert_eq!(stdout, "");
+        assert!(stderr.trim_end().ends_with(WHY), "{stderr}");
+    }
+    // One that is created, too, for who waits for its log.
+    let log = kept.path().join("log");
+    let logged = ["--log", log.to_str().unwrap(), "--log-format=json"];
+    let (code, _, stderr) = run(&[&logged[..], &contained[..]].concat());
+    assert_eq!(code, Some(0), "{stderr}");
+    let log = fs::read_to_string(log).unwrap();
+    let warned = log.lines().filter(|line| line.contains(WHY)).count();
+    assert_eq!(warned, 1, "{log}");
+    assert!(log.contains(r#""level":"warning""#), "{log}");
 }

@@ -16,8 +16,7 @@ pub use crate::kernel::seccomp::bpf::Insn;
 pub struct BootConfig {
     /// Container id; shown in logs only.
     pub container_id: String,
-    /// Value of `--platform`; `None` lets the Sentry choose.
-    pub platform: Option<String>,
+    pub platform: PlatformChoice,
     /// Whether the platform may change guest code to make its system calls cheaper.
     pub patch_code: bool,
     pub root: RootConfig,
@@ -43,6 +42,18 @@ pub struct BootConfig {
     pub domainname: Vec<u8>,
     pub strace: StraceConfig,
     pub log_level: LogLevel,
+}
+
+/// Which platform runs guest code.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PlatformChoice {
+    /// The first that works.
+    #[default]
+    Any,
+    /// This one, or the first that works if it cannot be made; that is told.
+    Rather(String),
+    /// Value of `--platform`: this one and no other.
+    Only(String),
 }
 
 /// What becomes of changes in the root's overlay when the first process has ended.

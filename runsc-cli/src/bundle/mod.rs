@@ -28,8 +28,8 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, Spec};
 use runsc_gofer::server::{MountSource, ServerConfig, Writes};
 use runsc_sentry::config::{
-    BootConfig, GuestPath, LogLevel, NodeConfig, NodeKind, OverlayKind, RootConfig, SeccompConfig,
-    StraceConfig,
+    BootConfig, GuestPath, LogLevel, NodeConfig, NodeKind, OverlayKind, PlatformChoice, RootConfig,
+    SeccompConfig, StraceConfig,
 };
 use runsc_sentry::fs::proc::sysctl::{self, Setting};
 
@@ -141,7 +141,7 @@ impl Bundle {
         process.seccomp = self.seccomp()?;
         let boot = BootConfig {
             container_id: id.into(),
-            platform: None,
+            platform: PlatformChoice::default(),
             patch_code: true,
             root: RootConfig {
                 gofer_mount: 0,

@@ -250,7 +250,11 @@ impl Building {
         }
         child.release().at(Stage::Monitor)?;
         match connection.recv() {
-            Ok(Tell::Ready) => {}
+            Ok(Tell::Ready { warning }) => {
+                if let Some(warning) = warning {
+                    log::warn!("{warning}");
+                }
+            }
             Ok(Tell::Broken(report)) => return Err(in_runcs_words(report, bundle).into()),
             Ok(other) => bail!("monitor: unexpected {other:?}"),
             Err(error) => {

@@ -221,6 +221,8 @@ pub struct Sandbox {
     terminal: Option<Termios>,
     /// The root of the file system with the guest's memory.
     memory: Option<OwnedFd>,
+    /// What the user should know about its start.
+    warning: Option<String>,
 }
 
 /// A child and the connection to it.
@@ -240,7 +242,7 @@ impl Sandbox {
     }
 
     pub fn start_holding(
-        plan: Plan,
+        mut plan: Plan,
         holdings: &Holdings,
         observation: &Observation,
         mode: Mode,
@@ -261,7 +263,9 @@ impl Sandbox {
             }
             false => (None, None),
         };
+        let (kvm, warning) = platform::device_for(&mut plan.boot.platform)?;
         let ends = SentryEnds {
+            kvm: kvm.as_ref(),
             channels: &client_ends,
             network: network_ends.as_ref(),
             stdio: &plan.stdio,
@@ -279,6 +283,7 @@ impl Sandbox {
             network,
             terminal,
             memory: None,
+            warning,
         })
     }
 
@@ -305,6 +310,8 @@ pub fn spawn_self(command: &str, fds: &[BorrowedFd<'_>]) -> Result<Child> {
 
 /// What only the Sentry gets.
 struct SentryEnds<'a> {
+    /// The device of that platform.
+    kvm: Option<&'a OwnedFd>,
     /// The Gofer's.
     channels: &'a [OwnedFd],
     network: Option<&'a wire::client::Ends>,
@@ -427,6 +434,7 @@ impl Parts {
         mode: Mode,
     ) -> Result<Process> {
         let SentryEnds {
+            kvm,
             channels,
             network,
             stdio,
@@ -435,10 +443,6 @@ impl Parts {
         let memory_use = match &self.cgroup {
             Some(cgroup) => cgroup.memory_use()?,
             None => None,
-        };
-        let kvm = match boot.platform.as_deref() {
-            Some("kvm") => Some(platform::device()?),
-            _ => None,
         };
         let payload = SentryPayload {
             boot,
@@ -465,7 +469,7 @@ impl Parts {
             .chain(stdio.iter().flatten())
             .chain(&holdings.preserved)
             .chain(memory_use.iter().flatten())
-            .chain(&kvm)
+            .chain(kvm)
             .chain(changes)
             .chain(&observation.log)
             .chain(&observation.strace)

@@ -31,6 +31,7 @@ use runsc_platform::{
     ptrace::PtracePlatform,
     systrap::{InPlace, Options, Patching, SystrapPlatform},
 };
+use runsc_sentry::config::PlatformChoice;
 
 use crate::{args::GlobalArgs, state::StateRoot};
 
@@ -48,21 +49,45 @@ const NONE: &str = "none";
 /// With calls slower than this kvm is not worth measuring what it competes with.
 const HOPELESS: Duration = Duration::from_micros(5);
 
-/// The one asked for, or the one to ask for; None leaves it to the Sentry.
-pub fn for_sandbox(global: &GlobalArgs) -> Option<String> {
-    if global.platform.is_some() {
-        return global.platform.clone();
+/// The one asked for, or what was measured.
+pub fn for_sandbox(global: &GlobalArgs) -> PlatformChoice {
+    if let Some(name) = &global.platform {
+        return PlatformChoice::Only(name.clone());
     }
-    let choice = kept_or_measured(device().ok()?);
-    let choice = choice.inspect_err(|error| log::debug!("choosing a platform: {error:#}"));
-    (choice.ok()? == "kvm").then(|| "kvm".to_owned())
+    let choice = device().and_then(kept_or_measured);
+    match choice.inspect_err(|error| log::debug!("choosing a platform: {error:#}")) {
+        Ok(choice) if choice == "kvm" => PlatformChoice::Rather(choice),
+        _ => PlatformChoice::Any,
+    }
 }
 
-/// The device that guests run with on kvm, which the Sentry cannot open in its empty root.
+/// The device that guests run with on kvm, which the Sentry cannot open in its empty root. Where kvm
+/// is only the better choice and the device is missing, that is a warning, and no choice any more.
 ///
 /// # Errors
 /// Why it cannot be opened.
-pub fn device() -> Result<OwnedFd> {
+pub fn device_for(choice: &mut PlatformChoice) -> Result<(Option<OwnedFd>, Option<String>)> {
+    device_of(choice, device)
+}
+
+fn device_of(
+    choice: &mut PlatformChoice,
+    open: impl Fn() -> Result<OwnedFd>,
+) -> Result<(Option<OwnedFd>, Option<String>)> {
+    match choice {
+        PlatformChoice::Only(name) if name == "kvm" => Ok((Some(open()?), None)),
+        PlatformChoice::Rather(name) if name == "kvm" => match open() {
+            Ok(device) => Ok((Some(device), None)),
+            Err(why) => {
+                *choice = PlatformChoice::Any;
+                Ok((None, Some(format!("{why:#}; it is another one instead"))))
+            }
+        },
+        _ => Ok((None, None)),
+    }
+}
+
+fn device() -> Result<OwnedFd> {
     let device = kvm::DEVICE;
     let file = fs::File::options().read(true).write(true).open(device);
     Ok(file
@@ -217,6 +242,25 @@ mod tests {
             assert_eq!(name, chosen, "{why}");
         }
         assert_eq!(decide(us(4), Err(anyhow::anyhow!("no"))).0, "kvm");
+    }
+
+    #[test]
+    fn a_device_is_missed_where_it_was_asked_for() {
+        let of = |mut choice| {
+            let found = device_of(&mut choice, || bail!("/dev/kvm: gone"));
+            (choice, found.map(|(_, warning)| warning))
+        };
+        let (only, found) = of(PlatformChoice::Only("kvm".into()));
+        assert_eq!(only, PlatformChoice::Only("kvm".into()));
+        assert_eq!(found.unwrap_err().to_string(), "/dev/kvm: gone");
+        let (rather, found) = of(PlatformChoice::Rather("kvm".into()));
+        assert_eq!(rather, PlatformChoice::Any);
+        let warning = found.unwrap();
+        assert_eq!(
+            warning.as_deref(),
+            Some("/dev/kvm: gone; it is another one instead")
+        );
+        assert_eq!(of(PlatformChoice::Any).1.unwrap(), None);
     }
 
     #[test]

@@ -178,6 +178,9 @@ impl Sandbox {
     }
 
     fn watch(&mut self, signals: &Signals) -> Result<Outcome> {
+        if let Some(warning) = &self.warning {
+            log::warn!("{warning}");
+        }
         if !in_foreground() {
             self.tell(&Request::Terminal { foreground: false })?;
         }
@@ -248,12 +251,22 @@ impl Sandbox {
     }
 
     fn on_event(&mut self, event: Event, signals: &Signals) -> Result<Option<Outcome>> {
-        if let Event::Stopped { signo } = event {
-            log::debug!("the program was stopped by signal {signo}");
-            self.stop(signo, signals)?;
-            return Ok(None);
+        match event {
+            Event::Stopped { signo } => {
+                log::debug!("the program was stopped by signal {signo}");
+                self.stop(signo, signals)?;
+                Ok(None)
+            }
+            Event::OtherPlatform { text } => {
+                // Once, whatever the Sentry has become.
+                if self.warning.is_none() {
+                    let text = self.warning.insert(printable(&text));
+                    log::warn!("{text}");
+                }
+                Ok(None)
+            }
+            event => self.end_of(event),
         }
-        self.end_of(event)
     }
 
     /// Whether an event is the end of the sandbox.

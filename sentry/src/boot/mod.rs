@@ -21,8 +21,8 @@ use runsc_platform::memory::install_fault_handler;
 use runsc_platform::systrap::{self, InPlace, Patching};
 use runsc_platform::{Platform, WorkerId};
 
-use crate::config::{BootConfig, BootFds, CpuQuota};
-use crate::control::Server;
+use crate::config::{BootConfig, BootFds, CpuQuota, PlatformChoice};
+use crate::control::{Event, Server};
 use crate::executor::{Executor, Reactor};
 use crate::kernel::resources::{Machine, OwnUse};
 use crate::kernel::{Kernel, KernelParts, Uts};
@@ -71,15 +71,28 @@ pub const PLATFORMS: &[&str] = &["systrap", "ptrace", "kvm"];
 /// machine virtualises, and where its traps are slow they are so by a factor of ten.
 const DEFAULTS: &[&str] = &["systrap", "ptrace"];
 
-/// The platform asked for, or the first that works here.
+/// The platform that is wanted, or the first that works here. `refused` hears why it is another one.
 fn choose_platform(
-    name: Option<&str>,
+    choice: &PlatformChoice,
     options: systrap::Options,
     kvm: kvm::Options,
+    refused: impl FnOnce(&BootError, &dyn Platform),
 ) -> Result<Arc<dyn Platform>, BootError> {
-    if let Some(name) = name {
-        return make_platform(name, options, kvm);
+    match choice {
+        PlatformChoice::Any => first_platform(options),
+        PlatformChoice::Only(name) => make_platform(name, options, kvm),
+        PlatformChoice::Rather(name) => match make_platform(name, options, kvm) {
+            Err(why) => {
+                let platform = first_platform(options)?;
+                refused(&why, &*platform);
+                Ok(platform)
+            }
+            made => made,
+        },
     }
+}
+
+fn first_platform(options: systrap::Options) -> Result<Arc<dyn Platform>, BootError> {
     let mut result = Err(BootError::UnknownPlatform(String::new()));
     for name in DEFAULTS {
         result = make_platform(name, options, kvm::Options::default());
@@ -163,7 +176,11 @@ pub fn run(config: BootConfig, fds: BootFds, begin: Start) -> Result<Infallible,
         },
         ..Default::default()
     };
-    let platform = choose_platform(config.platform.as_deref(), options, kvm)?;
+    let platform = choose_platform(&config.platform, options, kvm, |why, instead| {
+        let text = format!("{why}; it is {} instead", instead.name());
+        // If it is gone nobody is left to tell.
+        let _ = control.send(&Event::OtherPlatform { text });
+    })?;
     let executor = Executor::new(platform.clone(), workers);
     let reactor =
         Reactor::new().map_err(|e| host("reactor")(std::io::Error::from_raw_os_error(e.raw())))?;

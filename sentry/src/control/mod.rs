@@ -91,6 +91,11 @@ pub enum Event {
     /// Before everything else, with an fd: the root of the file system that holds the guest's memory,
     /// for who is allowed to change its size.
     Memory,
+    /// Once, before the first program is prepared: the platform is not the one that was preferred.
+    OtherPlatform {
+        /// Why, and which it is.
+        text: String,
+    },
     /// Everything is ready for [`Request::Start`].
     Prepared,
     /// The first program's execve has succeeded and guest code is about to run.

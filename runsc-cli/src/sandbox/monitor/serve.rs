@@ -100,7 +100,9 @@ impl Monitor {
 
     /// Serves until the container's end.
     pub(super) fn keep(mut self, creator: Visitor) -> Result<u8> {
-        let told = creator.send(&Tell::Ready);
+        let told = creator.send(&Tell::Ready {
+            warning: self.sandbox.warning.take(),
+        });
         let visit = Visit {
             visitor: creator,
             runs: Runs::Container,
@@ -296,6 +298,9 @@ impl Sandbox {
         loop {
             match self.next(signals)? {
                 Next::Event(Event::Prepared) => return Ok(None),
+                Next::Event(Event::OtherPlatform { text }) => {
+                    self.warning = Some(printable(&text));
+                }
                 Next::Event(event) => {
                     if let Some(outcome) = self.end_of(event)? {
                         return Ok(Some(outcome));
