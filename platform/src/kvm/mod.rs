@@ -212,13 +212,7 @@ impl Machine {
             found.next().copied().unwrap_or_default()
         };
         let has_xsave = leaf(1, 0).ecx & 1 << 26 != 0;
-        let mut cr4 = registers::CR4;
-        if has_xsave {
-            cr4 |= registers::CR4_OSXSAVE;
-        }
-        if leaf(7, 0).ebx & 1 != 0 {
-            cr4 |= registers::CR4_FSGSBASE;
-        }
+        let cr4 = registers::cr4(leaf(1, 0).ecx, leaf(7, 0).ebx);
         let mut xstate = XState::of_processor();
         let save_xsave = kvm.check_extension(Cap::Xsave);
         xstate.features &= match save_xsave {

@@ -11,9 +11,13 @@ const EFER: u64 = 0xd01;
 /// PE, MP, ET, NE, WP, AM, PG.
 const CR0: u64 = 0x8005_0033;
 /// PAE, OSFXSR, OSXMMEXCPT.
-pub(super) const CR4: u64 = 0x620;
-pub(super) const CR4_FSGSBASE: u64 = 1 << 16;
-pub(super) const CR4_OSXSAVE: u64 = 1 << 18;
+const CR4: u64 = 0x620;
+const CR4_FSGSBASE: u64 = 1 << 16;
+const CR4_OSXSAVE: u64 = 1 << 18;
+/// Ring 0 executes nothing of the guest's, and reads and writes nothing: its entries use words, tables
+/// and stacks of their own ([`super::entries`]).
+const CR4_SMEP: u64 = 1 << 20;
+const CR4_SMAP: u64 = 1 << 21;
 
 /// Types of segments (Intel SDM vol. 3 §3.4.5.1, §3.5): accessed and writable, accessed and
 /// readable, busy task state.
@@ -37,6 +41,20 @@ fn segment(selector: u16, type_: u8, base: u64) -> kvm_segment {
         g: 1,
         ..Default::default()
     }
+}
+
+/// What is supported of CPUID leaf 1 (ECX) and leaf 7 (EBX) is switched on. Not UMIP: where the tables
+/// lie is no secret, and Linux has answers for programs that ask.
+pub(super) fn cr4(leaf_1: u32, leaf_7: u32) -> u64 {
+    [
+        (leaf_1 >> 26, CR4_OSXSAVE),
+        (leaf_7, CR4_FSGSBASE),
+        (leaf_7 >> 7, CR4_SMEP),
+        (leaf_7 >> 20, CR4_SMAP),
+    ]
+    .into_iter()
+    .filter(|(supported, _)| supported & 1 != 0)
+    .fold(CR4, |cr4, (_, bit)| cr4 | bit)
 }
 
 /// What stays the same for all guests: 64-bit mode, our tables, the vCPU's task state.
@@ -203,6 +221,14 @@ mod tests {
         bytes[LEGACY] = 0;
         let back = of_fpu(&to_fpu(&bytes));
         assert_eq!(back.as_bytes()[32..416], [0; 384]);
+    }
+
+    #[test]
+    fn what_is_supported_is_on() {
+        assert_eq!(cr4(0, 0), CR4);
+        assert_eq!(cr4(!(1 << 26), !(1 | 1 << 7 | 1 << 20)), CR4);
+        assert_eq!(cr4(1 << 26, 1), CR4 | CR4_OSXSAVE | CR4_FSGSBASE);
+        assert_eq!(cr4(0, 1 << 7 | 1 << 20), CR4 | 0x30_0000);
     }
 
     #[test]
