@@ -5,12 +5,18 @@
 //! words that the Sentry publishes for the vCPU:
 //!
 //! ```text
+//! no bit for the call in a map?   leave: the third instruction
 //! flags that SYSRET must not load, or an address beyond the guest's?   leave
 //! one of the calls?  none: leave
 //! its word says no?  leave
 //! eax = the value; sysret
 //! ```
-//! It writes nothing, uses no stack, and changes no register before the last instruction but one:
+//! The map only sorts out; what passes is compared in full. It is asked by the lower half of EAX,
+//! which has no register to spare for a check and needs none: taken for a number with a sign, that
+//! leads no further than a page away on either side of the map, where there is nothing but pages of
+//! ring 0 ([`MAP_AT`]).
+//!
+//! All of it writes nothing, uses no stack, and changes no register before the last instruction but one:
 //! wherever KVM_RUN is interrupted, the call was not made yet or was answered ([`Position`]).
 //!
 //! Where SYSCALL cannot enter ring 0 and faults on its entry, the entry for page faults does the
@@ -41,6 +47,11 @@ const FAULT_AT: usize = 0x400;
 /// Words, from the start of the entries. The limit for addresses lies behind them.
 pub(super) const WORDS_AT: usize = 0x1000;
 pub(super) const LIMIT_AT: usize = WORDS_AT + 8 * WORDS;
+
+/// The map of calls: a bit each, for all numbers that Linux has and more. What a number leads to lies
+/// within a page of it: the entries before, the IDT behind, a part of the task state.
+pub(super) const MAP_AT: usize = WORDS_AT + 0x400;
+pub(super) const MAP: usize = 0x400;
 
 /// What SYSRET may load into RFLAGS: arithmetic flags, DF, IF, AC, ID, and the one that is always set.
 const HARMLESS: u32 = 0x0024_0ed7;
@@ -100,9 +111,19 @@ impl Code {
 
     /// The answering part: falls through to nothing. `to_user`: what comes between answer and SYSRET.
     fn answer(&mut self, port: u8, to_user: &[u8]) {
+        const CARRY: u8 = 2;
         const ABOVE_OR_EQUAL: u8 = 3;
         const EQUAL: u8 = 4;
         const NOT_EQUAL: u8 = 5;
+        // bt word [map], ax; jc
+        self.relative(&[0x66, 0x0f, 0xa3, 0x05], MAP_AT, &[]);
+        self.put(&[0x0f, 0x80 | CARRY]);
+        let passed = self.bytes.len();
+        self.put(&[0; 4]);
+        let leave = self.bytes.len();
+        // out imm8, al; hlt
+        self.put(&[0xe6, port, 0xf4]);
+        self.fill(passed, self.bytes.len());
         // test r11d, imm32
         self.put(&[0x41, 0xf7, 0xc3]);
         self.put(&(!HARMLESS).to_le_bytes());
@@ -110,10 +131,8 @@ impl Code {
         // cmp rcx, [limit]
         self.relative(&[0x48, 0x3b, 0x0d], LIMIT_AT, &[]);
         self.leave_if(ABOVE_OR_EQUAL);
-        let calls = Answer::ALL.map(Answer::call).into_iter();
-        let calls: Vec<i64> = calls.chain([libc::SYS_sched_yield]).collect();
         let mut found = Vec::new();
-        for number in calls {
+        for number in calls() {
             // cmp eax, imm32; je
             self.put(&[0x3d]);
             self.put(&(number as u32).to_le_bytes());
@@ -121,9 +140,10 @@ impl Code {
             found.push(self.bytes.len());
             self.put(&[0; 4]);
         }
-        let leave = self.bytes.len();
-        // out imm8, al; hlt
-        self.put(&[0xe6, port, 0xf4]);
+        // jmp
+        self.put(&[0xe9]);
+        self.leaves.push(self.bytes.len());
+        self.put(&[0; 4]);
         for (n, jump) in found.into_iter().enumerate() {
             self.fill(jump, self.bytes.len());
             // cmp dword [word + 4], 0; je
@@ -148,6 +168,22 @@ impl Code {
         let value = target as i32 - (displacement as i32 + 4);
         self.bytes[displacement..displacement + 4].copy_from_slice(&value.to_le_bytes());
     }
+}
+
+/// Those that may be answered, in the order of their words.
+fn calls() -> impl Iterator<Item = i64> {
+    let calls = Answer::ALL.map(Answer::call).into_iter();
+    calls.chain([libc::SYS_sched_yield])
+}
+
+/// The bits of [`MAP_AT`].
+pub(super) fn map() -> [u8; MAP] {
+    let mut map = [0; MAP];
+    for number in calls() {
+        let number = number as usize % (8 * MAP);
+        map[number / 8] |= 1 << (number % 8);
+    }
+    map
 }
 
 fn syscall_entry() -> Code {
@@ -234,6 +270,7 @@ pub(super) fn position(offset: u64, entries: Entries) -> Option<Position> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::common::PAGE;
 
     /// Both fit, and do not overlap.
     #[test]
@@ -241,8 +278,37 @@ mod tests {
         let (call, fault) = (syscall_entry(), fault_entry(0));
         assert!(call.at + call.bytes.len() <= fault.at);
         assert!(fault.at + fault.bytes.len() <= WORDS_AT);
-        const { assert!(LIMIT_AT + 8 <= WORDS_AT + 0x800) };
+        const { assert!(LIMIT_AT + 8 <= MAP_AT && MAP_AT + MAP <= WORDS_AT + 0x800) };
         assert_eq!(page(Entries::Answer, 0).len(), WORDS_AT);
+    }
+
+    /// The number's lower half, with a sign, is all that says where the map is looked at.
+    #[test]
+    fn the_map_is_looked_at_within_ring_0() {
+        let at = |ax: i16| MAP_AT as i64 + i64::from(ax).div_euclid(16) * 2;
+        assert!(at(i16::MIN) >= 0);
+        assert!(at(i16::MAX) + 2 <= 3 * PAGE as i64, "the task state's end");
+        let set = (0..8 * MAP).filter(|n| map()[n / 8] & 1 << (n % 8) != 0);
+        let mut known: Vec<usize> = calls().map(|number| number as usize).collect();
+        known.sort();
+        assert_eq!(set.collect::<Vec<_>>(), known);
+    }
+
+    /// What no bit is set for leaves with the third instruction.
+    #[test]
+    fn calls_that_are_not_answered_leave_soon() {
+        let code = syscall_entry();
+        let bytes = &code.bytes;
+        let bt = [0x66, 0x0f, 0xa3, 0x05];
+        assert_eq!((&bytes[..4], &bytes[8..10]), (&bt[..], &[0x0f, 0x82][..]));
+        assert_eq!(bytes[14..17], [0xe6, SYSCALL_PORT as u8, 0xf4]);
+        let displacement = i32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
+        assert_eq!(displacement, (MAP_AT - SYSCALL_AT - 8) as i32);
+        // No other way leads out of the entry but back to ring 3.
+        let outs = bytes
+            .windows(3)
+            .filter(|w| w == &[0xe6, SYSCALL_PORT as u8, 0xf4]);
+        assert_eq!(outs.count(), 1);
     }
 
     /// Only what follows a load of an answer counts as answered: once a call, or twice.

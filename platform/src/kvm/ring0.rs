@@ -137,12 +137,9 @@ impl Ring0 {
     /// Prepares the pages of a vCPU.
     pub fn prepare(&self, vcpu: usize, entries: Entries) -> Places {
         let start = Self::first_page(vcpu);
-        let code = entries::page(entries, BASE + start);
-        for (at, word) in (start..).step_by(8).zip(code.chunks_exact(8)) {
-            let word = word.iter().rev();
-            self.set(at, word.fold(0, |word, byte| word << 8 | u64::from(*byte)));
-        }
+        self.put(start, &entries::page(entries, BASE + start));
         self.set(start + entries::LIMIT_AT as u64, BASE);
+        self.put(start + entries::MAP_AT as u64, &entries::map());
         for vector in 0..EXCEPTIONS {
             self.gate(start, vector, entries);
         }
@@ -208,6 +205,14 @@ impl Ring0 {
             | (entry >> 16 & 0xffff) << 48;
         self.set(start + IDT_AT + 16 * vector, low);
         self.set(start + IDT_AT + 16 * vector + 8, entry >> 32);
+    }
+
+    /// Whole words.
+    fn put(&self, offset: u64, bytes: &[u8]) {
+        for (at, word) in (offset..).step_by(8).zip(bytes.chunks_exact(8)) {
+            let word = word.iter().rev();
+            self.set(at, word.fold(0, |word, byte| word << 8 | u64::from(*byte)));
+        }
     }
 
     fn set(&self, offset: u64, value: u64) {

@@ -487,6 +487,15 @@ fn ring0_answers(platform: Arc<dyn Platform>) {
         assert_eq!(thread.regs.r12, value, "call {call}");
         assert_eq!(thread.regs.rsp, STACK_TOP - 64);
     }
+    // Others are not, not even those that differ in what the entry looks at last.
+    let low = [0, 38, 40, 511, 5000, 0x7fff, 0x8000, 0x8027, 0xffd8, 0xffff];
+    let high = [0x1_0027, 0x8000_0027, 0xffff_0018, u32::MAX];
+    for number in low.into_iter().chain(high).map(u64::from) {
+        thread.regs = Registers::start(CODE, STACK_TOP - 64);
+        thread.regs.rbx = number;
+        assert_eq!(machine.run_to_syscall(&mut thread), number);
+        assert_eq!(thread.regs.rsp, STACK_TOP - 64);
+    }
     for answer in Answer::ALL {
         answers.publish(answer, None);
     }
