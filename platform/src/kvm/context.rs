@@ -196,13 +196,23 @@ impl Run {
     fn exception(self: &Arc<Self>, vector: u64, regs: &Registers) -> Stop {
         const SI_KERNEL: i32 = 0x80;
         const FPE_INTDIV: i32 = 1;
+        const TRAP_BRKPT: i32 = 1;
         const TRAP_TRACE: i32 = 2;
         const ILL_ILLOPN: i32 = 2;
         const BUS_ADRALN: i32 = 1;
         /// `int n`.
         const INT: u8 = 0xcd;
+        /// `int1`.
+        const ICEBP: [u8; 1] = [0xf1];
+        const TRAP_FLAG: u64 = 1 << 8;
+        // Some machines stop before it and others behind.
+        let is_icebp = || {
+            let mut stops = [regs.rip, regs.rip.wrapping_sub(1)].into_iter();
+            regs.eflags & TRAP_FLAG == 0 && stops.any(|at| self.space.code(at, 1) == ICEBP)
+        };
         let (signal, code, addr) = match vector {
             0 => (libc::SIGFPE, FPE_INTDIV, regs.rip),
+            1 if is_icebp() => (libc::SIGTRAP, TRAP_BRKPT, regs.rip),
             1 => (libc::SIGTRAP, TRAP_TRACE, regs.rip),
             3 => (libc::SIGTRAP, SI_KERNEL, 0),
             // Some machines raise this one for a gate that ring 3 may not use.
