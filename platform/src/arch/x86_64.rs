@@ -53,9 +53,10 @@ impl Registers {
         }
     }
 
-    /// System-call number, as the guest put it into `rax`.
+    /// System-call number: the lower half of what the guest put into `rax`, with its sign. Linux looks
+    /// at no more.
     pub fn syscall_number(&self) -> u64 {
-        self.orig_rax
+        i64::from(self.orig_rax as i32) as u64
     }
 
     /// The six system-call arguments (syscall(2)).
