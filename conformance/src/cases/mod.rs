@@ -11,6 +11,7 @@ mod crowds;
 mod datagrams;
 mod devices;
 mod events;
+mod exceptions;
 mod exec;
 mod faults;
 mod filesystems;
@@ -58,6 +59,8 @@ static FAMILIES: &[&[Case]] = &[
     crowds::CASES,
     devices::CASES,
     events::CASES,
+    #[cfg(target_arch = "x86_64")]
+    exceptions::CASES,
     exec::CASES,
     faults::CASES,
     filesystems::CASES,

@@ -319,7 +319,22 @@ async fn handle_fault(task: &Task, fault: &platform::Fault, hungry: &mut u32) {
         let signal = Signal::new(fault.signal).unwrap_or(Signal::SIGSEGV);
         SigInfo::fault(signal, fault.code, fault.addr)
     };
+    remember(task, fault, info.code);
     force(task, info);
+}
+
+/// Keeps what a handler is told of the processor's exception.
+fn remember(task: &Task, fault: &platform::Fault, code: i32) {
+    /// Of the x87 status word, which lies behind the control word: an exception that is not masked.
+    const SUMMARY: u8 = 1 << 7;
+    let x87 = fault.signal == libc::SIGFPE
+        && task
+            .with_context(|c| c.get().fp_state())
+            .and_then(Result::ok)
+            .is_some_and(|fp| fp.as_bytes().get(2).is_some_and(|low| low & SUMMARY != 0));
+    let rip = task.regs.lock().rip;
+    let exception = &mut task.signals.lock().exception;
+    *exception = exception.after(fault, code, rip, x87);
 }
 
 /// A stopped task waits here until SIGCONT, or until it has to end.

@@ -4,6 +4,7 @@
 use runsc_platform::arch::{FpState, Registers};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
+use super::exception::Exception;
 use super::{AltStack, SigAction, SigFields, SigInfo, SigSet};
 use crate::errno::{Errno, Result};
 use crate::kernel::task::Task;
@@ -146,9 +147,9 @@ pub fn push(task: &Task, info: &SigInfo, action: &SigAction) -> Result<()> {
     }
     let mm = task.try_mm()?;
     let mut regs = *task.regs.lock();
-    let (altstack, mask) = {
+    let (altstack, mask, exception) = {
         let s = task.signals.lock();
-        (s.altstack, s.saved_mask.unwrap_or(s.blocked))
+        (s.altstack, s.saved_mask.unwrap_or(s.blocked), s.exception)
     };
     let mut sp = regs.rsp.wrapping_sub(RED_ZONE);
     let already = on_altstack(&altstack, regs.rsp) && altstack.flags & SS_AUTODISARM == 0;
@@ -181,7 +182,7 @@ pub fn push(task: &Task, info: &SigInfo, action: &SigAction) -> Result<()> {
         pad: 0,
         size: altstack.size,
     };
-    frame.mcontext = save(&regs, mask, info, fp_at);
+    frame.mcontext = save(&regs, mask, &exception, fp_at);
     frame.sigmask = mask.0;
     frame.info = encode_info(info);
     if mm.copy_out(fp_at, &fp_bytes) != fp_bytes.len()
@@ -205,13 +206,7 @@ pub fn push(task: &Task, info: &SigInfo, action: &SigAction) -> Result<()> {
     Ok(())
 }
 
-fn save(regs: &Registers, mask: SigSet, info: &SigInfo, fpstate: u64) -> SigContext {
-    let (mut trapno, mut cr2) = (0, 0);
-    if let SigFields::Fault { addr } = info.fields
-        && info.signal.number() == libc::SIGSEGV
-    {
-        (trapno, cr2) = (14, addr);
-    }
+fn save(regs: &Registers, mask: SigSet, exception: &Exception, fpstate: u64) -> SigContext {
     SigContext {
         r8: regs.r8,
         r9: regs.r9,
@@ -235,10 +230,10 @@ fn save(regs: &Registers, mask: SigSet, info: &SigInfo, fpstate: u64) -> SigCont
         gs: 0,
         fs: 0,
         ss: regs.ss as u16,
-        err: 0,
-        trapno,
+        err: exception.error,
+        trapno: exception.vector,
         oldmask: mask.0,
-        cr2,
+        cr2: exception.address,
         fpstate,
         reserved: [0; 8],
     }

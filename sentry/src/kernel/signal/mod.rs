@@ -4,6 +4,7 @@
 //! task or of its thread group, and is taken out by the task itself on its way back to guest code.
 
 pub mod deliver;
+pub mod exception;
 pub mod frame;
 pub mod send;
 
@@ -373,6 +374,8 @@ pub struct TaskSignals {
     pub altstack: AltStack,
     /// What sigtimedwait(2) waits for: such a signal wakes the task though it is blocked.
     pub waiting_for: SigSet,
+    /// What handlers are told of the last fault.
+    pub exception: exception::Exception,
 }
 
 /// Signal state of a thread group. The dispositions are apart, behind their own `Arc`, since
