@@ -1,4 +1,4 @@
-//! sigaction(2), syscall(2): what the processor raises, as handlers see it, and what of the
+//! sigaction(2), syscall(2), vsyscall: what the processor raises, as handlers see it, and what of the
 //! registers a system call looks at.
 //!
 //! `unsafe`: instructions that fault on purpose. Each has the address of what follows it in r15, where
@@ -85,6 +85,26 @@ macro_rules! raised {
         };
         seen()?
     }};
+}
+
+/// The page of calls of old, or a skip.
+fn vsyscall_page() -> Outcome<usize> {
+    let maps = slurp("/proc/self/maps")?;
+    match maps.lines().find(|line| line.ends_with("[vsyscall]")) {
+        Some(line) if line.contains(" --xp ") => Ok(0xffff_ffff_ff60_0000),
+        other => skip!("such calls are not emulated: {other:?}"),
+    }
+}
+
+/// Calls a function of that page with two arguments.
+fn call_at(function: usize, first: usize, second: usize) -> i64 {
+    let value;
+    // SAFETY: the page's functions follow the calling convention.
+    unsafe {
+        asm!("call rax", inout("rax") function => value, in("rdi") first, in("rsi") second,
+            out("rcx") _, out("rdx") _, out("r11") _, clobber_abi("C"))
+    };
+    value
 }
 
 pub static CASES: &[Case] = &[
@@ -215,6 +235,53 @@ pub static CASES: &[Case] = &[
             eq("another number", call(1 << 16 | SYS_getpid), none)?;
             eq("no number", call(-1), none)?;
             eq("no number below", call(0xffff_ffff), none)
+        },
+    ),
+    Case::new(
+        "vsyscall.calls",
+        "vdso(7)",
+        "the functions at fixed addresses tell time and core",
+        || {
+            let page = vsyscall_page()?;
+            let before = ok!(time(null_mut()));
+            let mut told: time_t = 0;
+            let value = call_at(page + 0x400, (&raw mut told) as usize, 0);
+            let mut of_day = zeroed::<timeval>();
+            let same = call_at(page, (&raw mut of_day) as usize, 0);
+            let after = ok!(time(null_mut()));
+            let between = before..=after;
+            ensure!(between.contains(&value), "time: {value}, {between:?}");
+            eq("what is stored", told, value)?;
+            eq("gettimeofday", same, 0)?;
+            ensure!(between.contains(&of_day.tv_sec), "{}", of_day.tv_sec);
+            eq("nothing to fill in", call_at(page, 0, 0), 0)?;
+            let mut core = u32::MAX;
+            eq(
+                "getcpu",
+                call_at(page + 0x800, (&raw mut core) as usize, 0),
+                0,
+            )?;
+            let cores = ok!(sysconf(_SC_NPROCESSORS_CONF));
+            ensure!(i64::from(core) < cores, "core {core} of {cores}");
+            Ok(())
+        },
+    ),
+    Case::new(
+        "vsyscall.errors",
+        "vdso(7)",
+        "nothing else is there, and nothing can be read",
+        || {
+            let page = vsyscall_page()?;
+            handle(&[SIGSEGV], go_on)?;
+            let told = |seen: Seen| (seen.signal, seen.code);
+            let odd = raised!(page + 8, "jmp rdi");
+            eq("between functions", told(odd), (SIGSEGV, SI_KERNEL))?;
+            let fourth = raised!(page + 0xc00, "jmp rdi");
+            eq("behind them", told(fourth), (SIGSEGV, SI_KERNEL))?;
+            let read = raised!(page, "mov al, [rdi]");
+            eq("a read", told(read), (SIGSEGV, 1))?;
+            let pid = child(|| call_at(page + 0x400, 8, 0) as i32)?;
+            expect_signal(pid, SIGSEGV)
         },
     ),
 ];

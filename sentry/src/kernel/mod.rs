@@ -37,6 +37,7 @@ pub mod time;
 pub mod timers;
 pub mod tree;
 pub mod tty;
+pub mod vsyscall;
 pub mod wait;
 
 use std::sync::Arc;

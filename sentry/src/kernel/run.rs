@@ -23,6 +23,7 @@ use crate::kernel::signal::send::force;
 use crate::kernel::signal::{SigInfo, Signal};
 use crate::kernel::task::Task;
 use crate::kernel::time::MonoTime;
+use crate::kernel::vsyscall::{self, Called};
 use crate::kernel::wait::Ready;
 use crate::syscalls;
 
@@ -242,6 +243,10 @@ async fn syscall(task: &Task) -> Result<(), Restart> {
         let regs = task.regs.lock();
         (regs.syscall_number(), regs.syscall_args(), regs.rip)
     };
+    answer(task, number, args, ip).await
+}
+
+async fn answer(task: &Task, number: u64, args: [u64; 6], ip: u64) -> Result<(), Restart> {
     let mut result = match allowed(task, number, args, ip) {
         Ok(()) => syscalls::dispatch(task, number, args).await,
         Err(Refused::Value(value)) => Ok(value),
@@ -276,6 +281,34 @@ async fn syscall(task: &Task) -> Result<(), Restart> {
     Ok(())
 }
 
+/// Answers a call of the page for calls of old, and returns from it as its function would. True: that
+/// is what the fault was.
+async fn vsyscall(task: &Task, fault: &platform::Fault) -> bool {
+    let regs = *task.regs.lock();
+    let Some(called) = vsyscall::called(fault, regs.rip) else {
+        return false;
+    };
+    let back = task.try_mm().and_then(|mm| mm.read_obj::<u64>(regs.rsp));
+    if let (Called::Call(number), Ok(back)) = (called, back) {
+        {
+            let mut regs = task.regs.lock();
+            regs.rip = back;
+            regs.rsp = regs.rsp.wrapping_add(8);
+        }
+        moment::begin();
+        // None of the three waits for anything.
+        let _ = answer(task, number, regs.syscall_args(), regs.rip).await;
+        let mut now = task.regs.lock();
+        if now.rax != Errno::EFAULT.to_return() {
+            return true;
+        }
+        (now.rip, now.rsp) = (regs.rip, regs.rsp);
+    }
+    // What is wrong is told by a signal, as there was no call where it went wrong.
+    force(task, SigInfo::kernel(Signal::SIGSEGV));
+    true
+}
+
 /// Asks the task's filters, if it has any.
 fn allowed(task: &Task, number: u64, args: [u64; 6], ip: u64) -> Result<(), Refused> {
     match task.filters().as_deref() {
@@ -291,6 +324,9 @@ fn allowed(task: &Task, number: u64, args: [u64; 6], ip: u64) -> Result<(), Refu
 /// `hungry` counts faults in a row that found no memory.
 async fn handle_fault(task: &Task, fault: &platform::Fault, hungry: &mut u32) {
     task.count_fault();
+    if vsyscall(task, fault).await {
+        return;
+    }
     let is_memory = fault.signal == libc::SIGSEGV || fault.signal == libc::SIGBUS;
     let info = if is_memory {
         match task.mm().handle_fault(fault) {

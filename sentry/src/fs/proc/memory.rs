@@ -14,6 +14,7 @@ use crate::fs::file::{File, FileOps, Seek, WriteAt, default_seek};
 use crate::fs::inode::OpenFlags;
 use crate::fs::kernfs::Generated;
 use crate::fs::path::PathRef;
+use crate::kernel::vsyscall;
 use crate::mm::Mm;
 use crate::mm::io::{Sink, Source};
 use crate::mm::types::{Layout, PAGE_SIZE, VmaInfo, VmaName, VmaUse};
@@ -60,6 +61,7 @@ pub fn open_maps(subject: &Subject, _: OpenFlags) -> Result<Arc<dyn FileOps>> {
         for vma in mm.maps() {
             maps_line(&mut text, &vma, root);
         }
+        text.extend_from_slice(vsyscall::MAPS_LINE);
         text
     })
 }
@@ -199,14 +201,21 @@ fn smaps(mm: &Mm, root: &PathRef) -> Vec<u8> {
     let mut text = Vec::new();
     for vma in mm.maps() {
         maps_line(&mut text, &vma, root);
-        row(&mut text, "Size", vma.end - vma.start);
-        row(&mut text, "KernelPageSize", PAGE_SIZE);
-        row(&mut text, "MMUPageSize", PAGE_SIZE);
-        Use::of(mm, &vma).rows(&mut text, &[]);
-        text.extend_from_slice(b"THPeligible:           0\n");
-        text.extend_from_slice(format!("VmFlags: {} \n", vma.vm_flags).as_bytes());
+        let size = vma.end - vma.start;
+        smaps_rows(&mut text, size, &Use::of(mm, &vma), &vma.vm_flags);
     }
+    text.extend_from_slice(vsyscall::MAPS_LINE);
+    smaps_rows(&mut text, PAGE_SIZE, &Use::default(), "ex");
     text
+}
+
+fn smaps_rows(text: &mut Vec<u8>, size: u64, used: &Use, flags: &str) {
+    row(text, "Size", size);
+    row(text, "KernelPageSize", PAGE_SIZE);
+    row(text, "MMUPageSize", PAGE_SIZE);
+    used.rows(text, &[]);
+    text.extend_from_slice(b"THPeligible:           0\n");
+    text.extend_from_slice(format!("VmFlags: {flags} \n").as_bytes());
 }
 
 fn rollup(mm: &Mm) -> Vec<u8> {

@@ -375,9 +375,14 @@ fn maps_look_like_the_hosts() {
     let w = world();
     let at = program(&w, b"x\0", b"");
     let ours = w.text("/self/maps");
+    let vsyscall =
+        "ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]";
     assert_eq!(
         ours,
-        format!("{at:08x}-{:08x} rw-p 00000000 00:00 0 \n", at + 8192)
+        format!(
+            "{at:08x}-{:08x} rw-p 00000000 00:00 0 \n{vsyscall}\n",
+            at + 8192
+        )
     );
     w.task.mm().mprotect(at, 4096, libc::PROT_READ).unwrap();
     w.task.mm().set_anon_name(at, 4096, Some(b"mine")).unwrap();
@@ -390,6 +395,12 @@ fn maps_look_like_the_hosts() {
     assert_eq!(line.find("[anon:mine]"), named.find("[stack]"), "{line}");
 
     let ours = w.text("/self/smaps");
+    let page = ours.split(vsyscall).nth(1).unwrap();
+    assert!(
+        page.starts_with("\nSize:                  4 kB\n"),
+        "{page}"
+    );
+    assert!(page.ends_with("\nVmFlags: ex \n"), "{page}");
     let mut theirs = host("/proc/self/smaps");
     theirs.retain(|c| c != '\t');
     let block = |text: &str| -> Vec<String> {
