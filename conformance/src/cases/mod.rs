@@ -12,6 +12,7 @@ mod datagrams;
 mod devices;
 mod events;
 mod exceptions;
+mod exclusive;
 mod exec;
 mod faults;
 mod filesystems;
@@ -61,6 +62,7 @@ static FAMILIES: &[&[Case]] = &[
     events::CASES,
     #[cfg(target_arch = "x86_64")]
     exceptions::CASES,
+    exclusive::CASES,
     exec::CASES,
     faults::CASES,
     filesystems::CASES,

@@ -5,6 +5,9 @@
 //! (which is how nested instances learn). Whether it is really ready is asked when events are
 //! collected. Items hold their file weakly: closing the last descriptor of an open file removes it.
 //!
+//! Those who wait in epoll_wait(2) have a queue of their own, because an item with EPOLLEXCLUSIVE
+//! has taken an event only if one of them was woken by it ([`Caller`]).
+//!
 //! Locks: `items` may be held while a queue is entered or left; the ready list is a leaf, taken
 //! inside a wake. Waking goes from watched to watcher, and instances never watch in a circle.
 
@@ -83,7 +86,9 @@ struct Entry {
 
 #[derive(Default)]
 struct Shared {
+    /// Of poll(2) and other instances.
     queue: WaitQueue,
+    callers: WaitQueue,
     ready: Mutex<VecDeque<Arc<Item>>>,
 }
 
@@ -118,25 +123,58 @@ pub fn epoll() -> Arc<File> {
     )
 }
 
+/// One who waits in epoll_wait(2).
+pub struct Caller {
+    waiter: Arc<dyn Waiter>,
+    /// It was woken and has not looked yet, or has found something.
+    awake: AtomicBool,
+}
+
+impl Waiter for Caller {
+    fn notify(&self, ready: Ready) {
+        self.rouse(ready);
+    }
+
+    fn rouse(&self, ready: Ready) -> bool {
+        let roused = !self.awake.swap(true, Ordering::AcqRel);
+        self.waiter.notify(ready);
+        roused
+    }
+}
+
 impl Waiter for Item {
-    fn notify(&self, _: Ready) {
-        if self.wants.lock().disabled {
-            return;
+    fn notify(&self, ready: Ready) {
+        self.rouse(ready);
+    }
+
+    /// An exclusive item leaves the event to the next as well, unless somebody woke up for what it
+    /// watches and for nothing else (ep_poll_callback of Linux).
+    fn rouse(&self, ready: Ready) -> bool {
+        let wants = *self.wants.lock();
+        if wants.disabled {
+            return false;
         }
-        if let Some(epoll) = self.epoll.upgrade() {
-            self.enqueue(&epoll);
-        }
+        let Some(epoll) = self.epoll.upgrade() else {
+            return false;
+        };
+        let woken = self.enqueue(&epoll);
+        let sides = ready & (Ready::IN | Ready::OUT);
+        let fits = sides.bits().count_ones() < 2 && wants.interest.events().contains(sides);
+        woken && fits
     }
 }
 
 impl Item {
-    fn enqueue(&self, epoll: &Shared) {
+    /// Whether somebody in epoll_wait(2) was woken.
+    fn enqueue(&self, epoll: &Shared) -> bool {
         if !self.queued.swap(true, Ordering::AcqRel)
             && let Some(this) = self.this.upgrade()
         {
             epoll.ready.lock().push_back(this);
         }
+        let woken = epoll.callers.rouse(Ready::IN);
         epoll.queue.wake(Ready::IN | Ready::RDNORM);
+        woken
     }
 
     /// What is there now of what is wanted.
@@ -325,9 +363,30 @@ impl Epoll {
         }
     }
 
-    /// The queue that is woken when something may be ready.
-    pub fn queue(&self) -> &WaitQueue {
-        &self.shared.queue
+    /// Lets `waiter` be told when something may be ready; it then has to look with
+    /// [`collect_for`](Self::collect_for).
+    pub fn enter(&self, waiter: Arc<dyn Waiter>) -> (Arc<Caller>, Registration) {
+        let caller = Arc::new(Caller {
+            waiter,
+            awake: AtomicBool::new(true),
+        });
+        let registration = self.shared.callers.register(Ready::IN, caller.clone());
+        (caller, registration)
+    }
+
+    /// As [`collect`](Self::collect), for one who goes to sleep if there is nothing.
+    pub fn collect_for(&self, caller: &Caller, max: usize) -> Vec<Event> {
+        let events = self.collect(max);
+        if !events.is_empty() {
+            return events;
+        }
+        // From here on an event may be left to this caller: it looks once more.
+        caller.awake.store(false, Ordering::Release);
+        let events = self.collect(max);
+        if !events.is_empty() {
+            caller.awake.store(true, Ordering::Release);
+        }
+        events
     }
 
     fn nested(&self) -> Vec<Arc<File>> {

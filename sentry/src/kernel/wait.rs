@@ -35,6 +35,12 @@ bitflags::bitflags! {
 pub trait Waiter: Send + Sync {
     /// `ready`: what just became ready (a hint; the condition is always tested again).
     fn notify(&self, ready: Ready);
+
+    /// As `notify`. False: nobody is woken by that, and a wake for one goes on to the next.
+    fn rouse(&self, ready: Ready) -> bool {
+        self.notify(ready);
+        true
+    }
 }
 
 /// Wakes a task's future.
@@ -47,7 +53,19 @@ impl Waiter for Waker {
 /// Passes it on to all who wait there.
 impl Waiter for WaitQueue {
     fn notify(&self, ready: Ready) {
-        self.wake(ready);
+        self.rouse(ready);
+    }
+
+    fn rouse(&self, ready: Ready) -> bool {
+        let entries = self.shared.entries.lock();
+        let interested = entries.list.values();
+        let interested = interested.filter(|e| e.interest.intersects(ready));
+        let mut roused = false;
+        for entry in interested.clone().filter(|e| !e.exclusive) {
+            roused |= entry.waiter.rouse(ready);
+        }
+        let mut exclusive = interested.filter(|e| e.exclusive);
+        exclusive.any(|e| e.waiter.rouse(ready)) || roused
     }
 }
 
@@ -90,7 +108,8 @@ impl WaitQueue {
         self.enter(interest, waiter, false)
     }
 
-    /// As `register`, but a wake stops after the first exclusive waiter (EPOLLEXCLUSIVE, accept).
+    /// As `register`, but a wake stops after the first exclusive waiter that somebody is woken by
+    /// (EPOLLEXCLUSIVE).
     pub fn register_exclusive(&self, interest: Ready, waiter: Arc<dyn Waiter>) -> Registration {
         self.enter(interest, waiter, true)
     }
@@ -114,19 +133,10 @@ impl WaitQueue {
         }
     }
 
-    /// Tells everybody interested in any of `ready`, oldest first.
+    /// Tells everybody interested in any of `ready`: first those who share, then of the exclusive
+    /// ones as many as it takes to wake somebody. Oldest first.
     pub fn wake(&self, ready: Ready) {
-        let entries = self.shared.entries.lock();
-        for entry in entries
-            .list
-            .values()
-            .filter(|e| e.interest.intersects(ready))
-        {
-            entry.waiter.notify(ready);
-            if entry.exclusive {
-                break;
-            }
-        }
+        self.rouse(ready);
     }
 
     /// Tells everybody.
@@ -160,6 +170,23 @@ mod tests {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
+    impl Count {
+        fn take(&self) -> u32 {
+            self.0.swap(0, Ordering::Relaxed)
+        }
+    }
+    /// Is told, and wakes nobody.
+    #[derive(Default)]
+    struct Busy(Count);
+    impl Waiter for Busy {
+        fn notify(&self, ready: Ready) {
+            self.0.notify(ready);
+        }
+        fn rouse(&self, ready: Ready) -> bool {
+            self.notify(ready);
+            false
+        }
+    }
 
     #[test]
     fn only_the_interested_are_told_until_they_leave() {
@@ -180,13 +207,19 @@ mod tests {
     #[test]
     fn one_exclusive_waiter_a_wake() {
         let queue = WaitQueue::new();
-        let (a, b) = (Arc::new(Count::default()), Arc::new(Count::default()));
-        let _ra = queue.register_exclusive(Ready::IN, a.clone());
+        let busy = Arc::new(Busy::default());
+        let counts: [Arc<Count>; 3] = Default::default();
+        let [a, b, shared] = &counts;
+        let _busy = queue.register_exclusive(Ready::IN, busy.clone());
+        let ra = queue.register_exclusive(Ready::IN, a.clone());
         let _rb = queue.register_exclusive(Ready::IN, b.clone());
+        let _shared = queue.register(Ready::IN, shared.clone());
+        let told = || [&busy.0, a, b, shared].map(Count::take);
+        assert!(queue.rouse(Ready::IN));
+        assert_eq!(told(), [1, 1, 0, 1]);
+        drop(ra);
         queue.wake(Ready::IN);
-        assert_eq!(
-            (a.0.load(Ordering::Relaxed), b.0.load(Ordering::Relaxed)),
-            (1, 0)
-        );
+        assert_eq!(told(), [1, 0, 1, 1]);
+        assert!(!queue.rouse(Ready::OUT));
     }
 }

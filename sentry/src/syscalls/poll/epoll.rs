@@ -1,6 +1,6 @@
 //! epoll_create(2), epoll_ctl(2), epoll_wait(2).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::{deadline_after, finish, install_mask};
 use crate::errno::{Errno, Result};
@@ -10,7 +10,6 @@ use crate::fs::file::File;
 use crate::kernel::block::Stop;
 use crate::kernel::task::Task;
 use crate::kernel::time::MonoTime;
-use crate::kernel::wait::Ready;
 use crate::syscalls::signal::read_timespec;
 use crate::syscalls::{Args, SysResult};
 
@@ -81,28 +80,30 @@ async fn wait(
     let instance = file
         .downcast::<Epoll>()
         .ok_or(Stop::Failed(Errno::EINVAL))?;
-    let collect = || {
-        let events = instance.collect(max);
-        if events.is_empty() {
-            Err(Errno::EAGAIN)
-        } else {
-            Ok(events)
+    let mut events = instance.collect(max);
+    if events.is_empty() {
+        if deadline.is_some_and(|d| d <= MonoTime::now()) {
+            return Ok(0);
         }
-    };
-    let events = match collect() {
-        Ok(events) => events,
-        Err(_) if deadline.is_some_and(|d| d <= MonoTime::now()) => return Ok(0),
-        Err(_) => {
-            match t
-                .wait_on(instance.queue(), Ready::IN, deadline, collect)
-                .await
-            {
-                Ok(events) => events,
-                Err(Stop::TimedOut) => return Ok(0),
-                Err(stop) => return Err(stop),
-            }
-        }
-    };
+        let caller = OnceLock::new();
+        let enter = |waker| {
+            let (own, registration) = instance.enter(waker);
+            // The queue is entered once.
+            let _ = caller.set(own);
+            vec![registration]
+        };
+        let collect = || match caller.get() {
+            Some(caller) => Some(instance.collect_for(caller, max))
+                .filter(|events| !events.is_empty())
+                .ok_or(Errno::EAGAIN),
+            None => Err(Errno::EAGAIN),
+        };
+        events = match t.wait_with(deadline, enter, collect).await {
+            Ok(events) => events,
+            Err(Stop::TimedOut) => return Ok(0),
+            Err(stop) => return Err(stop),
+        };
+    }
     let mut bytes = Vec::with_capacity(events.len() * EVENT_LEN);
     for event in &events {
         bytes.extend_from_slice(&event.events.to_ne_bytes());
