@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::interfaces::Interfaces;
 use super::traffic::Counters;
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 
 /// Family of a socket to the outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,31 +61,50 @@ pub trait Outside: Send + Sync {
     fn wait_for_change(&self) -> bool;
 }
 
-/// A socket of the host. Errors are those of the host's call of the same name.
+/// A socket of the host. Errors are those of the host's call of the same name; what one that was
+/// handed over as it is has no use for is EOPNOTSUPP.
 pub trait HostSocket: Send + Sync {
     /// For read, write, poll and shutdown.
     fn fd(&self) -> &Arc<OwnedFd>;
 
-    fn bind(&self, address: SocketAddr) -> Result<()>;
+    fn bind(&self, _address: SocketAddr) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
 
     /// EINPROGRESS: the fd becomes writable when it is done, and SO_ERROR tells.
-    fn connect(&self, address: SocketAddr) -> Result<()>;
+    fn connect(&self, _address: SocketAddr) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
 
     /// connect(2) with AF_UNSPEC.
-    fn disconnect(&self) -> Result<()>;
+    fn disconnect(&self) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
 
-    fn listen(&self, backlog: i32) -> Result<()>;
+    fn listen(&self, _backlog: i32) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
 
     /// EAGAIN: the fd becomes readable.
-    fn accept(&self) -> Result<(Box<dyn HostSocket>, SocketAddr)>;
+    fn accept(&self) -> Result<(Box<dyn HostSocket>, SocketAddr)> {
+        Err(Errno::EOPNOTSUPP)
+    }
 
     /// Options of a short list. ENOPROTOOPT for another one.
-    fn set_option(&self, level: i32, name: i32, value: &[u8]) -> Result<()>;
+    fn set_option(&self, _level: i32, _name: i32, _value: &[u8]) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
 
     /// `room`: bytes of the longest value wanted.
-    fn option(&self, level: i32, name: i32, room: usize) -> Result<Vec<u8>>;
+    fn option(&self, _level: i32, _name: i32, _room: usize) -> Result<Vec<u8>> {
+        Err(Errno::EOPNOTSUPP)
+    }
 
-    fn local(&self) -> Result<SocketAddr>;
+    fn local(&self) -> Result<SocketAddr> {
+        Err(Errno::EOPNOTSUPP)
+    }
 
-    fn peer(&self) -> Result<SocketAddr>;
+    fn peer(&self) -> Result<SocketAddr> {
+        Err(Errno::EOPNOTSUPP)
+    }
 }
