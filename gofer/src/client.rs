@@ -200,6 +200,36 @@ impl Client {
         })
     }
 
+    /// A socket of the host's, which does not block, connected to the one at `node`. `ECONNREFUSED`
+    /// also where that is not permitted, `EAGAIN` if the other one is busy.
+    pub fn connect(&self, node: NodeRef<'_>, kind: SocketKind) -> Result<OwnedFd> {
+        match self.call(&Request::Connect { node, kind })? {
+            (Reply::Connected, Some(fd)) => Ok(fd),
+            _ => Err(self.broken()),
+        }
+    }
+
+    /// A socket's node and, where that is permitted, the socket of the host's that is bound to it.
+    pub fn bind(
+        &self,
+        node: NodeRef<'_>,
+        kind: SocketKind,
+        mode: u32,
+        owner: Option<Owner>,
+    ) -> Result<(Option<OwnedFd>, Attr)> {
+        let request = Request::Bind {
+            node,
+            kind,
+            mode,
+            owner,
+        };
+        match self.call(&request)? {
+            (Reply::Opened(attr), Some(fd)) => Ok((Some(fd), attr)),
+            (Reply::Attr(attr), None) => Ok((None, attr)),
+            _ => Err(self.broken()),
+        }
+    }
+
     pub fn symlink(&self, node: NodeRef<'_>, target: &[u8], owner: Option<Owner>) -> Result<Attr> {
         self.call_attr(&Request::SymLink {
             node,

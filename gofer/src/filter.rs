@@ -8,16 +8,23 @@ use runsc_platform::{
     seccomp::{ArgCheck, Filter, RUNTIME, Rule},
 };
 
-use crate::server::sys;
+use crate::{protocol::HostSockets, server::sys};
 
 const NO_EXEC: ArgCheck = ArgCheck::without(2, libc::PROT_EXEC as u32);
 
-/// The Gofer's filter.
-pub fn gofer() -> Filter {
-    Filter::new(
-        "gofer",
-        [REQUESTS, LOOKUP, CHANGE, XATTR, THREADS, RUNTIME].concat(),
-    )
+/// The Gofer's filter. `sockets`: what it may do with those of the host.
+pub fn gofer(sockets: HostSockets) -> Filter {
+    let mut rules = [REQUESTS, LOOKUP, CHANGE, XATTR, THREADS, RUNTIME].concat();
+    if sockets != HostSockets::None {
+        rules.extend_from_slice(SOCKETS);
+    }
+    if sockets.opens() {
+        rules.push(rule!(SYS_connect, "unix sockets of the host (--host-uds)"));
+    }
+    if sockets.creates() {
+        rules.push(rule!(SYS_bind, "unix sockets for the host (--host-uds)"));
+    }
+    Filter::new("gofer", rules)
 }
 
 /// What [`crate::Client`] needs in the Sentry, beyond what any threaded program does.
@@ -143,6 +150,18 @@ const XATTR: &[Rule] = &[
     rule!(SYS_fsetxattr, "extended attributes, before Linux 6.13"),
     rule!(SYS_flistxattr, "extended attributes, before Linux 6.13"),
     rule!(SYS_fremovexattr, "extended attributes, before Linux 6.13"),
+];
+
+const SOCKETS: &[Rule] = &[
+    rule!(
+        SYS_socket,
+        [ArgCheck::eq(0, libc::AF_UNIX as u32), ArgCheck::eq(2, 0)],
+        "unix sockets that the Sentry gets (--host-uds)"
+    ),
+    rule!(
+        SYS_fchdir,
+        "the directory of a unix socket, whose address is one component (--host-uds)"
+    ),
 ];
 
 const THREADS: &[Rule] = &[

@@ -201,6 +201,36 @@ pub enum NodeKind {
     },
 }
 
+/// Which of the host's unix sockets the client may have to do with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HostSockets {
+    #[default]
+    None,
+    /// It connects to those it finds in its mounts.
+    Open,
+    /// Those it makes there can be connected to from the host.
+    Create,
+    All,
+}
+
+impl HostSockets {
+    pub fn opens(self) -> bool {
+        matches!(self, Self::Open | Self::All)
+    }
+
+    pub fn creates(self) -> bool {
+        matches!(self, Self::Create | Self::All)
+    }
+}
+
+/// Type of a unix socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SocketKind {
+    Stream,
+    Datagram,
+    SeqPacket,
+}
+
 /// A new value for atime or mtime.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SetTime {

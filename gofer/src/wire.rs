@@ -7,8 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::{
-    Access, Attr, DirChunk, Errno, NodeKind, NodeRef, Owner, ReadDirDetail, SetAttr, StatFs,
-    SyncScope, WalkEnd, XattrMode,
+    Access, Attr, DirChunk, Errno, NodeKind, NodeRef, Owner, ReadDirDetail, SetAttr, SocketKind,
+    StatFs, SyncScope, WalkEnd, XattrMode,
 };
 
 /// `OpenHow` with its flags as bits, so that the server sees unknown ones.
@@ -110,6 +110,18 @@ pub(crate) enum Request<'a> {
         node: NodeRef<'a>,
         scope: SyncScope,
     },
+    /// Makes a socket that is connected to the host's one at `node`.
+    Connect {
+        node: NodeRef<'a>,
+        kind: SocketKind,
+    },
+    /// As `MkNod`, bound to a socket of the host's where that is permitted.
+    Bind {
+        node: NodeRef<'a>,
+        kind: SocketKind,
+        mode: u32,
+        owner: Option<Owner>,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -119,6 +131,8 @@ pub(crate) enum Reply {
     Attr(Attr),
     /// The frame carries the fd.
     Opened(Attr),
+    /// The frame carries the fd.
+    Connected,
     Walk {
         attrs: Vec<Attr>,
         end: WalkEnd,

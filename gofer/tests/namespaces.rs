@@ -117,6 +117,10 @@ struct Gofer {
 
 impl Gofer {
     fn start(user: User) -> Self {
+        Self::start_with(user, HostSockets::None)
+    }
+
+    fn start_with(user: User, sockets: HostSockets) -> Self {
         let dir = tempfile::TempDir::new().expect("temporary directory");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
         fs::write(dir.path().join("outside"), "outside").unwrap();
@@ -143,6 +147,7 @@ impl Gofer {
                     ..source(&tree, Writes::Allow)
                 },
             ],
+            sockets,
             ..Default::default()
         };
         let json = serde_json::to_string(&config).unwrap();
@@ -317,6 +322,81 @@ fn every_operation(user: User) {
     client.mkdir(at("e"), 0o700, None).unwrap();
     client.rmdir(at("e")).unwrap();
     gofer.finish();
+}
+
+/// Connecting to the host's unix sockets and making some for it, as far as that is permitted.
+fn sockets_of_the_host(user: User) {
+    use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+    let open = [HostSockets::Open, HostSockets::All];
+    let create = [HostSockets::Create, HostSockets::All];
+    for sockets in [
+        HostSockets::None,
+        HostSockets::Open,
+        HostSockets::Create,
+        HostSockets::All,
+    ] {
+        let gofer = Gofer::start_with(user, sockets);
+        let client = &gofer.client;
+        let tree = gofer.dir.path().join("tree");
+        client.mkdir(at("d"), 0o777, None).unwrap();
+        let listener = UnixListener::bind(tree.join("d/s")).unwrap();
+        let mailbox = UnixDatagram::bind(tree.join("m")).unwrap();
+        for path in ["d/s", "m"] {
+            let everybody = fs::Permissions::from_mode(0o666);
+            fs::set_permissions(tree.join(path), everybody).unwrap();
+        }
+        symlink("d/s", tree.join("link")).unwrap();
+        fs::write(tree.join("file"), "").unwrap();
+        // Also in a tree that is for reading only.
+        for mount in [RW, RO] {
+            let to = |path: &'static str| NodeRef::new(mount, path.as_bytes());
+            let connected = client.connect(to("d/s"), SocketKind::Stream);
+            if open.contains(&sockets) {
+                let mut ours = UnixStream::from(connected.unwrap());
+                ours.write_all(b"hello").unwrap();
+                drop(ours);
+                let (mut theirs, _) = listener.accept().unwrap();
+                let mut text = String::new();
+                theirs.read_to_string(&mut text).unwrap();
+                assert_eq!(text, "hello");
+                let ours = client.connect(to("m"), SocketKind::Datagram).unwrap();
+                UnixDatagram::from(ours).send(b"letter").unwrap();
+                let mut letter = [0; 9];
+                assert_eq!(mailbox.recv(&mut letter).unwrap(), 6);
+                let wrong = client.connect(to("m"), SocketKind::SeqPacket);
+                assert_eq!(errno(wrong), libc::EPROTOTYPE);
+            } else {
+                assert_eq!(errno(connected), libc::ECONNREFUSED);
+            }
+            for path in ["link", "file", "d", ""] {
+                let refused = client.connect(to(path), SocketKind::Stream);
+                assert_eq!(errno(refused), libc::ECONNREFUSED, "{path}");
+            }
+            if open.contains(&sockets) {
+                let missing = client.connect(to("d/none"), SocketKind::Stream);
+                assert_eq!(errno(missing), libc::ENOENT);
+            }
+        }
+        let root = Some(Owner { uid: 0, gid: 0 });
+        let made = client.bind(at("d/own"), SocketKind::Stream, 0o640, root);
+        let (socket, attr) = made.unwrap();
+        assert_eq!(attr.mode, libc::S_IFSOCK | 0o640);
+        assert_eq!(socket.is_some(), create.contains(&sockets));
+        if let Some(socket) = socket {
+            let own = || UnixStream::connect(tree.join("d/own"));
+            assert_eq!(own().unwrap_err().raw_os_error(), Some(libc::ECONNREFUSED));
+            rustix::net::listen(&socket, 1).unwrap();
+            let _from_outside = own().unwrap();
+            rustix::net::accept(&socket).unwrap();
+        }
+        let taken = client.bind(at("d/own"), SocketKind::Stream, 0o600, None);
+        assert_eq!(errno(taken), libc::EEXIST);
+        let read_only = NodeRef::new(RO, b"x");
+        let refused = client.bind(read_only, SocketKind::Stream, 0o600, None);
+        assert_eq!(errno(refused), libc::EROFS);
+        client.unlink(at("d/own")).unwrap();
+        gofer.finish();
+    }
 }
 
 /// What is outside the mounts is out of reach; what is to be hidden is hidden.
@@ -549,7 +629,9 @@ fn errors_name_stage_and_path(user: User) {
 fn the_filter(_: User) {
     let under = |call: fn()| {
         status_of(child(|| {
-            runsc_gofer::filter::gofer().install().expect("install");
+            runsc_gofer::filter::gofer(HostSockets::None)
+                .install()
+                .expect("install");
             call();
             0
         }))
@@ -589,7 +671,7 @@ fn older_kernels(_: User) {
     };
     let _threads = server::spawn_unconfined(vec![mount], theirs);
     let client = Client::new(ours).unwrap();
-    let mut filter = runsc_gofer::filter::gofer();
+    let mut filter = runsc_gofer::filter::gofer(HostSockets::None);
     filter.rules.extend(runsc_gofer::filter::client_rules());
     filter
         .rules
@@ -817,6 +899,7 @@ fn main() -> ExitCode {
     type Case = (&'static str, fn(User));
     let cases: &[Case] = &[
         ("every_operation", every_operation),
+        ("sockets_of_the_host", sockets_of_the_host),
         ("descriptors_run_out", descriptors_run_out),
         ("the_view", the_view),
         ("privileges", privileges),

@@ -8,7 +8,7 @@ use clap::{
     Args as ClapArgs, Parser, Subcommand, ValueEnum,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use runsc_sentry::boot::PLATFORMS;
+use runsc_sentry::{boot::PLATFORMS, config::HostSockets};
 use runsc_syscall_tables::{Arch, Family, Level};
 
 /// As runc says it, which Docker reads: behind the program's name.
@@ -69,6 +69,10 @@ pub struct GlobalArgs {
     /// loopback), that loopback only, or the caller's network
     #[arg(long, global = true, value_enum, default_value_t = Network::Sandbox)]
     pub network: Network,
+    /// What the guest may do with unix sockets on the host's file systems: connect to those it finds
+    /// (open), make some that the host can connect to (create), both (all)
+    #[arg(long, global = true, value_enum, default_value_t = HostUds::None, value_name = "WHAT")]
+    pub host_uds: HostUds,
     /// Do without what an ordinary user may not do with cgroups: true, false or auto
     #[arg(long, value_name = "BOOL", default_value = "auto",
           value_parser = PossibleValuesParser::new(["true", "false", "auto"]))]
@@ -86,6 +90,25 @@ pub enum Network {
     Sandbox,
     None,
     Host,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HostUds {
+    None,
+    Open,
+    Create,
+    All,
+}
+
+impl From<HostUds> for HostSockets {
+    fn from(what: HostUds) -> Self {
+        match what {
+            HostUds::None => Self::None,
+            HostUds::Open => Self::Open,
+            HostUds::Create => Self::Create,
+            HostUds::All => Self::All,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

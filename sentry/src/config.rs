@@ -9,6 +9,8 @@ use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
 
+pub use runsc_gofer::protocol::HostSockets;
+
 pub use crate::kernel::seccomp::bpf::Insn;
 
 /// Everything the Sentry needs to know to start a container.
@@ -35,6 +37,8 @@ pub struct BootConfig {
     pub sysctls: Vec<(String, String)>,
     pub process: ProcessConfig,
     pub limits: GuestLimits,
+    /// What the Gofer lets the guest do with the host's unix sockets.
+    pub host_sockets: HostSockets,
     /// What to do with the changes in the root's overlay, at the end; needs [`BootFds::changes`].
     pub changes: ChangesConfig,
     pub hostname: Vec<u8>,

@@ -27,7 +27,7 @@ use crate::{
 const MODE_BITS: u32 = 0o7777;
 
 /// Mode bits beyond the permissions are not the client's to choose.
-fn checked_mode(mode: u32) -> Result<Mode> {
+pub(super) fn checked_mode(mode: u32) -> Result<Mode> {
     if mode & !MODE_BITS != 0 {
         return Err(Errno(libc::EINVAL));
     }
@@ -130,7 +130,7 @@ pub(super) fn symlink(
 }
 
 /// Gives a new node its owner and mode (in this order: chown clears set-uid bits).
-fn finish(
+pub(super) fn finish(
     mount: &Mount,
     place: &Place<'_>,
     fd: &OwnedFd,
@@ -156,7 +156,11 @@ fn own(fd: &OwnedFd, owner: Option<Owner>) -> Result<Attr> {
     }
 }
 
-fn keep_or_remove(place: &Place<'_>, flags: AtFlags, result: Result<Attr>) -> Result<Attr> {
+pub(super) fn keep_or_remove(
+    place: &Place<'_>,
+    flags: AtFlags,
+    result: Result<Attr>,
+) -> Result<Attr> {
     if result.is_err() {
         // The first error is the one that counts.
         let _ = rustix::fs::unlinkat(&place.dir, place.name, flags);

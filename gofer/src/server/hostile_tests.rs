@@ -46,7 +46,7 @@ fn serve(dir: &Path, channels: usize) -> (Vec<OwnedFd>, Vec<JoinHandle<()>>) {
         writes: Writes::Allow,
         devices: Devices::Refuse,
     };
-    (ours, spawn_unconfined(vec![mount], theirs))
+    (ours, spawn_with(vec![mount], HostSockets::All, theirs))
 }
 
 fn send(channel: &OwnedFd, frame: &[u8]) {
@@ -195,6 +195,16 @@ fn requests<'a>(mount: MountId, path: &'a [u8]) -> Vec<Request<'a>> {
         Request::Sync {
             node,
             scope: SyncScope::Node,
+        },
+        Request::Connect {
+            node,
+            kind: SocketKind::Stream,
+        },
+        Request::Bind {
+            node,
+            kind: SocketKind::Datagram,
+            mode: 0o600,
+            owner,
         },
     ]
 }

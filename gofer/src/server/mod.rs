@@ -10,6 +10,7 @@ mod mounts;
 mod path;
 mod serve;
 pub(crate) mod setup;
+mod sockets;
 pub(crate) mod sys;
 mod tree;
 mod xattr;
@@ -26,6 +27,8 @@ use std::{
 use ids::Disguise;
 use mounts::{HostGuards, Mount, Mounts, Root};
 use serde::{Deserialize, Serialize};
+
+use crate::protocol::HostSockets;
 
 /// Whether device nodes may be opened and made through a mount.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +74,8 @@ pub struct ServerConfig {
     pub mounts: Vec<MountSource>,
     #[serde(default)]
     pub disguise: Disguise,
+    #[serde(default)]
+    pub sockets: HostSockets,
 }
 
 /// Why a Gofer did not start.
@@ -106,9 +111,10 @@ pub fn run(config: &ServerConfig, channels: Vec<OwnedFd>) -> Result<(), Error> {
     ids::set(config.disguise);
     let mounts = Arc::new(setup::file_systems(config)?);
     setup::file_owner()?;
-    // All threads exist before the filter, which forbids making any, and serve after it.
+    // All threads exist and are prepared before the filter, and serve after it.
     let ready = Arc::new(Barrier::new(channels.len().saturating_add(1)));
     let mut threads = Vec::with_capacity(channels.len());
+    let permitted = config.sockets;
     let (serving, served) = mpsc::channel::<Infallible>();
     for channel in channels {
         let (mounts, ready) = (Arc::clone(&mounts), Arc::clone(&ready));
@@ -116,8 +122,12 @@ pub fn run(config: &ServerConfig, channels: Vec<OwnedFd>) -> Result<(), Error> {
         let thread = std::thread::Builder::new()
             .stack_size(STACK_BYTES)
             .spawn(move || {
+                let prepared = prepare(permitted);
                 ready.wait();
-                serve::serve(&mounts, &channel);
+                ready.wait();
+                if prepared.is_ok() {
+                    serve::serve(&mounts, &channel);
+                }
                 drop(serving);
             });
         threads.push(thread.map_err(|source| Error::Stage {
@@ -126,7 +136,8 @@ pub fn run(config: &ServerConfig, channels: Vec<OwnedFd>) -> Result<(), Error> {
             source,
         })?);
     }
-    crate::filter::gofer().install()?;
+    ready.wait();
+    crate::filter::gofer(config.sockets).install()?;
     ready.wait();
     drop(serving);
     // Most of a program's files are opened when it starts.
@@ -138,6 +149,14 @@ pub fn run(config: &ServerConfig, channels: Vec<OwnedFd>) -> Result<(), Error> {
         let _ = thread.join();
     }
     Ok(())
+}
+
+/// What a serving thread needs before the filter.
+fn prepare(permitted: HostSockets) -> std::io::Result<()> {
+    match permitted {
+        HostSockets::None => Ok(()),
+        _ => sockets::own_directory(),
+    }
 }
 
 /// A directory to serve without any set-up.
@@ -153,16 +172,31 @@ pub struct PlainMount {
 /// system: for tests, of the Gofer and of what speaks to it. The threads end when the client's
 /// ends of the channels are closed.
 pub fn spawn_unconfined(mounts: Vec<PlainMount>, channels: Vec<OwnedFd>) -> Vec<JoinHandle<()>> {
+    spawn_with(mounts, HostSockets::None, channels)
+}
+
+fn spawn_with(
+    mounts: Vec<PlainMount>,
+    sockets: HostSockets,
+    channels: Vec<OwnedFd>,
+) -> Vec<JoinHandle<()>> {
     let mounts = mounts.into_iter().map(|mount| Mount {
         root: Root::Directory(mount.root),
         writes: mount.writes,
         devices: mount.devices,
         guards: HostGuards::Absent,
     });
-    let mounts = Arc::new(Mounts(mounts.collect()));
+    let mounts = Arc::new(Mounts {
+        trees: mounts.collect(),
+        sockets,
+    });
     let serve = |channel: OwnedFd| {
         let mounts = Arc::clone(&mounts);
-        std::thread::spawn(move || serve::serve(&mounts, &channel))
+        std::thread::spawn(move || {
+            if prepare(sockets).is_ok() {
+                serve::serve(&mounts, &channel);
+            }
+        })
     };
     channels.into_iter().map(serve).collect()
 }

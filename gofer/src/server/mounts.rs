@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags, StatxTimestamp};
 
 use super::{Devices, Writes, ids, path::RelPath};
-use crate::protocol::{Attr, Errno, MountId, NodeRef, Timestamp};
+use crate::protocol::{Attr, Errno, HostSockets, MountId, NodeRef, Timestamp};
 
 pub(super) type Result<T> = std::result::Result<T, Errno>;
 
@@ -51,9 +51,13 @@ pub(super) struct Mount {
     pub guards: HostGuards,
 }
 
-/// All trees, by [`MountId`].
+/// All trees, and what may be done with sockets in them.
 #[derive(Debug)]
-pub(super) struct Mounts(pub Vec<Mount>);
+pub(super) struct Mounts {
+    /// By [`MountId`].
+    pub trees: Vec<Mount>,
+    pub sockets: HostSockets,
+}
 
 /// A directory on the way: a mount's root, or opened for this request.
 #[derive(Debug)]
@@ -97,7 +101,7 @@ impl Mounts {
     fn by_id(&self, id: MountId) -> Result<&Mount> {
         usize::try_from(id.0)
             .ok()
-            .and_then(|index| self.0.get(index))
+            .and_then(|index| self.trees.get(index))
             .ok_or(Errno(libc::EINVAL))
     }
 }

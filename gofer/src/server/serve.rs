@@ -16,7 +16,7 @@ use super::{
     dir::Reader,
     lookup,
     mounts::{Mounts, Result},
-    xattr,
+    sockets, xattr,
 };
 use crate::{
     protocol::{Errno, MAX_FRAME, MAX_OPEN},
@@ -128,6 +128,19 @@ fn dispatch(
             let (fd, attr) = change::create(mounts, node, how, mode, owner)?;
             return Ok((Reply::Opened(attr), vec![fd]));
         }
+        Request::Connect { node, kind } => {
+            let fd = sockets::connect(mounts, node, kind)?;
+            return Ok((Reply::Connected, vec![fd]));
+        }
+        Request::Bind {
+            node,
+            kind,
+            mode,
+            owner,
+        } => match sockets::bind(mounts, node, kind, mode, owner)? {
+            (attr, Some(fd)) => return Ok((Reply::Opened(attr), vec![fd])),
+            (attr, None) => Reply::Attr(attr),
+        },
         Request::GetAttr(node) => Reply::Attr(lookup::getattr(mounts, node)?),
         Request::MkDir { node, mode, owner } => {
             Reply::Attr(change::mkdir(mounts, node, mode, owner)?)

@@ -160,7 +160,10 @@ pub(super) fn file_systems(config: &ServerConfig) -> Result<Mounts, Error> {
             devices: source.devices,
             guards: HostGuards::Set,
         });
-    Ok(Mounts(mounts.collect()))
+    Ok(Mounts {
+        trees: mounts.collect(),
+        sockets: config.sockets,
+    })
 }
 
 /// Moves into a root that holds nothing.

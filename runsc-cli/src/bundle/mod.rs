@@ -108,8 +108,8 @@ impl Bundle {
         self.spec.version()
     }
 
-    /// What the Sentry and the Gofer are to do for this bundle. Platform, strace and log level are
-    /// the caller's to fill in.
+    /// What the Sentry and the Gofer are to do for this bundle. Platform, sockets of the host, strace
+    /// and log level are the caller's to fill in.
     pub fn translate(&self, id: &str, overlay: OverlayKind) -> Result<(BootConfig, ServerConfig)> {
         self.try_translate(id, overlay)
             .with_context(|| self.directory.join("config.json").display().to_string())
@@ -155,6 +155,7 @@ impl Bundle {
             sysctls: sysctls(&linux)?,
             process,
             limits: limits::translate(linux.resources().as_ref()).context("linux.resources")?,
+            host_sockets: Default::default(),
             changes: Default::default(),
             hostname: name(spec.hostname().as_deref(), "runsc-rs", "hostname")?,
             domainname: name(spec.domainname().as_deref(), "(none)", "domainname")?,

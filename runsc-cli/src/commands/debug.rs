@@ -4,7 +4,7 @@ use std::{io::Write, process::ExitCode};
 
 use anyhow::Result;
 use runsc_platform::seccomp::Filter;
-use runsc_sentry::boot::PLATFORMS;
+use runsc_sentry::{boot::PLATFORMS, config::HostSockets};
 
 use super::{Failure, conclude, r#do};
 use crate::{
@@ -24,13 +24,13 @@ pub fn run(global: &GlobalArgs, command: &DebugCommand) -> Result<ExitCode, Fail
 fn installed() -> Vec<Filter> {
     let mut filters = vec![
         filter::monitor(),
-        runsc_gofer::filter::gofer(),
+        runsc_gofer::filter::gofer(HostSockets::All),
         runsc_gofer::network::filter(),
     ];
     filters.extend(
         PLATFORMS
             .iter()
-            .map(|name| runsc_sentry::boot::filter::sentry(name, true)),
+            .map(|name| runsc_sentry::boot::filter::sentry(name, true, HostSockets::All)),
     );
     filters
 }

@@ -156,6 +156,7 @@ fn prepare(
         sysctls: Vec::new(),
         process,
         limits: limits.of_guest()?,
+        host_sockets: global.host_uds.into(),
         changes: changes_config,
         hostname: hostname.into_vec(),
         domainname: b"(none)".to_vec(),
@@ -165,6 +166,7 @@ fn prepare(
     let stdio = own_stdio(&inherited)?;
     let gofer = ServerConfig {
         mounts: sources,
+        sockets: boot.host_sockets,
         ..Default::default()
     };
     let plan = Plan {

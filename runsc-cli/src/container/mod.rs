@@ -357,7 +357,9 @@ fn plan(
         Overlay::Memory => OverlayKind::Memory,
         Overlay::None => OverlayKind::None,
     };
-    let (mut boot, gofer) = bundle.translate(&args.id, overlay)?;
+    let (mut boot, mut gofer) = bundle.translate(&args.id, overlay)?;
+    boot.host_sockets = global.host_uds.into();
+    gofer.sockets = boot.host_sockets;
     check_terminal(
         boot.process.terminal,
         args.console_socket.as_deref(),

@@ -3,13 +3,15 @@
 //! Deliberately absent: anything that opens, makes or names something on the host (open, socket,
 //! connect, execve, mount), and executable mappings of the Sentry's own.
 
+use runsc_gofer::protocol::HostSockets;
 use runsc_platform::rule;
 use runsc_platform::seccomp::{ArgCheck, Check, Filter, Rule, Width};
 
 const NO_EXEC: ArgCheck = ArgCheck::without(2, libc::PROT_EXEC as u32);
 
-/// The Sentry's filter with `platform`, and with a network Gofer or without.
-pub fn sentry(platform: &str, outside: bool) -> Filter {
+/// The Sentry's filter with `platform`, with a network Gofer or without, and with what it may do with
+/// the host's unix sockets.
+pub fn sentry(platform: &str, outside: bool, sockets: HostSockets) -> Filter {
     let mut rules = [MEMORY, FILES, RUNTIME, OBJECTS].concat();
     rules.extend(runsc_gofer::filter::client_rules());
     rules.extend_from_slice(match platform {
@@ -18,8 +20,17 @@ pub fn sentry(platform: &str, outside: bool) -> Filter {
         "kvm" => runsc_platform::kvm::host_calls(),
         _ => &[],
     });
+    if outside || sockets != HostSockets::None {
+        rules.extend_from_slice(SOCKETS);
+    }
     if outside {
         rules.extend_from_slice(NETWORK);
+    }
+    if sockets.creates() {
+        rules.push(rule!(
+            SYS_listen,
+            "listen(2) of guests on unix sockets for the host (--host-uds)"
+        ));
     }
     Filter::new("sentry", rules)
 }
@@ -156,18 +167,16 @@ const FILES: &[Rule] = &[
 const SEND: u32 = (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as u32;
 const RECEIVE: u32 = (libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC) as u32;
 
-/// The network Gofer's sockets.
-const NETWORK: &[Rule] = &[
+/// Sockets that one of the Gofers made.
+const SOCKETS: &[Rule] = &[
     rule!(
         SYS_accept4,
         [ArgCheck::eq(
             3,
             (libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) as u32
         )],
-        "connections to a socket that the network Gofer made"
+        "connections to a socket that a Gofer made"
     ),
-    rule!(SYS_getsockname, "the own end of a connection"),
-    rule!(SYS_getpeername, "the other end of a connection"),
     rule!(
         SYS_sendto,
         [
@@ -184,6 +193,13 @@ const NETWORK: &[Rule] = &[
         )],
         "MSG_PEEK, MSG_OOB and MSG_TRUNC of guests"
     ),
+    rule!(SYS_shutdown, "shutdown(2) of guests"),
+];
+
+/// The network Gofer's sockets.
+const NETWORK: &[Rule] = &[
+    rule!(SYS_getsockname, "the own end of a connection"),
+    rule!(SYS_getpeername, "the other end of a connection"),
     rule!(
         SYS_sendmsg,
         [ArgCheck::only(
@@ -200,7 +216,6 @@ const NETWORK: &[Rule] = &[
         )],
         "datagrams for guests"
     ),
-    rule!(SYS_shutdown, "shutdown(2) of guests"),
     rule!(
         SYS_setsockopt,
         [

@@ -246,7 +246,7 @@ pub fn run(config: BootConfig, fds: BootFds, begin: Start) -> Result<Infallible,
     }
     ready.wait();
     let outside = kernel.net.way_out().is_some();
-    filter::sentry(kernel.platform.name(), outside).install()?;
+    filter::sentry(kernel.platform.name(), outside, config.host_sockets).install()?;
     let start = mounts::build(&kernel, &gofer, &config).and_then(|namespace| {
         if let Some(out) = fds.changes {
             let overlay = namespace.root().mount.fs.clone();

@@ -1,13 +1,14 @@
 //! Calls that change directories: mkdir, mknod, symlink, link, unlink, rmdir, rename; with the
 //! checks and their order as in Linux.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use crate::errno::{Errno, Result};
 use crate::fs::dentry::{Dentry, lock_two};
-use crate::fs::inode::{Attr, Dev, Exchange, FileType, LookupHint};
+use crate::fs::inode::{Attr, Dev, Exchange, FileType, Inode, LookupHint, SocketKind};
 use crate::fs::notify::{self, Events};
 use crate::fs::path::PathRef;
 use crate::fs::perm::{self, Access};
@@ -21,6 +22,17 @@ pub enum Make<'a> {
     Regular,
     Node(FileType, Dev),
     Symlink(&'a [u8]),
+}
+
+impl Make<'_> {
+    fn kind(self) -> FileType {
+        match self {
+            Make::Dir => FileType::Dir,
+            Make::Regular => FileType::Regular,
+            Make::Node(kind, _) => kind,
+            Make::Symlink(_) => FileType::Symlink,
+        }
+    }
 }
 
 bitflags::bitflags! {
@@ -77,6 +89,34 @@ impl Ctx {
 
     /// mkdir(2), mknod(2), symlink(2). `perm` before the umask.
     pub fn make(&self, base: &Base, path: &[u8], what: Make<'_>, perm: u32) -> Result<PathRef> {
+        let made = self.make_with(base, path, what.kind(), |dir, attr, name| {
+            Ok((self.new_inode(dir, attr, name, what, perm)?, ()))
+        });
+        Ok(made?.0)
+    }
+
+    /// bind(2) to a name, and what [`Inode::bind_socket`] gives. `perm` before the umask.
+    pub fn make_socket(
+        &self,
+        base: &Base,
+        path: &[u8],
+        kind: SocketKind,
+        perm: u32,
+    ) -> Result<(PathRef, Option<OwnedFd>)> {
+        self.make_with(base, path, FileType::Socket, |dir, attr, name| {
+            let node = self.new_node(attr, perm, FileType::Socket);
+            dir.bind_socket(name, &node, kind)
+        })
+    }
+
+    /// Lets `make` make an inode in a directory with these attributes.
+    fn make_with<T>(
+        &self,
+        base: &Base,
+        path: &[u8],
+        kind: FileType,
+        make: impl FnOnce(&Arc<dyn Inode>, &Attr, &[u8]) -> Result<(Arc<dyn Inode>, T)>,
+    ) -> Result<(PathRef, T)> {
         let Parent { dir, last } = self.parent(base, path, WalkFlags::empty())?;
         let Last::Name { name, slash } = last else {
             return Err(Errno::EEXIST);
@@ -90,18 +130,33 @@ impl Ctx {
         {
             return Err(Errno::EEXIST);
         }
-        if slash && what != Make::Dir {
+        if slash && kind != FileType::Dir {
             return Err(Errno::ENOENT);
         }
         let attr = self.may_create(&dir)?;
-        let inode = match what {
+        let (inode, more) = make(dir.inode(), &attr, &name)?;
+        let dentry = dir.dentry.add_child(&name, inode);
+        drop(lock);
+        notify::entry(&dir.dentry, &name, &dentry, Events::CREATE);
+        Ok((PathRef::new(dir.mount.clone(), dentry), more))
+    }
+
+    fn new_inode(
+        &self,
+        dir: &Arc<dyn Inode>,
+        attr: &Attr,
+        name: &[u8],
+        what: Make<'_>,
+        perm: u32,
+    ) -> Result<Arc<dyn Inode>> {
+        match what {
             Make::Dir => {
-                let node = self.new_node(&attr, perm & 0o1777, FileType::Dir);
-                dir.inode().mkdir(&name, &node)?
+                let node = self.new_node(attr, perm & 0o1777, FileType::Dir);
+                dir.mkdir(name, &node)
             }
             Make::Regular => {
-                let node = self.new_node(&attr, perm, FileType::Regular);
-                dir.inode().create(&name, &node)?
+                let node = self.new_node(attr, perm, FileType::Regular);
+                dir.create(name, &node)
             }
             Make::Node(kind, rdev) => {
                 let device = matches!(kind, FileType::Char | FileType::Block);
@@ -109,19 +164,15 @@ impl Ctx {
                 if device && rdev != Dev::default() && !self.creds.has_cap(Cap::Mknod) {
                     return Err(Errno::EPERM);
                 }
-                let node = self.new_node(&attr, perm, kind);
-                dir.inode().mknod(&name, &node, kind, rdev)?
+                let node = self.new_node(attr, perm, kind);
+                dir.mknod(name, &node, kind, rdev)
             }
             Make::Symlink(target) => {
-                let mut node = self.new_node(&attr, 0o777, FileType::Symlink);
+                let mut node = self.new_node(attr, 0o777, FileType::Symlink);
                 node.perm = 0o777;
-                dir.inode().symlink(&name, &node, target)?
+                dir.symlink(name, &node, target)
             }
-        };
-        let dentry = dir.dentry.add_child(&name, inode);
-        drop(lock);
-        notify::entry(&dir.dentry, &name, &dentry, Events::CREATE);
-        Ok(PathRef::new(dir.mount.clone(), dentry))
+        }
     }
 
     /// link(2): a further name for `old`.

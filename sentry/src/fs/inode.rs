@@ -6,7 +6,10 @@
 //! its time), and never call back into the VFS.
 
 use std::any::Any;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
+
+pub use runsc_gofer::protocol::SocketKind;
 
 use crate::errno::{Errno, Result};
 use crate::fs::file::{File, FileOps};
@@ -300,6 +303,23 @@ pub trait Inode: Any + Send + Sync {
         _rdev: Dev,
     ) -> Result<Arc<dyn Inode>> {
         Err(Errno::EPERM)
+    }
+
+    /// A socket and, where the host may connect to it, the host's socket that is bound to it.
+    fn bind_socket(
+        &self,
+        name: &[u8],
+        node: &NewNode,
+        _kind: SocketKind,
+    ) -> Result<(Arc<dyn Inode>, Option<OwnedFd>)> {
+        let made = self.mknod(name, node, FileType::Socket, Dev::default())?;
+        Ok((made, None))
+    }
+
+    /// A new socket of the host's, connected to the one that this inode is. ECONNREFUSED: it is none
+    /// of the host's, or not for us.
+    fn connect_socket(&self, _kind: SocketKind) -> Result<OwnedFd> {
+        Err(Errno::ECONNREFUSED)
     }
 
     fn symlink(&self, _name: &[u8], _node: &NewNode, _target: &[u8]) -> Result<Arc<dyn Inode>> {

@@ -20,7 +20,7 @@ use crate::fs::extra::InodeExtra;
 use crate::fs::file::FileOps;
 use crate::fs::inode::{
     Attr, Chain, Dev, Exchange, FileType, Inode, LookupHint, Names, NewNode, OpenFlags, SetAttr,
-    SetTime, StatFs, XattrFlags,
+    SetTime, SocketKind, StatFs, XattrFlags,
 };
 use crate::fs::moment::{Moment, now_ns};
 
@@ -530,6 +530,27 @@ impl Inode for Node {
             .client
             .mknod(self.node_ref(&path), kind, new.perm, owner(new));
         Ok(self.arc()?.made(name, &made.map_err(errno)?, None)?)
+    }
+
+    fn bind_socket(
+        &self,
+        name: &[u8],
+        new: &NewNode,
+        kind: SocketKind,
+    ) -> Result<(Arc<dyn Inode>, Option<OwnedFd>)> {
+        let path = self.child_path(name)?;
+        let made = self
+            .fs
+            .client
+            .bind(self.node_ref(&path), kind, new.perm, owner(new));
+        let (fd, attr) = made.map_err(errno)?;
+        Ok((self.arc()?.made(name, &attr, None)?, fd))
+    }
+
+    fn connect_socket(&self, kind: SocketKind) -> Result<OwnedFd> {
+        let path = self.path()?;
+        let connected = self.fs.client.connect(self.node_ref(&path), kind);
+        connected.map_err(errno)
     }
 
     fn symlink(&self, name: &[u8], new: &NewNode, target: &[u8]) -> Result<Arc<dyn Inode>> {

@@ -1,6 +1,7 @@
 //! Inodes of an overlay: attributes, content, pinning.
 
 use std::any::Any;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -15,7 +16,7 @@ use crate::fs::extra::InodeExtra;
 use crate::fs::file::FileOps;
 use crate::fs::inode::{
     Attr, Chain, Dev, Exchange, FileType, Inode, LookupHint, Names, NewNode, OpenFlags, SetAttr,
-    StatFs, XattrFlags,
+    SocketKind, StatFs, XattrFlags,
 };
 use crate::fs::meta::{Identity, Meta};
 use crate::fs::tmpfs::data::Data;
@@ -466,6 +467,11 @@ impl Inode for Node {
             }
             _ => Err(Errno::EINVAL),
         }
+    }
+
+    fn connect_socket(&self, kind: SocketKind) -> Result<OwnedFd> {
+        let lower = self.lower.as_ref().ok_or(Errno::ECONNREFUSED)?;
+        lower.connect_socket(kind)
     }
 
     fn symlink(&self, name: &[u8], new: &NewNode, target: &[u8]) -> Result<Arc<dyn Inode>> {

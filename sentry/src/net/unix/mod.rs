@@ -4,9 +4,12 @@
 //! queue. Sockets refer to each other weakly; an open file (or a listener's queue of connections not
 //! yet accepted) owns one. At most one socket's lock is held at a time, and none while guest memory
 //! is copied or somebody is woken. Reading frees room and wakes those who send to this socket.
+//!
+//! With `--host-uds` some lead to sockets of the host ([`outside`]).
 
 pub mod address;
 pub mod message;
+mod outside;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -15,7 +18,7 @@ mod urgent;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 
@@ -27,6 +30,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::inode::{Dev, Inode};
 use crate::fs::sigio::Band;
 use crate::kernel::wait::Ready;
+use crate::net::host::Host;
 use crate::net::socket::{Common, Kind, Socket};
 use crate::net::stack::Stack;
 
@@ -66,6 +70,8 @@ struct State {
     error: Option<Errno>,
     /// Datagram sockets that send here by default.
     clients: Vec<Weak<Unix>>,
+    /// The peer, where it stands for a socket of the host.
+    stand_in: Option<Arc<Unix>>,
 }
 
 /// See the module documentation.
@@ -75,6 +81,9 @@ pub struct Unix {
     inbox: Mutex<Inbox>,
     state: Mutex<State>,
     closed: AtomicBool,
+    /// See [`outside`].
+    link: OnceLock<Host>,
+    door: OnceLock<Host>,
 }
 
 /// What a socket inode remembers of the socket bound to it.
@@ -88,6 +97,8 @@ impl Unix {
             inbox: Mutex::default(),
             state: Mutex::default(),
             closed: AtomicBool::new(false),
+            link: OnceLock::new(),
+            door: OnceLock::new(),
         })
     }
 
@@ -124,7 +135,7 @@ impl Unix {
     /// getpeername(2). ENOTCONN.
     pub fn peer_address(&self) -> Result<Option<Address>> {
         let state = self.state.lock();
-        if state.peer.is_none() {
+        if state.peer.is_none() && self.link.get().is_none() {
             return Err(Errno::ENOTCONN);
         }
         Ok(state.peer_address.clone())
@@ -218,6 +229,9 @@ impl Unix {
             if state.address.is_none() || state.connected {
                 return Err(Errno::EINVAL);
             }
+            if let Some(door) = self.door.get() {
+                rustix::net::listen(door.socket().fd(), backlog)?;
+            }
             let backlog = usize::try_from(backlog).unwrap_or(0);
             match &mut state.listening {
                 Some(listening) => listening.backlog = backlog,
@@ -242,7 +256,11 @@ impl Unix {
         let child = {
             let mut state = self.state.lock();
             let listening = state.listening.as_mut().ok_or(Errno::EINVAL)?;
-            listening.pending.pop_front().ok_or(Errno::EAGAIN)?
+            listening.pending.pop_front()
+        };
+        let Some(child) = child else {
+            let door = self.door.get().ok_or(Errno::EAGAIN)?;
+            return self.accept_outside(door);
         };
         self.common.queue.wake(Ready::OUT | Ready::WRNORM);
         Ok(child)
@@ -318,6 +336,7 @@ impl Unix {
             let mut state = self.state.lock();
             state.peer = Some(Arc::downgrade(target));
             state.peer_address = address;
+            state.stand_in = None;
             state.connected = true;
         }
         self.common.queue.wake_all();
@@ -332,12 +351,17 @@ impl Unix {
         let mut state = self.state.lock();
         state.peer = None;
         state.peer_address = None;
+        state.stand_in = None;
         state.connected = false;
         Ok(())
     }
 
     /// shutdown(2). As on Linux no peer is needed.
     pub fn shut(&self, read: bool, write: bool) {
+        if let Some(link) = self.link.get() {
+            // One that the host has ended is shut already.
+            let _ = link.shutdown(read, write);
+        }
         let peer = {
             let mut state = self.state.lock();
             state.shut_write |= write;
@@ -431,12 +455,18 @@ impl Unix {
     fn readiness(&self) -> Ready {
         let readable = Ready::IN | Ready::RDNORM;
         let writable = Ready::OUT | Ready::WRNORM | Ready::WRBAND;
+        if let Some(link) = self.link.get() {
+            return link.ready();
+        }
         let mut ready = Ready::empty();
+        if let Some(door) = self.door.get() {
+            ready |= door.ready() & readable;
+        }
         let (connected, shut_write, peer) = {
             let state = self.state.lock();
             if let Some(listening) = &state.listening {
                 return if listening.pending.is_empty() {
-                    Ready::empty()
+                    ready
                 } else {
                     readable
                 };
@@ -467,7 +497,10 @@ impl Unix {
         }
         // Linux: as long as no more than a quarter of the buffer is in use.
         let limit = self.common.options.lock().send_buffer / 4;
-        let room = peer.is_none_or(|p| p.inbox.lock().cost <= limit);
+        let room = peer.is_none_or(|p| match p.link.get() {
+            Some(link) => link.ready().contains(Ready::OUT),
+            None => p.inbox.lock().cost <= limit,
+        });
         if room {
             ready |= writable;
         }

@@ -1,13 +1,14 @@
 //! A unix socket as the system-call layer sees it.
 
 use std::any::Any;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::outside::stand_in;
 use super::{Address, Message, Peek, Rights, Ucred, Unix, connects};
 use crate::errno::{Errno, Result};
-use crate::fs::change::Make;
-use crate::fs::inode::{Dev, FileType};
+use crate::fs::inode::FileType;
 use crate::fs::perm::{self, Access};
 use crate::fs::walk::{Base, Ctx, WalkFlags};
 use crate::kernel::task::Task;
@@ -42,13 +43,20 @@ pub fn make_pair(t: &Task, kind: Kind, protocol: i32) -> Result<[Arc<dyn Socket>
     Ok([a, b])
 }
 
+/// Who is at an address.
+enum Named {
+    Inside(Arc<Unix>),
+    /// A socket of the host: a new one that is connected to it.
+    Outside(OwnedFd),
+}
+
 impl Unix {
     /// The socket that an address names. ECONNREFUSED and what the walk says.
-    fn named(&self, t: &Task, to: &Address) -> Result<Arc<Unix>> {
+    fn named(&self, t: &Task, to: &Address) -> Result<Named> {
         match to {
             Address::Abstract(name) => {
                 let names = self.common.stack.unix_names.lock();
-                names.find(self.kind(), name)
+                names.find(self.kind(), name).map(Named::Inside)
             }
             Address::Path(path) => {
                 let ctx = Ctx::new(&t.fs(), t.creds());
@@ -57,7 +65,14 @@ impl Unix {
                 if place.inode().kind() != FileType::Socket {
                     return Err(Errno::ECONNREFUSED);
                 }
-                Unix::at_inode(&**place.inode())
+                match Unix::at_inode(&**place.inode()) {
+                    Ok(socket) => Ok(Named::Inside(socket)),
+                    Err(_) => {
+                        self.check_connects()?;
+                        let fd = place.inode().connect_socket(self.socket_kind())?;
+                        Ok(Named::Outside(fd))
+                    }
+                }
             }
         }
     }
@@ -70,6 +85,9 @@ impl Unix {
             } else {
                 Errno::EOPNOTSUPP
             });
+        }
+        if let Some(link) = self.link.get() {
+            return self.send_outside(link, src, out);
         }
         if src.remaining() == 0 && out.flags & libc::MSG_OOB == 0 {
             // Nothing to send: only whether one could.
@@ -126,13 +144,13 @@ impl Socket for Unix {
                     return Err(Errno::EINVAL);
                 }
                 let ctx = Ctx::new(&t.fs(), t.creds());
-                let node = Make::Node(FileType::Socket, Dev::default());
-                let made = ctx.make(&Base::Cwd, &path, node, 0o777);
-                let place = made.map_err(|e| match e {
+                let made = ctx.make_socket(&Base::Cwd, &path, self.socket_kind(), 0o777);
+                let (place, door) = made.map_err(|e| match e {
                     Errno::EEXIST => Errno::EADDRINUSE,
                     e => e,
                 })?;
-                self.bind_inode(path, place.inode())
+                self.bind_inode(path, place.inode())?;
+                door.map_or(Ok(()), |door| self.open_door(door))
             }
         }
     }
@@ -151,7 +169,13 @@ impl Socket for Unix {
             return Ok(Connect::Done);
         }
         let to = Address::decode(address.bytes())?.ok_or(Errno::EINVAL)?;
-        let target = self.named(t, &to)?;
+        let target = match self.named(t, &to)? {
+            Named::Inside(target) => target,
+            Named::Outside(fd) => {
+                self.connect_outside(fd, to)?;
+                return Ok(Connect::Done);
+            }
+        };
         let creds = Ucred::of(t);
         match self.connect_to(&target, creds) {
             Err(Errno::EAGAIN) => {
@@ -168,7 +192,10 @@ impl Socket for Unix {
 
     fn find(&self, t: &Task, address: &Name) -> Result<Option<Arc<dyn Socket>>> {
         match Address::decode(address.bytes())? {
-            Some(to) if self.kind() == Kind::Datagram => Ok(Some(self.named(t, &to)?)),
+            Some(to) if self.kind() == Kind::Datagram => Ok(Some(match self.named(t, &to)? {
+                Named::Inside(target) => target,
+                Named::Outside(fd) => stand_in(&self.common.stack, fd)?,
+            })),
             _ => Ok(None),
         }
     }
@@ -191,13 +218,21 @@ impl Socket for Unix {
         if flags & libc::MSG_ERRQUEUE != 0 {
             return Err(Errno::EAGAIN);
         }
+        if let Some(link) = self.link.get() {
+            return self.receive_outside(link, dst, flags);
+        }
         let peek = if flags & libc::MSG_PEEK != 0 {
             Peek::Yes
         } else {
             Peek::No
         };
         if flags & libc::MSG_OOB == 0 {
-            self.take(dst, peek)
+            match (self.take(dst, peek), self.door.get()) {
+                (Err(Errno::EAGAIN), Some(door)) if self.kind() == Kind::Datagram => {
+                    self.receive_outside(door, dst, flags)
+                }
+                (taken, _) => taken,
+            }
         } else if self.kind() == Kind::Stream {
             self.take_urgent(dst, peek)
         } else {
@@ -255,7 +290,11 @@ impl Socket for Unix {
         let n = match cmd {
             SIOCATMARK if self.kind() == Kind::Stream => usize::from(self.at_mark()),
             FIONREAD if self.is_listening() => return Err(Errno::EINVAL),
-            FIONREAD => self.readable_bytes(),
+            FIONREAD => match (self.link.get(), self.readable_bytes(), self.door.get()) {
+                (Some(link), _, _) => link.unread()?,
+                (None, 0, Some(door)) => door.unread()?,
+                (None, n, _) => n,
+            },
             TIOCOUTQ => self.unread_bytes(),
             _ => return Err(Errno::ENOTTY),
         };
@@ -273,7 +312,7 @@ impl Socket for Unix {
             let listening = state.listening.as_ref();
             (
                 listening.map(|l| (l.pending.len() as u32, l.backlog as u32)),
-                state.peer.is_some() && connects(self.kind()),
+                (state.peer.is_some() || self.link.get().is_some()) && connects(self.kind()),
             )
         };
         let clamp = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Address, Message, Rights, Unix, connects};
+use super::{Address, Message, Rights, Unix, connects, outside};
 use crate::errno::{Errno, Result};
 use crate::fs::sigio::Band;
 use crate::kernel::wait::Ready;
@@ -138,6 +138,9 @@ impl Unix {
         } else {
             Errno::EPIPE
         };
+        if self.link.get().is_some() {
+            return self.this.upgrade().ok_or(gone);
+        }
         match &state.peer {
             Some(peer) => peer.upgrade().ok_or(gone),
             None if state.connected => Err(gone),
@@ -158,6 +161,13 @@ impl Unix {
     /// # Errors
     /// EAGAIN if there is no room, ECONNREFUSED or EPIPE.
     pub fn send_packet(&self, target: &Arc<Unix>, message: &mut Option<Message>) -> Result<()> {
+        if let Some(link) = target.link.get() {
+            if let Some(message) = message {
+                outside::send_packet(link, message)?;
+            }
+            *message = None;
+            return Ok(());
+        }
         let limit = self.common.options.lock().send_buffer;
         let stranger = self.kind() == Kind::Datagram && {
             let state = target.state.lock();
