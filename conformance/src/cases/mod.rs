@@ -45,6 +45,7 @@ mod tcp;
 mod tcptimes;
 mod times;
 mod udp;
+mod unixfds;
 mod unotify;
 mod waits;
 
@@ -95,6 +96,7 @@ static FAMILIES: &[&[Case]] = &[
     tcptimes::CASES,
     times::CASES,
     udp::CASES,
+    unixfds::CASES,
     unotify::CASES,
     waits::CASES,
 ];

@@ -55,7 +55,7 @@ impl FileOps for SocketFile {
         }
         // Files that came along are closed, as by a recvmsg(2) without room for them.
         let got = self.0.receive(dst, 0)?;
-        super::unix::message::drop_flat(got.files);
+        super::unix::flight::drop_flat(got.files);
         Ok(got.count)
     }
 

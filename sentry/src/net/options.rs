@@ -228,6 +228,8 @@ pub fn set(common: &Common, t: &Task, level: i32, name: i32, value: &[u8]) -> Re
         }
         // Without an effect here, as on Linux where nobody looks.
         libc::SO_DEBUG | libc::SO_NO_CHECK | libc::SO_PASSSEC | libc::SO_BUSY_POLL => {}
+        // Of unix sockets.
+        SO_PASSPIDFD => return Err(Errno::EOPNOTSUPP),
         // Read only.
         libc::SO_TYPE | libc::SO_PROTOCOL | libc::SO_DOMAIN | libc::SO_ERROR => {
             return Err(Errno::ENOPROTOOPT);
@@ -284,6 +286,10 @@ const SO_TIMESTAMPNS_NEW: i32 = 64;
 const SO_TIMESTAMPING_NEW: i32 = 65;
 const SO_RCVTIMEO_NEW: i32 = 66;
 const SO_SNDTIMEO_NEW: i32 = 67;
+
+/// asm-generic/socket.h, not in libc.
+pub const SO_PASSPIDFD: i32 = 76;
+pub const SO_PEERPIDFD: i32 = 77;
 
 /// getsockopt(2) for what all families know. ENOPROTOOPT.
 pub fn get(socket: &(impl Socket + ?Sized), level: i32, name: i32) -> Result<Vec<u8>> {
@@ -344,6 +350,8 @@ pub fn get(socket: &(impl Socket + ?Sized), level: i32, name: i32) -> Result<Vec
             let link = interfaces.link(o.device);
             link.map_or(Vec::new(), |l| [l.name.as_bytes(), b"\0"].concat())
         }
+        SO_PASSPIDFD => return Err(Errno::EOPNOTSUPP),
+        SO_PEERPIDFD | libc::SO_PEERGROUPS => return Err(Errno::ENODATA),
         _ => return Err(Errno::ENOPROTOOPT),
     })
 }

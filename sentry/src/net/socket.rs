@@ -16,6 +16,7 @@ use super::unix::{Rights, Ucred};
 use crate::errno::{Errno, Result};
 use crate::fs::file::File;
 use crate::fs::sigio::{Band, Subscribers};
+use crate::kernel::group::ThreadGroup;
 use crate::kernel::task::Task;
 use crate::kernel::time::MonoTime;
 use crate::kernel::wait::{Ready, WaitQueue};
@@ -159,6 +160,8 @@ pub struct Received {
     /// The sender, where it has a name and the protocol tells it.
     pub from: Option<Name>,
     pub creds: Ucred,
+    /// Of the sender, if the socket has SO_PASSPIDFD.
+    pub process: Option<Arc<ThreadGroup>>,
     pub files: Vec<Arc<File>>,
     pub extra: Vec<Extra>,
     /// msg_flags to add: MSG_OOB, MSG_ERRQUEUE...

@@ -1,18 +1,14 @@
-//! What travels between unix sockets: bytes, credentials and open files.
-//!
-//! Files in flight are counted per user, so that sockets sent over each other in a circle, which
-//! nothing ever frees, cannot be more than one user's limit. Dropping a message may drop sockets
-//! with messages of their own: that is done in a loop, not by recursion.
+//! What travels between unix sockets: bytes, credentials and open files ([`super::flight`]).
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::address::Address;
+use super::flight::Rights;
 use crate::errno::{Errno, Result};
-use crate::fs::file::File;
+use crate::fs::pidfd;
+use crate::kernel::current;
+use crate::kernel::group::ThreadGroup;
+use crate::kernel::task::Task;
 use crate::net::buffer::Piece;
 
 /// Most files in one message (SCM_MAX_FD).
@@ -28,7 +24,7 @@ pub struct Ucred {
 
 impl Ucred {
     /// Of the task as it sends (effective ids).
-    pub fn of(task: &crate::kernel::task::Task) -> Ucred {
+    pub fn of(task: &Task) -> Ucred {
         task.with_creds(|creds| Ucred {
             pid: task.pid(),
             uid: creds.euid.0,
@@ -59,97 +55,44 @@ impl Ucred {
     }
 }
 
-static IN_FLIGHT: Mutex<Option<HashMap<u32, u64>>> = Mutex::new(None);
-
-thread_local! {
-    /// Files to be dropped by the outermost drop of this thread.
-    static DROPPING: RefCell<Option<Vec<Arc<File>>>> = const { RefCell::new(None) };
+/// Who is at the other end of a connection, at the time when it was made.
+#[derive(Clone)]
+pub struct Peer {
+    pub creds: Ucred,
+    pub groups: Arc<[u32]>,
+    process: Option<Arc<ThreadGroup>>,
 }
 
-/// Open files in flight (SCM_RIGHTS).
-#[derive(Default)]
-pub struct Rights {
-    files: Vec<Arc<File>>,
-    uid: u32,
-}
-
-impl Rights {
-    /// `limit`: RLIMIT_NOFILE of the sender.
-    ///
-    /// # Errors
-    /// ETOOMANYREFS if the user has more than that in flight.
-    pub fn new(files: Vec<Arc<File>>, uid: u32, limit: u64) -> Result<Rights> {
-        let count = files.len() as u64;
-        if count > 0 {
-            let mut all = IN_FLIGHT.lock();
-            let own = all.get_or_insert_default().entry(uid).or_default();
-            if own.saturating_add(count) > limit {
-                return Err(Errno::ETOOMANYREFS);
-            }
-            *own += count;
+impl Peer {
+    pub fn of(task: &Task) -> Peer {
+        Peer {
+            creds: Ucred::of(task),
+            groups: task.with_creds(|c| c.groups.iter().map(|g| g.0).collect()),
+            process: Some(task.group().clone()),
         }
-        Ok(Rights { files, uid })
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.files.is_empty()
-    }
-
-    /// The files, for MSG_PEEK.
-    pub fn look(&self) -> Vec<Arc<File>> {
-        self.files.clone()
-    }
-
-    /// The files, no longer in flight.
-    pub fn take(&mut self) -> Vec<Arc<File>> {
-        let files = std::mem::take(&mut self.files);
-        landed(self.uid, files.len());
-        files
+    /// SO_PEERPIDFD: a descriptor of `task`'s for the process. ENODATA, EMFILE.
+    pub fn descriptor(&self, task: &Task) -> Result<i32> {
+        let process = self.process.as_ref().ok_or(Errno::ENODATA)?;
+        pidfd::install(task, process)
     }
 }
 
-fn landed(uid: u32, count: usize) {
-    if count == 0 {
-        return;
-    }
-    let mut all = IN_FLIGHT.lock();
-    let users = all.get_or_insert_default();
-    if let Some(own) = users.get_mut(&uid) {
-        *own = own.saturating_sub(count as u64);
-        if *own == 0 {
-            users.remove(&uid);
+/// One of whom no more is known.
+impl From<Ucred> for Peer {
+    fn from(creds: Ucred) -> Peer {
+        Peer {
+            creds,
+            groups: Arc::new([]),
+            process: None,
         }
     }
 }
 
-impl Drop for Rights {
-    fn drop(&mut self) {
-        drop_flat(self.take());
-    }
-}
-
-/// Drops files without recursion, however deep sockets lie in sockets.
-pub fn drop_flat(files: Vec<Arc<File>>) {
-    if files.is_empty() {
-        return;
-    }
-    let outermost = DROPPING.with(|d| match &mut *d.borrow_mut() {
-        Some(list) => {
-            list.extend(files);
-            false
-        }
-        none => {
-            *none = Some(files);
-            true
-        }
-    });
-    if !outermost {
-        return;
-    }
-    while let Some(file) = DROPPING.with(|d| d.borrow_mut().as_mut().and_then(Vec::pop)) {
-        drop(file);
-    }
-    DROPPING.with(|d| *d.borrow_mut() = None);
+/// The process that says to be sending, for who wants to know (SO_PASSPIDFD).
+pub fn sender(creds: Ucred) -> Option<Arc<ThreadGroup>> {
+    current::with(|task| task.and_then(|t| t.kernel().tree.group(creds.pid)))
 }
 
 /// Bytes sent together, and who sent them.
@@ -160,6 +103,8 @@ pub struct Message {
     pub urgent: bool,
     pub from: Option<Address>,
     pub creds: Ucred,
+    /// If the receiver wanted to know.
+    pub process: Option<Arc<ThreadGroup>>,
     pub rights: Rights,
 }
 

@@ -8,6 +8,7 @@
 //! With `--host-uds` some lead to sockets of the host ([`outside`]).
 
 pub mod address;
+pub mod flight;
 pub mod message;
 mod outside;
 mod socket;
@@ -23,7 +24,8 @@ use std::sync::{Arc, OnceLock, Weak};
 use parking_lot::Mutex;
 
 pub use self::address::Address;
-pub use self::message::{Message, Rights, Ucred};
+pub use self::flight::Rights;
+pub use self::message::{Message, Peer, Ucred};
 pub use self::socket::{make, make_pair};
 pub use self::transfer::Peek;
 use crate::errno::{Errno, Result};
@@ -52,7 +54,7 @@ struct Inbox {
 struct Listening {
     backlog: usize,
     pending: VecDeque<Arc<Unix>>,
-    creds: Ucred,
+    owner: Peer,
 }
 
 #[derive(Default)]
@@ -62,7 +64,7 @@ struct State {
     inode: Option<Arc<dyn Inode>>,
     peer: Option<Weak<Unix>>,
     peer_address: Option<Address>,
-    peer_creds: Option<Ucred>,
+    peer_process: Option<Peer>,
     /// Was connected at some time (streams).
     connected: bool,
     listening: Option<Listening>,
@@ -81,6 +83,8 @@ pub struct Unix {
     inbox: Mutex<Inbox>,
     state: Mutex<State>,
     closed: AtomicBool,
+    /// SO_PASSPIDFD.
+    pass_process: AtomicBool,
     /// See [`outside`].
     link: OnceLock<Host>,
     door: OnceLock<Host>,
@@ -97,6 +101,7 @@ impl Unix {
             inbox: Mutex::default(),
             state: Mutex::default(),
             closed: AtomicBool::new(false),
+            pass_process: AtomicBool::new(false),
             link: OnceLock::new(),
             door: OnceLock::new(),
         })
@@ -108,18 +113,18 @@ impl Unix {
     }
 
     /// socketpair(2).
-    pub fn pair(stack: &Arc<Stack>, kind: Kind, creds: Ucred) -> (Arc<Unix>, Arc<Unix>) {
+    pub fn pair(stack: &Arc<Stack>, kind: Kind, owner: &Peer) -> (Arc<Unix>, Arc<Unix>) {
         let (a, b) = (Unix::new(stack, kind), Unix::new(stack, kind));
-        a.link(&b, None, creds);
-        b.link(&a, None, creds);
+        a.link(&b, None, owner.clone());
+        b.link(&a, None, owner.clone());
         (a, b)
     }
 
-    fn link(&self, peer: &Arc<Unix>, address: Option<Address>, creds: Ucred) {
+    fn link(&self, peer: &Arc<Unix>, address: Option<Address>, process: Peer) {
         let mut state = self.state.lock();
         state.peer = Some(Arc::downgrade(peer));
         state.peer_address = address;
-        state.peer_creds = Some(creds);
+        state.peer_process = Some(process);
         state.connected = true;
     }
 
@@ -141,11 +146,55 @@ impl Unix {
         Ok(state.peer_address.clone())
     }
 
+    /// SO_PEERCRED and its like: of a listener itself. ENODATA.
+    pub fn peer_process(&self) -> Result<Peer> {
+        let state = self.state.lock();
+        let own = state.listening.as_ref().map(|l| &l.owner);
+        let known = state.peer_process.as_ref().or(own).cloned();
+        known.ok_or(Errno::ENODATA)
+    }
+
     /// SO_PEERCRED.
     pub fn peer_creds(&self) -> Ucred {
-        let state = self.state.lock();
-        let listening = state.listening.as_ref().map(|l| l.creds);
-        state.peer_creds.or(listening).unwrap_or(Ucred::UNKNOWN)
+        self.peer_process().map_or(Ucred::UNKNOWN, |p| p.creds)
+    }
+
+    /// Whether what a process receives says which process it is from.
+    pub fn passes_process(&self) -> bool {
+        self.pass_process.load(Ordering::Relaxed)
+    }
+
+    /// The files that wait here, or for connections not yet accepted.
+    fn files_waiting(&self) -> Vec<u64> {
+        let mut ids = Vec::new();
+        self.each_inbox(|inbox| {
+            ids.extend(inbox.messages.iter().flat_map(|m| m.rights.ids()));
+        });
+        ids
+    }
+
+    /// Gives up those files, and what came with them.
+    fn give_up_files(&self, to: &mut Vec<Message>) {
+        self.each_inbox(|inbox| {
+            let all = std::mem::take(&mut inbox.messages);
+            let (others, with): (VecDeque<_>, _) =
+                all.into_iter().partition(|m| m.rights.is_empty());
+            let with: Vec<Message> = with.into();
+            inbox.messages = others;
+            inbox.cost -= with.iter().map(Message::cost).sum::<usize>();
+            to.extend(with);
+        });
+    }
+
+    fn each_inbox(&self, mut look: impl FnMut(&mut Inbox)) {
+        look(&mut self.inbox.lock());
+        let pending: Vec<_> = match &self.state.lock().listening {
+            Some(listening) => listening.pending.iter().cloned().collect(),
+            None => return,
+        };
+        for child in pending {
+            look(&mut child.inbox.lock());
+        }
     }
 
     /// The inode of the socket it is connected to: 0 if nobody accepted the connection yet.
@@ -219,7 +268,7 @@ impl Unix {
     ///
     /// # Errors
     /// EOPNOTSUPP for datagrams, EINVAL without a name or when connected.
-    pub fn start_listening(&self, backlog: i32, creds: Ucred) -> Result<()> {
+    pub fn start_listening(&self, backlog: i32, owner: Peer) -> Result<()> {
         if !connects(self.kind()) {
             return Err(Errno::EOPNOTSUPP);
         }
@@ -239,7 +288,7 @@ impl Unix {
                     *none = Some(Listening {
                         backlog,
                         pending: VecDeque::new(),
-                        creds,
+                        owner,
                     });
                 }
             }
@@ -270,7 +319,7 @@ impl Unix {
     ///
     /// # Errors
     /// EAGAIN if the backlog is full, ECONNREFUSED, EPROTOTYPE, EISCONN, EINVAL.
-    pub fn connect_to(&self, target: &Arc<Unix>, creds: Ucred) -> Result<()> {
+    pub fn connect_to(&self, target: &Arc<Unix>, own: &Peer) -> Result<()> {
         if self.kind() != target.kind() {
             return Err(Errno::EPROTOTYPE);
         }
@@ -300,10 +349,12 @@ impl Unix {
                 return Err(Errno::EAGAIN);
             }
             listening.pending.push_back(child.clone());
-            (address, listening.creds)
+            (address, listening.owner.clone())
         };
         child.state.lock().address = address.clone();
-        child.link(&this, own_address, creds);
+        child.link(&this, own_address, own.clone());
+        let wanted = target.passes_process();
+        child.pass_process.store(wanted, Ordering::Relaxed);
         child.common.options.lock().pass_creds = target.common.options.lock().pass_creds;
         self.link(&child, address, server);
         target.common.tell(Ready::IN | Ready::RDNORM, Band::In);
@@ -427,6 +478,8 @@ impl Unix {
         }
         // Whoever waits to send here finds it closed.
         self.common.queue.wake_all();
+        drop(unread);
+        flight::socket_ended();
     }
 
     /// A connection that nobody accepted.

@@ -121,7 +121,7 @@ impl Unix {
             state.peer = other.as_ref().map(Arc::downgrade);
             state.stand_in = other;
             state.peer_address = Some(to);
-            state.peer_creds = connects(self.kind()).then_some(Ucred::NOBODY);
+            state.peer_process = connects(self.kind()).then(|| Ucred::NOBODY.into());
             state.connected = true;
         }
         self.common.queue.wake(Ready::OUT | Ready::WRNORM);
@@ -145,7 +145,7 @@ impl Unix {
         {
             let mut state = child.state.lock();
             state.address = self.address();
-            state.peer_creds = Some(Ucred::NOBODY);
+            state.peer_process = Some(Ucred::NOBODY.into());
             state.connected = true;
         }
         child.common.options.lock().pass_creds = self.common.options.lock().pass_creds;

@@ -5,8 +5,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::message::sender;
 use super::outside::stand_in;
-use super::{Address, Message, Peek, Rights, Ucred, Unix, connects};
+use super::{Address, Message, Peek, Peer, Rights, Unix, connects};
 use crate::errno::{Errno, Result};
 use crate::fs::inode::FileType;
 use crate::fs::perm::{self, Access};
@@ -15,7 +16,7 @@ use crate::kernel::task::Task;
 use crate::kernel::wait::Ready;
 use crate::mm::io::{Sink, Source};
 use crate::net::buffer::Piece;
-use crate::net::options;
+use crate::net::options::{self, SO_PASSPIDFD, SO_PEERPIDFD};
 use crate::net::socket::{Common, Connect, Info, Kind, Name, Outgoing, Received, Socket};
 
 /// Type and protocol that AF_UNIX has.
@@ -39,7 +40,7 @@ pub fn make(t: &Task, kind: Kind, protocol: i32) -> Result<Arc<dyn Socket>> {
 /// socketpair(2). As [`make`].
 pub fn make_pair(t: &Task, kind: Kind, protocol: i32) -> Result<[Arc<dyn Socket>; 2]> {
     let kind = check(kind, protocol)?;
-    let (a, b) = Unix::pair(&t.kernel().net, kind, Ucred::of(t));
+    let (a, b) = Unix::pair(&t.kernel().net, kind, &Peer::of(t));
     Ok([a, b])
 }
 
@@ -116,6 +117,7 @@ impl Unix {
             urgent: false,
             from: self.address(),
             creds: out.creds,
+            process: target.passes_process().then(|| sender(out.creds)).flatten(),
             rights: std::mem::take(&mut out.rights),
         });
         let sent = self.send_packet(&target, &mut message);
@@ -156,7 +158,7 @@ impl Socket for Unix {
     }
 
     fn listen(&self, t: &Task, backlog: i32) -> Result<()> {
-        self.start_listening(backlog, Ucred::of(t))
+        self.start_listening(backlog, Peer::of(t))
     }
 
     fn accept(&self) -> Result<Arc<dyn Socket>> {
@@ -176,13 +178,13 @@ impl Socket for Unix {
                 return Ok(Connect::Done);
             }
         };
-        let creds = Ucred::of(t);
-        match self.connect_to(&target, creds) {
+        let own = Peer::of(t);
+        match self.connect_to(&target, &own) {
             Err(Errno::EAGAIN) => {
                 let this = self.this.upgrade().ok_or(Errno::EINVAL)?;
                 Ok(Connect::Later {
                     on: target.clone(),
-                    attempt: Box::new(move || this.connect_to(&target, creds)),
+                    attempt: Box::new(move || this.connect_to(&target, &own)),
                     otherwise: Errno::EAGAIN,
                 })
             }
@@ -262,14 +264,30 @@ impl Socket for Unix {
             return Err(Errno::EOPNOTSUPP);
         }
         match name {
+            SO_PASSPIDFD => {
+                let on = options::int(value)? != 0;
+                self.pass_process.store(on, Ordering::Relaxed);
+                Ok(())
+            }
             libc::SO_REUSEPORT if options::int(value)? != 0 => Err(Errno::EOPNOTSUPP),
             _ => options::set(&self.common, t, level, name, value),
         }
     }
 
-    fn option(&self, _t: &Task, level: i32, name: i32, _room: usize) -> Result<Vec<u8>> {
+    fn option(&self, t: &Task, level: i32, name: i32, _room: usize) -> Result<Vec<u8>> {
         match (level, name) {
             (libc::SOL_SOCKET, libc::SO_PEERCRED) => Ok(self.peer_creds().encode().to_vec()),
+            (libc::SOL_SOCKET, libc::SO_PEERGROUPS) => {
+                let groups = self.peer_process()?.groups;
+                Ok(groups.iter().flat_map(|g| g.to_ne_bytes()).collect())
+            }
+            (libc::SOL_SOCKET, SO_PEERPIDFD) => {
+                let fd = self.peer_process()?.descriptor(t)?;
+                Ok(fd.to_ne_bytes().to_vec())
+            }
+            (libc::SOL_SOCKET, SO_PASSPIDFD) => {
+                Ok(i32::from(self.passes_process()).to_ne_bytes().to_vec())
+            }
             (libc::SOL_SOCKET, _) => options::get(self, level, name),
             _ => Err(Errno::EOPNOTSUPP),
         }

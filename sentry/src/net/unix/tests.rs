@@ -17,7 +17,7 @@ const ME: Ucred = Ucred {
 };
 
 fn pair(kind: Kind) -> (Arc<File>, Arc<File>) {
-    let (a, b) = Unix::pair(stack(), kind, ME);
+    let (a, b) = Unix::pair(stack(), kind, &ME.into());
     (
         into_file(a, OpenFlags::empty()),
         into_file(b, OpenFlags::empty()),
@@ -143,7 +143,7 @@ fn ends_are_seen() {
 fn connections_by_abstract_name() {
     let listener = file(Kind::Stream);
     let server = unix(&listener);
-    assert_eq!(server.start_listening(1, ME), Err(Errno::EINVAL));
+    assert_eq!(server.start_listening(1, ME.into()), Err(Errno::EINVAL));
     server.bind_abstract(Some(b"t-conn")).unwrap();
     let other = file(Kind::Stream);
     let bind = unix(&other).bind_abstract(Some(b"t-conn"));
@@ -151,20 +151,20 @@ fn connections_by_abstract_name() {
     let target = find(Kind::Stream, b"t-conn").unwrap();
     let client = file(Kind::Stream);
     let c = unix(&client);
-    assert_eq!(c.connect_to(&target, ME), Err(Errno::ECONNREFUSED));
-    server.start_listening(1, ME).unwrap();
+    assert_eq!(c.connect_to(&target, &ME.into()), Err(Errno::ECONNREFUSED));
+    server.start_listening(1, ME.into()).unwrap();
     assert_eq!(
         client.ready(),
         Ready::HUP | Ready::OUT | Ready::WRNORM | Ready::WRBAND
     );
     let mine = Ucred { pid: 77, ..ME };
-    c.connect_to(&target, mine).unwrap();
-    assert_eq!(c.connect_to(&target, ME), Err(Errno::EISCONN));
+    c.connect_to(&target, &mine.into()).unwrap();
+    assert_eq!(c.connect_to(&target, &ME.into()), Err(Errno::EISCONN));
     // The backlog is 1: Linux lets in one more.
     let second = file(Kind::Stream);
-    unix(&second).connect_to(&target, ME).unwrap();
+    unix(&second).connect_to(&target, &ME.into()).unwrap();
     let third = file(Kind::Stream);
-    let full = unix(&third).connect_to(&target, ME);
+    let full = unix(&third).connect_to(&target, &ME.into());
     assert_eq!(full, Err(Errno::EAGAIN));
     // Data may be sent before the connection is accepted.
     write(&client, b"early").unwrap();
@@ -196,7 +196,7 @@ fn datagrams_from_strangers() {
     let c = unix(&client);
     assert_eq!(write(&client, b"x"), Err(Errno::ENOTCONN));
     c.bind_abstract(Some(b"t-stranger")).unwrap();
-    c.connect_to(&socket(&server), ME).unwrap();
+    c.connect_to(&socket(&server), &ME.into()).unwrap();
     let mut sent = 0;
     while write(&client, b"hello").is_ok() {
         sent += 1;
@@ -225,7 +225,8 @@ fn files_travel_and_are_counted() {
     assert!(Arc::ptr_eq(&got.files[0], &event));
     assert_eq!(read(&b, 100), Ok(b"after".to_vec()));
 
-    for _ in 0..3 {
+    // The limit has to be exceeded already.
+    for _ in 0..4 {
         send_files(&a, vec![event.clone(); 3], 10).unwrap();
     }
     let many = send_files(&a, vec![event.clone(); 3], 10);
@@ -234,6 +235,45 @@ fn files_travel_and_are_counted() {
     // Those were never read; now they do not count any more.
     let (c, _d) = pair(Kind::Stream);
     send_files(&c, vec![event; 10], 10).unwrap();
+}
+
+/// Of sockets that only lie in each other's inboxes nothing is left, but of others.
+#[test]
+fn circles_are_collected() {
+    let limit = 100_000;
+    let weak = |f: &Arc<File>| Arc::downgrade(&socket(f));
+    // In its own inbox, in each other's, in one that nobody has accepted; with something else.
+    let event = eventfd(5, Take::All, OpenFlags::empty());
+    let mut gone = Vec::new();
+    let (a, b) = pair(Kind::Stream);
+    send_files(&a, vec![b.clone(), event.clone()], limit).unwrap();
+    gone.push(weak(&b));
+    let (c, d) = pair(Kind::Stream);
+    let (e, f) = pair(Kind::Stream);
+    send_files(&c, vec![f.clone(), e.clone()], limit).unwrap();
+    send_files(&e, vec![d.clone(), c.clone()], limit).unwrap();
+    gone.extend([&c, &d, &e, &f].map(weak));
+    let (listener, client) = (file(Kind::Stream), file(Kind::Stream));
+    unix(&listener).bind_abstract(Some(b"t-circle")).unwrap();
+    unix(&listener).start_listening(1, ME.into()).unwrap();
+    let target = socket(&listener);
+    unix(&client).connect_to(&target, &ME.into()).unwrap();
+    drop(target);
+    send_files(&client, vec![listener.clone()], limit).unwrap();
+    gone.push(weak(&listener));
+    // These can be received: one lies in a circle, too, and holds others.
+    let (g, h) = pair(Kind::Stream);
+    let (i, j) = pair(Kind::Stream);
+    send_files(&g, vec![j.clone()], limit).unwrap();
+    send_files(&i, vec![j.clone(), event.clone()], limit).unwrap();
+    drop((b, c, d, e, f, listener, j));
+    flight::collect();
+    assert!(gone.iter().all(|socket| socket.strong_count() == 0));
+    assert_eq!(Arc::strong_count(&event), 2);
+    assert_eq!(read(&a, 9), Ok(Vec::new()));
+    assert_eq!(write(&client, b"x"), Err(Errno::EPIPE));
+    let j = receive(&h, 9, Peek::No).unwrap().files.remove(0);
+    assert_eq!(receive(&j, 9, Peek::No).unwrap().files.len(), 2);
 }
 
 #[test]
@@ -267,7 +307,7 @@ fn a_bound_name_leads_to_its_socket() {
         &socket(&server)
     ));
     let stream = file(Kind::Stream);
-    let wrong = unix(&stream).connect_to(&socket(&server), ME);
+    let wrong = unix(&stream).connect_to(&socket(&server), &ME.into());
     assert_eq!(wrong, Err(Errno::EPROTOTYPE));
     drop(server);
     assert!(Unix::at_inode(&**place.inode()).is_err());

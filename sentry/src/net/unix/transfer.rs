@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::message::sender;
 use super::{Address, Message, Rights, Unix, connects, outside};
 use crate::errno::{Errno, Result};
 use crate::fs::sigio::Band;
@@ -64,6 +65,7 @@ impl Unix {
                 urgent: false,
                 from,
                 creds: out.creds,
+                process: peer.passes_process().then(|| sender(out.creds)).flatten(),
                 rights: std::mem::take(&mut out.rights),
             };
             if let Err(e) = peer.deliver(message) {
@@ -99,14 +101,18 @@ impl Unix {
     pub(super) fn deliver(&self, message: Message) -> Result<()> {
         let mut ready = Ready::IN | Ready::RDNORM;
         ready.set(Ready::PRI, message.urgent);
+        // What has files is not dropped under the lock.
+        let _mark;
         {
             let mut inbox = self.inbox.lock();
             if inbox.closed || (inbox.shut && connects(self.kind())) {
                 return Err(Errno::EPIPE);
             }
-            if message.urgent {
-                inbox.forget_urgent();
-            }
+            _mark = if message.urgent {
+                inbox.forget_urgent()
+            } else {
+                None
+            };
             inbox.cost += message.cost();
             inbox.messages.push_back(message);
         }
@@ -259,30 +265,41 @@ impl Unix {
 
     fn receive_packet(&self, dst: &mut Sink<'_>, peek: Peek) -> Result<Received> {
         let mut got = Received::default();
-        let message = {
+        let taken = {
             let mut inbox = self.inbox.lock();
             match peek {
-                Peek::Yes => inbox
-                    .messages
-                    .front()
-                    .map(|m| (m.data.clone(), m.from.clone(), m.creds, m.rights.look())),
-                Peek::No => inbox.messages.pop_front().map(|mut m| {
-                    inbox.cost -= m.cost();
-                    let files = m.rights.take();
-                    (m.data, m.from, m.creds, files)
+                Peek::Yes => inbox.messages.front().map(|m| {
+                    got.files = m.rights.look();
+                    Message {
+                        data: m.data.clone(),
+                        urgent: m.urgent,
+                        from: m.from.clone(),
+                        creds: m.creds,
+                        process: m.process.clone(),
+                        rights: Rights::default(),
+                    }
                 }),
+                Peek::No => {
+                    let taken = inbox.messages.pop_front();
+                    inbox.cost -= taken.as_ref().map_or(0, Message::cost);
+                    taken
+                }
             }
         };
-        let Some((data, from, creds, files)) = message else {
+        let Some(mut message) = taken else {
             return self.nothing();
         };
+        if peek == Peek::No {
+            got.files = message.rights.take();
+        }
+        let data = message.data;
         if peek == Peek::No {
             self.room();
         }
         got.full = data.len();
-        got.from = from.map(|f| Address::name(Some(&f)));
-        got.creds = creds;
-        got.files = files;
+        got.from = message.from.map(|f| Address::name(Some(&f)));
+        got.creds = message.creds;
+        got.process = message.process;
         let n = data.len().min(dst.remaining());
         got.count = if n == 0 {
             0
@@ -301,15 +318,21 @@ impl Unix {
         }
         let (pass_creds, inline) = {
             let options = self.common.options.lock();
-            (options.pass_creds, options.oob_inline)
+            (
+                options.pass_creds || self.passes_process(),
+                options.oob_inline,
+            )
         };
         let mut got = Received::default();
         while dst.remaining() > 0 && got.files.is_empty() {
+            // What has files is neither dropped nor emptied under the lock.
+            let mut _lost = None;
+            let mut rights = Rights::default();
             let part = {
                 let mut inbox = self.inbox.lock();
                 let differs = |m: &Message| m.urgent || (pass_creds && m.creds != got.creds);
                 if got.count == 0 {
-                    inbox.pass_mark(inline);
+                    _lost = inbox.pass_mark(inline);
                 }
                 match inbox.messages.pop_front() {
                     None => None,
@@ -319,8 +342,9 @@ impl Unix {
                     }
                     Some(mut m) => {
                         inbox.cost -= m.cost();
-                        got.files = m.rights.take();
+                        rights = std::mem::take(&mut m.rights);
                         got.creds = m.creds;
+                        got.process = m.process.clone();
                         let part = m.data.split(dst.remaining());
                         if !m.data.is_empty() {
                             inbox.cost += m.cost();
@@ -330,6 +354,7 @@ impl Unix {
                     }
                 }
             };
+            got.files = rights.take();
             let Some(mut part) = part else {
                 if got.count > 0 {
                     break;
@@ -362,6 +387,7 @@ impl Unix {
             urgent: false,
             from: None,
             creds: got.creds,
+            process: got.process.clone(),
             rights: Rights::default(),
         };
         let mut inbox = self.inbox.lock();
@@ -389,6 +415,7 @@ impl Unix {
                 left -= part.len();
                 parts.push(part);
                 got.creds = m.creds;
+                got.process = m.process.clone();
                 got.files = m.rights.look();
                 if !got.files.is_empty() {
                     break;

@@ -1,6 +1,7 @@
 //! Out-of-band data of streams (MSG_OOB): one byte, the last one sent so, that can be read before
 //! what precedes it, and a mark where it was.
 
+use super::message::sender;
 use super::{Inbox, Message, Peek, Unix};
 use crate::errno::{Errno, Result};
 use crate::mm::io::{Sink, Source};
@@ -13,29 +14,30 @@ impl Inbox {
         self.messages.iter().any(|m| m.urgent && !m.data.is_empty())
     }
 
-    /// Another one comes: the last is an ordinary byte now, or no mark any more.
-    pub(super) fn forget_urgent(&mut self) {
-        if let Some(last) = self.messages.iter().position(|m| m.urgent) {
-            self.messages[last].urgent = false;
-            if self.messages[last].data.is_empty()
-                && let Some(mark) = self.messages.remove(last)
-            {
-                self.cost -= mark.cost();
-            }
+    /// Another one comes: the last is an ordinary byte now, or no mark any more. What is left over.
+    #[must_use]
+    pub(super) fn forget_urgent(&mut self) -> Option<Message> {
+        let last = self.messages.iter().position(|m| m.urgent)?;
+        self.messages[last].urgent = false;
+        if !self.messages[last].data.is_empty() {
+            return None;
         }
+        let mark = self.messages.remove(last)?;
+        self.cost -= mark.cost();
+        Some(mark)
     }
 
-    /// A read begins at the mark: the urgent byte is lost, unless it is read in line.
-    pub(super) fn pass_mark(&mut self, inline: bool) {
-        let Some(first) = self.messages.front_mut().filter(|m| m.urgent) else {
-            return;
-        };
+    /// A read begins at the mark: the urgent byte is lost, unless it is read in line. What is lost.
+    #[must_use]
+    pub(super) fn pass_mark(&mut self, inline: bool) -> Option<Message> {
+        let first = self.messages.front_mut().filter(|m| m.urgent)?;
         first.urgent = false;
-        if (!inline || first.data.is_empty())
-            && let Some(first) = self.messages.pop_front()
-        {
-            self.cost -= first.cost();
+        if inline && !first.data.is_empty() {
+            return None;
         }
+        let first = self.messages.pop_front()?;
+        self.cost -= first.cost();
+        Some(first)
     }
 }
 
@@ -69,6 +71,7 @@ impl Unix {
             urgent: true,
             from,
             creds: out.creds,
+            process: peer.passes_process().then(|| sender(out.creds)).flatten(),
             rights: std::mem::take(&mut out.rights),
         })?;
         Ok(all)

@@ -6,8 +6,10 @@ use super::{read_address, socket_file, write_address};
 use crate::errno::{Errno, Error, Result};
 use crate::fs::fdtable::Exec;
 use crate::fs::file::File;
+use crate::fs::pidfd;
 use crate::kernel::block::Stop;
 use crate::kernel::cred::Cap;
+use crate::kernel::group::ThreadGroup;
 use crate::kernel::signal::send::send_to_task;
 use crate::kernel::signal::{SigInfo, Signal};
 use crate::kernel::task::Task;
@@ -15,8 +17,9 @@ use crate::kernel::time::MonoTime;
 use crate::kernel::wait::{Ready, Waiter};
 use crate::mm::io::{Segment, Sink, Source};
 use crate::net::socket::Extra;
-use crate::net::unix::message::{MAX_RIGHTS, drop_flat};
-use crate::net::unix::{Rights, Ucred};
+use crate::net::unix::flight::drop_flat;
+use crate::net::unix::message::MAX_RIGHTS;
+use crate::net::unix::{Rights, Ucred, Unix};
 use crate::net::{self, Kind, Outgoing, Received, Socket};
 use crate::syscalls::signal::read_timespec;
 use crate::syscalls::{Args, SysResult};
@@ -26,10 +29,16 @@ const MAX_RW: usize = 0x7fff_f000;
 const UIO_MAXIOV: u64 = 1024;
 /// Most bytes of control data taken.
 const MAX_CONTROL: usize = 8192;
+/// Most files that a privileged user may have in flight.
+const MAX_IN_FLIGHT: u64 = 65536;
 /// sizeof(struct msghdr), sizeof(struct mmsghdr), sizeof(struct cmsghdr).
 const MSGHDR_LEN: u64 = 56;
 const MMSGHDR_LEN: u64 = 64;
 const CMSGHDR_LEN: usize = 16;
+/// linux/socket.h, not in libc.
+const SCM_PIDFD: i32 = 4;
+/// Of 32-bit programs.
+const MSG_CMSG_COMPAT: i32 = i32::MIN;
 const MSG_CMSG_CLOEXEC: i32 = libc::MSG_CMSG_CLOEXEC;
 
 /// struct msghdr.
@@ -42,11 +51,16 @@ struct Header {
     control_len: u64,
 }
 
+/// EFAULT, EINVAL.
 fn read_header(t: &Task, addr: u64) -> Result<Header> {
     let words: [u64; 7] = t.mm().read_obj(addr)?;
+    let name_len = words[1] as u32;
+    if words[0] != 0 && name_len.cast_signed() < 0 {
+        return Err(Errno::EINVAL);
+    }
     Ok(Header {
         name: words[0],
-        name_len: words[1] as u32,
+        name_len,
         iov: words[2],
         iov_len: words[3],
         control: words[4],
@@ -124,7 +138,17 @@ fn read_control(t: &Task, h: &Header, out: &mut Outgoing) -> Result<()> {
         rest = &rest[size.next_multiple_of(8).min(rest.len())..];
     }
     let limit = t.group().limits.lock().soft(libc::RLIMIT_NOFILE);
-    out.rights = Rights::new(files, out.creds.uid, limit)?;
+    // Linux has none for those; here it is memory of the sandbox's.
+    let (uid, free) = t.with_creds(|c| {
+        let free = c.has_cap(Cap::SysResource) || c.has_cap(Cap::SysAdmin);
+        (c.ruid.0, free)
+    });
+    let limit = if free {
+        limit.max(MAX_IN_FLIGHT)
+    } else {
+        limit
+    };
+    out.rights = Rights::new(files, uid, limit)?;
     Ok(())
 }
 
@@ -226,18 +250,28 @@ async fn send_header(t: &Task, file: &Arc<File>, addr: u64, flags: i32) -> SysRe
     send(t, file, &mut src, out).await
 }
 
+/// The flags at `n`. EINVAL for what is only of 32-bit programs.
+fn message_flags(a: &Args, n: usize) -> Result<i32> {
+    match a.int(n) {
+        flags if flags & MSG_CMSG_COMPAT != 0 => Err(Errno::EINVAL),
+        flags => Ok(flags),
+    }
+}
+
 pub async fn sendmsg(t: &Task, a: &Args) -> SysResult {
+    let flags = message_flags(a, 2)?;
     let file = socket_file(t, a.int(0))?;
-    send_header(t, &file, a.u64(1), a.int(2)).await
+    send_header(t, &file, a.u64(1), flags).await
 }
 
 pub async fn sendmmsg(t: &Task, a: &Args) -> SysResult {
+    let flags = message_flags(a, 3)?;
     let file = socket_file(t, a.int(0))?;
     let count = u64::from(a.uint(2)).min(UIO_MAXIOV);
     for i in 0..count {
         let at = a.u64(1).wrapping_add(i * MMSGHDR_LEN);
         // Boxed: the future of every call has room for this one.
-        let sent = match Box::pin(send_header(t, &file, at, a.int(3))).await {
+        let sent = match Box::pin(send_header(t, &file, at, flags)).await {
             Ok(n) => n as u32,
             Err(_) if i > 0 => return Ok(i),
             Err(e) => return Err(e),
@@ -366,10 +400,8 @@ pub async fn recvfrom(t: &Task, a: &Args) -> SysResult {
     let len = result_len(&got, a.int(3));
     drop_flat(got.files);
     if a.u64(4) != 0 {
-        match &got.from {
-            Some(from) => write_address(t, from.bytes(), a.u64(4), a.u64(5))?,
-            None => t.with_mm(|mm| mm.write_obj(a.u64(5), &0u32))?,
-        }
+        let from = got.from.as_ref().map_or(&[][..], |f| f.bytes());
+        write_address(t, from, a.u64(4), a.u64(5))?;
     }
     Ok(len)
 }
@@ -402,6 +434,20 @@ impl Control {
         self.raw.extend_from_slice(&data[..fits]);
         let padded = self.raw.len().next_multiple_of(8).min(self.room);
         self.raw.resize(padded, 0);
+    }
+}
+
+impl Control {
+    /// SCM_PIDFD: a descriptor for the sender's process.
+    fn put_process(&mut self, t: &Task, process: &Arc<ThreadGroup>) {
+        if self.left() < CMSGHDR_LEN + 4 {
+            self.truncated = true;
+            return;
+        }
+        match pidfd::install(t, process) {
+            Ok(fd) => self.put(libc::SOL_SOCKET, SCM_PIDFD, &fd.to_ne_bytes()),
+            Err(_) => self.truncated = true,
+        }
     }
 }
 
@@ -449,8 +495,8 @@ async fn receive_header(t: &Task, file: &Arc<File>, addr: u64, flags: i32) -> Sy
         room,
         truncated: false,
     };
-    let pass_creds = common.family == libc::AF_UNIX && common.options.lock().pass_creds;
-    if pass_creds && (got.count > 0 || packets) {
+    let unix = Unix::of(&**net::of(file)?).filter(|_| got.count > 0 || packets);
+    if unix.is_some() && common.options.lock().pass_creds {
         let creds = got.creds.encode();
         control.put(libc::SOL_SOCKET, libc::SCM_CREDENTIALS, &creds);
     }
@@ -465,6 +511,11 @@ async fn receive_header(t: &Task, file: &Arc<File>, addr: u64, flags: i32) -> Sy
     let files = std::mem::take(&mut got.files);
     if !files.is_empty() {
         install(t, &mut control, files, exec);
+    }
+    if unix.is_some_and(|u| u.passes_process())
+        && let Some(process) = &got.process
+    {
+        control.put_process(t, process);
     }
     if control.truncated {
         told |= libc::MSG_CTRUNC;
@@ -484,18 +535,31 @@ async fn receive_header(t: &Task, file: &Arc<File>, addr: u64, flags: i32) -> Sy
 }
 
 pub async fn recvmsg(t: &Task, a: &Args) -> SysResult {
+    let flags = message_flags(a, 2)?;
     let file = socket_file(t, a.int(0))?;
-    receive_header(t, &file, a.u64(1), a.int(2)).await
+    receive_header(t, &file, a.u64(1), flags).await
 }
 
 pub async fn recvmmsg(t: &Task, a: &Args) -> SysResult {
+    let flags = message_flags(a, 3)?;
     let until = match a.u64(4) {
         0 => None,
         addr => Some(MonoTime::now().after_ns(read_timespec(t, addr)?)),
     };
+    let received = receive_many(t, a, flags, until).await?;
+    if let Some(until) = until.filter(|_| received > 0) {
+        let left = until.since_ns(MonoTime::now());
+        let spec = [left / 1_000_000_000, left % 1_000_000_000];
+        t.mm().write_obj(a.u64(4), &spec)?;
+    }
+    Ok(received)
+}
+
+async fn receive_many(t: &Task, a: &Args, flags: i32, until: Option<MonoTime>) -> SysResult {
     let file = socket_file(t, a.int(0))?;
     let count = u64::from(a.uint(2)).min(UIO_MAXIOV);
-    let mut flags = a.int(3) & !libc::MSG_WAITFORONE;
+    let one = flags & libc::MSG_WAITFORONE != 0;
+    let mut flags = flags & !libc::MSG_WAITFORONE;
     for i in 0..count {
         let at = a.u64(1).wrapping_add(i * MMSGHDR_LEN);
         let got = match Box::pin(receive_header(t, &file, at, flags)).await {
@@ -504,7 +568,7 @@ pub async fn recvmmsg(t: &Task, a: &Args) -> SysResult {
             Err(e) => return Err(e),
         };
         t.mm().write_obj(at.wrapping_add(MSGHDR_LEN), &got)?;
-        if a.int(3) & libc::MSG_WAITFORONE != 0 {
+        if one {
             flags |= libc::MSG_DONTWAIT;
         }
         // As on Linux the time is looked at between messages only.

@@ -24,6 +24,11 @@ pub async fn getsockopt(t: &Task, a: &Args) -> SysResult {
     let room: i32 = t.mm().read_obj(a.u64(4))?;
     let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?;
     let value = socket.option(t, a.int(1), a.int(2), room)?;
+    if a.int(2) == libc::SO_PEERGROUPS && a.int(1) == libc::SOL_SOCKET && value.len() > room {
+        // This one is not cut.
+        t.mm().write_obj(a.u64(4), &(value.len() as u32))?;
+        return Err(Errno::ERANGE.into());
+    }
     let n = value.len().min(room);
     t.mm().write_bytes(a.u64(3), &value[..n])?;
     t.mm().write_obj(a.u64(4), &(n as u32))?;
