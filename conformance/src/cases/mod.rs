@@ -39,6 +39,7 @@ mod sched;
 mod seccomp;
 mod sigio;
 mod signals;
+mod sockcalls;
 mod sockets;
 mod sysv;
 mod tcp;
@@ -90,6 +91,7 @@ static FAMILIES: &[&[Case]] = &[
     seccomp::CASES,
     sigio::CASES,
     signals::CASES,
+    sockcalls::CASES,
     sockets::CASES,
     sysv::CASES,
     tcp::CASES,

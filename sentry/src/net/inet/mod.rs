@@ -145,6 +145,22 @@ fn decode_local(
     Ok(address)
 }
 
+/// Whether sockets of a domain know the options of that level.
+fn has_level(domain: Domain, level: i32) -> bool {
+    domain == Domain::V6 || level != libc::IPPROTO_IPV6
+}
+
+/// getsockopt(2) for what is not of the socket's protocols. IPv4 has an errno of its own for it.
+///
+/// # Errors
+/// EOPNOTSUPP, ENOPROTOOPT.
+fn other_option(socket: &impl Socket, domain: Domain, level: i32, name: i32) -> Result<Vec<u8>> {
+    if level != libc::SOL_SOCKET && domain == Domain::V4 {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    super::options::get(socket, level, name)
+}
+
 /// The address that a socket sends from to one of the sandbox's own.
 fn source_for(stack: &Stack, to: IpAddr) -> IpAddr {
     match to {

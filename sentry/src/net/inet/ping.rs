@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::options::Values;
 use super::outer::{self, Outer};
 use super::ports::{PortUser, Range, Scope};
-use super::{address, check_inside, decode_local, family, source_for};
+use super::{address, check_inside, decode_local, family, has_level, other_option, source_for};
 use crate::errno::{Errno, Result};
 use crate::fs::sigio::Band;
 use crate::kernel::task::Task;
@@ -380,12 +380,11 @@ impl Socket for Ping {
 
     fn option(&self, _t: &Task, level: i32, name: i32, room: usize) -> Result<Vec<u8>> {
         match (level, name) {
-            (libc::IPPROTO_IPV6, _) if self.domain == Domain::V4 => Err(Errno::ENOPROTOOPT),
-            (libc::IPPROTO_IP | libc::IPPROTO_IPV6, _) => {
+            (libc::IPPROTO_IP | libc::IPPROTO_IPV6, _) if has_level(self.domain, level) => {
                 let settings = self.common.stack.settings.read();
                 self.values.lock().told(&settings, level, name, room)
             }
-            _ => options::get(self, level, name),
+            _ => other_option(self, self.domain, level, name),
         }
     }
 

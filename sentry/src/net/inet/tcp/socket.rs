@@ -10,7 +10,7 @@ use crate::errno::{Errno, Result};
 use crate::kernel::task::Task;
 use crate::kernel::wait::Ready;
 use crate::mm::io::{Sink, Source};
-use crate::net::inet::{address, decode_local};
+use crate::net::inet::{address, decode_local, has_level, other_option};
 use crate::net::options;
 use crate::net::socket::{Common, Connect, Info, Name, Outgoing, Received, Socket};
 
@@ -157,9 +157,6 @@ impl Socket for Tcp {
 
     fn option(&self, _t: &Task, level: i32, name: i32, room: usize) -> Result<Vec<u8>> {
         match (level, name) {
-            (libc::IPPROTO_IPV6, _) if self.domain == crate::net::outside::Domain::V4 => {
-                Err(Errno::ENOPROTOOPT)
-            }
             (libc::IPPROTO_TCP, libc::TCP_INFO | libc::TCP_MAXSEG) if self.outside().is_some() => {
                 let host = self.outside().ok_or(Errno::ENOTCONN)?;
                 host.socket().option(level, name, room)
@@ -169,11 +166,13 @@ impl Socket for Tcp {
                 Ok(b"cubic\0\0\0\0\0\0\0\0\0\0\0".to_vec())
             }
             (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => Ok(self.mss().to_ne_bytes().to_vec()),
-            (libc::IPPROTO_TCP | libc::IPPROTO_IP | libc::IPPROTO_IPV6, _) => {
+            (libc::IPPROTO_TCP | libc::IPPROTO_IP | libc::IPPROTO_IPV6, _)
+                if has_level(self.domain, level) =>
+            {
                 let settings = self.common.stack.settings.read();
                 self.values.lock().told(&settings, level, name, room)
             }
-            _ => options::get(self, level, name),
+            _ => other_option(self, self.domain, level, name),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::kernel::task::Task;
 use crate::kernel::wait::Ready;
 use crate::mm::io::{Sink, Source};
 use crate::net::inet::outer;
-use crate::net::inet::{address, decode_local};
+use crate::net::inet::{address, decode_local, has_level, other_option};
 use crate::net::options;
 use crate::net::outside::Domain;
 use crate::net::socket::{Common, Connect, Info, Name, Outgoing, Received, Socket};
@@ -209,15 +209,17 @@ impl Socket for Udp {
 
     fn option(&self, _t: &Task, level: i32, name: i32, room: usize) -> Result<Vec<u8>> {
         match (level, name) {
-            (libc::IPPROTO_IPV6, _) if self.domain == Domain::V4 => Err(Errno::ENOPROTOOPT),
+            (libc::IPPROTO_UDPLITE, _) => Err(Errno::ENOPROTOOPT),
             (libc::IPPROTO_IP, libc::IP_MULTICAST_IF) => {
                 Ok(self.state.lock().multicast.1.octets().to_vec())
             }
-            (libc::IPPROTO_IP | libc::IPPROTO_IPV6 | libc::IPPROTO_UDP, _) => {
+            (libc::IPPROTO_IP | libc::IPPROTO_IPV6 | libc::IPPROTO_UDP, _)
+                if has_level(self.domain, level) =>
+            {
                 let settings = self.common.stack.settings.read();
                 self.values.lock().told(&settings, level, name, room)
             }
-            _ => options::get(self, level, name),
+            _ => other_option(self, self.domain, level, name),
         }
     }
 
