@@ -156,7 +156,7 @@ macro_rules! rule {
 }
 
 /// What any process of ours does between its own calls, whatever it is for: memory that is never
-/// executable, locks, the ways to an end.
+/// executable, locks, the time, the ways to an end.
 pub const RUNTIME: &[Rule] = &[
     rule!(
         SYS_mmap,
@@ -168,6 +168,7 @@ pub const RUNTIME: &[Rule] = &[
     rule!(SYS_madvise, "giving back memory; the end of a thread"),
     rule!(SYS_brk, "memory"),
     rule!(SYS_futex, "locks"),
+    rule!(SYS_clock_gettime, "clocks, where the vDSO cannot answer"),
     rule!(
         SYS_fcntl,
         [ArgCheck::eq(1, libc::F_GETFD as u32)],

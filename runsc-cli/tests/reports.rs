@@ -22,6 +22,23 @@ fn filters_are_listed() {
     );
 }
 
+/// Where the clock is read by a system call (no vDSO, or a clock source that it cannot read), every
+/// process of ours makes that call, whether it asks for the time itself or a library does.
+#[test]
+fn every_process_may_read_the_clock() {
+    let text = stdout(&["debug", "filters"]);
+    let mut processes = 0;
+    for section in text.split("\n\n") {
+        let (name, calls) = section.trim_start().split_once('\n').unwrap_or_default();
+        if name.is_empty() || name.starts_with("stub") {
+            continue;
+        }
+        processes += 1;
+        assert!(calls.contains("  clock_gettime()"), "{name}");
+    }
+    assert!(processes >= 5, "{text}");
+}
+
 #[test]
 fn system_calls_are_listed() {
     let text = stdout(&["syscalls"]);

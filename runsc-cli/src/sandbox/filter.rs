@@ -105,7 +105,6 @@ const OUT_OF_MEMORY: &[Rule] = &[
 
 const OWN: &[Rule] = &[
     rule!(SYS_mprotect, [NO_EXEC], "the heap; never executable"),
-    rule!(SYS_clock_gettime, "clocks, where the vDSO cannot answer"),
     rule!(SYS_getrandom, "hash tables"),
 ];
 
