@@ -230,6 +230,31 @@ fn all_logs_are_in_one_file() {
     }
 }
 
+/// As of the container's own process.
+#[test]
+fn what_has_no_effect_on_a_process_that_joins_is_said() {
+    let bundle = bundle("exec sleep 1000");
+    create(&bundle, &[]);
+    ok(&bundle, &["start", "c"]);
+    let process = serde_json::json!({
+        "args": ["/bin/true"], "env": [], "cwd": "/", "user": {"uid": 0, "gid": 0},
+        "apparmorProfile": "docker-default", "commandLine": "true", "mood": 1,
+    });
+    let path = bundle.path.join("process.json");
+    fs::write(&path, process.to_string()).unwrap();
+    let path = path.display().to_string();
+    let (code, _, err) = call(&bundle, &["exec", "--process", &path, "c"]);
+    assert_eq!(code, Some(0), "{err}");
+    for name in [
+        "apparmorProfile: has no effect",
+        "commandLine (not for Linux): has no effect",
+        "mood: unknown: has no effect",
+    ] {
+        assert_eq!(err.matches(name).count(), 1, "{name}: {err}");
+    }
+    ok(&bundle, &["delete", "--force", "c"]);
+}
+
 #[test]
 fn a_start_that_fails_says_where_why_and_what_to_do() {
     let bundle = bundle("true");

@@ -34,6 +34,7 @@ use runsc_sentry::config::{
 use runsc_sentry::fs::proc::sysctl::{self, Setting};
 
 use crate::{cgroup::Request, sandbox::Mappings};
+use unsupported::Unknown;
 
 /// Longest config.json that is read, in bytes.
 const MAX_CONFIG: u64 = 16 << 20;
@@ -44,7 +45,7 @@ pub struct Bundle {
     directory: PathBuf,
     spec: Spec,
     /// Paths of properties that the specification does not know.
-    unknown: Vec<String>,
+    unknown: Unknown,
 }
 
 impl Bundle {
@@ -212,13 +213,18 @@ fn sysctls(linux: &Linux) -> Result<Vec<(String, String)>> {
     Ok(all)
 }
 
-/// Decodes a process by itself, as `config.json` has it.
+/// Decodes a process by itself, as `config.json` has it, and warns of what has no effect.
 pub fn decode_process(text: &[u8]) -> Result<oci_spec::runtime::Process> {
-    serde_json::from_slice(text).map_err(|error| described(&error))
+    let (process, unknown) = known(&mut serde_json::Deserializer::from_slice(text))
+        .map_err(|error| described(&error))?;
+    for name in unsupported::without_effect_for(&process, &unknown) {
+        log::warn!("{name}: has no effect");
+    }
+    Ok(process)
 }
 
 /// Reads a configuration: a file, and no more of it than is allowed, whatever becomes of it meanwhile.
-fn read(path: &Path) -> Result<(Spec, Vec<String>)> {
+fn read(path: &Path) -> Result<(Spec, Unknown)> {
     let file = File::options()
         .read(true)
         // What is not a file may make whoever opens it wait.
@@ -236,7 +242,7 @@ fn read(path: &Path) -> Result<(Spec, Vec<String>)> {
 
 /// Decodes `config.json`, and names the properties that are unknown. Capabilities we do not know are
 /// left out, as runc does.
-fn decode(text: &[u8]) -> Result<(Spec, Vec<String>)> {
+fn decode(text: &[u8]) -> Result<(Spec, Unknown)> {
     let error = match known(&mut serde_json::Deserializer::from_slice(text)) {
         Ok(found) => return Ok(found),
         Err(error) => error,
@@ -256,16 +262,13 @@ fn decode(text: &[u8]) -> Result<(Spec, Vec<String>)> {
     known(&mut serde_json::Deserializer::from_slice(&text)).map_err(|_| described(&error))
 }
 
-fn known(
-    json: &mut serde_json::Deserializer<serde_json::de::SliceRead<'_>>,
-) -> serde_json::Result<(Spec, Vec<String>)> {
-    let mut unknown = Vec::new();
-    let spec = serde_ignored::deserialize(&mut *json, |path| {
-        // Question marks stand for values that may be missing.
-        unknown.push(path.to_string().replace(".?", ""));
-    })?;
+fn known<'de, T: serde::Deserialize<'de>>(
+    json: &mut serde_json::Deserializer<serde_json::de::SliceRead<'de>>,
+) -> serde_json::Result<(T, Unknown)> {
+    let mut unknown = Unknown::default();
+    let decoded = serde_ignored::deserialize(&mut *json, |path| unknown.add(&path))?;
     json.end()?;
-    Ok((spec, unknown))
+    Ok((decoded, unknown))
 }
 
 /// serde_json's message, with the place in front.

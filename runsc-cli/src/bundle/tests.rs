@@ -393,3 +393,17 @@ fn syntax_errors_have_a_place() {
         "{text}"
     );
 }
+
+#[test]
+fn unknown_properties_are_named_up_to_a_bound() {
+    let mut config: serde_json::Value =
+        serde_json::from_str(include_str!("../../tests/data/minimal.json")).unwrap();
+    for number in 0..1000 {
+        config[format!("unknown{number:04}")] = serde_json::json!(1);
+    }
+    let (_dir, path) = bundle(&config.to_string());
+    let names = Bundle::load(&path).unwrap().without_effect();
+    assert_eq!(names.len(), 17, "{names:?}");
+    assert_eq!(names[0], "unknown0000: unknown");
+    assert_eq!(names[16], "984 more unknown properties");
+}

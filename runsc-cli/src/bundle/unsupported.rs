@@ -71,7 +71,7 @@ fn version(given: &str) -> Result<()> {
 
 /// What is asked for and has no effect, by name. Properties that the specification does not know
 /// (`unknown`) must be no error, so they are here as well.
-pub fn without_effect(spec: &Spec, linux: &Linux, unknown: &[String]) -> Vec<String> {
+pub fn without_effect(spec: &Spec, linux: &Linux, unknown: &Unknown) -> Vec<String> {
     let mut names = platforms(spec);
     // The decoder takes them there, so they are not unknown.
     let misplaced = [
@@ -106,12 +106,48 @@ pub fn without_effect(spec: &Spec, linux: &Linux, unknown: &[String]) -> Vec<Str
     if let Some(process) = spec.process() {
         names.extend(of_process(process).map(|name| format!("process.{name}")));
     }
-    let shown = unknown.iter().take(MAX_UNKNOWN);
-    names.extend(shown.map(|name| format!("{}: unknown", name.escape_debug())));
-    if let Some(more) = unknown.len().checked_sub(MAX_UNKNOWN).filter(|n| *n > 0) {
-        names.push(format!("{more} more unknown properties"));
-    }
+    names.extend(unknown.names());
     names
+}
+
+/// The same of a process that is described by itself.
+pub fn without_effect_for(process: &Process, unknown: &Unknown) -> Vec<String> {
+    let mut names = Vec::new();
+    let foreign = [
+        (given(process.command_line()), "commandLine"),
+        (given(process.user().username()), "user.username"),
+    ];
+    let foreign = foreign.into_iter().filter(|(is, _)| *is);
+    names.extend(foreign.map(|(_, name)| format!("{name} (not for Linux)")));
+    names.extend(of_process(process).map(String::from));
+    names.extend(unknown.names());
+    names
+}
+
+/// Properties of a configuration that the specification does not know: the first ones by name.
+#[derive(Debug, Default)]
+pub struct Unknown {
+    first: Vec<String>,
+    more: usize,
+}
+
+impl Unknown {
+    pub fn add(&mut self, path: &serde_ignored::Path<'_>) {
+        if self.first.len() == MAX_UNKNOWN {
+            self.more = self.more.saturating_add(1);
+            return;
+        }
+        // Question marks stand for values that may be missing.
+        self.first.push(path.to_string().replace(".?", ""));
+    }
+
+    fn names(&self) -> impl Iterator<Item = String> {
+        let first = self.first.iter();
+        let more = (self.more > 0).then(|| format!("{} more unknown properties", self.more));
+        first
+            .map(|name| format!("{}: unknown", name.escape_debug()))
+            .chain(more)
+    }
 }
 
 fn given(text: &Option<String>) -> bool {
