@@ -230,6 +230,9 @@ fn statistics_are_told() {
         );
         assert!(event["data"]["cpu"]["usage"]["total"].is_u64());
         assert!(event["data"]["pids"].is_object());
+        // What is not limited or not counted is left out.
+        assert_eq!(event["data"]["pids"].get("limit"), None);
+        assert!(event["data"]["memory"]["swap"]["limit"].as_u64() > Some(0));
         if event["data"]["memory"]["usage"]["usage"].is_u64() {
             assert!(event["data"]["pids"]["current"].as_u64().unwrap() > 0);
         }

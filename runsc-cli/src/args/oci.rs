@@ -187,6 +187,10 @@ pub struct UpdateArgs {
     pub cpu_quota: Option<i64>,
     #[arg(long, value_name = "N")]
     pub cpu_share: Option<u64>,
+    #[arg(long, value_name = "US")]
+    pub cpu_rt_period: Option<u64>,
+    #[arg(long, value_name = "US", allow_hyphen_values = true)]
+    pub cpu_rt_runtime: Option<i64>,
     #[arg(long, value_name = "LIST")]
     pub cpuset_cpus: Option<String>,
     #[arg(long, value_name = "LIST")]
@@ -200,6 +204,12 @@ pub struct UpdateArgs {
     pub memory_swap: Option<String>,
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub pids_limit: Option<i64>,
+    /// Refused: nothing of Intel's RDT is
+    #[arg(long, value_name = "SCHEMA")]
+    pub l3_cache_schema: Option<String>,
+    /// Refused, as well
+    #[arg(long, value_name = "SCHEMA")]
+    pub mem_bw_schema: Option<String>,
     /// Name of the container
     pub id: String,
 }

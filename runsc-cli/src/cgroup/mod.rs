@@ -214,7 +214,12 @@ impl Cgroup {
 
     fn set(&self, setting: &Setting) -> Result<()> {
         let key = || format!("linux.resources.{}", setting.key);
+        // Who is not to be limited needs nothing for that.
+        let none = matches!(&*setting.value, "max" | "-1");
         let Some(group) = self.with(&setting.controller) else {
+            if none {
+                return Ok(());
+            }
             bail!(
                 "{}: this machine has no cgroup controller {:?}",
                 key(),
@@ -223,11 +228,18 @@ impl Cgroup {
         };
         let mut paths = setting.files.iter().map(|file| group.directory.join(file));
         let Some(path) = paths.find(|path| path.exists()) else {
-            bail!(
-                "{}: this machine's cgroups have no {}",
-                key(),
-                setting.files.join(" or ")
-            );
+            if none {
+                return Ok(());
+            }
+            let files = setting.files.join(" or ");
+            if let Some(above) = group.held_back_by() {
+                bail!(
+                    "{}: {} has processes of its own, so cgroup v2 lets no group below it have {files}",
+                    key(),
+                    above.display()
+                );
+            }
+            bail!("{}: this machine's cgroups have no {files}", key());
         };
         log::debug!("{}: {}", path.display(), setting.value);
         let written = write(&path, &setting.value);
@@ -390,6 +402,14 @@ impl Cgroup {
 }
 
 impl Group {
+    /// v2: the group above, if processes in it keep controllers from this one.
+    fn held_back_by(&self) -> Option<&Path> {
+        let above = self.directory.parent()?;
+        // The root is the one group that may have both; only it has no type.
+        let bound = self.version == Version::V2 && above.join("cgroup.type").exists();
+        (bound && processes(above).is_ok_and(|inside| !inside.is_empty())).then_some(above)
+    }
+
     /// Waits until `cgroup.events` has the line.
     fn wait_for_event(&self, line: &str, deadline: Instant) -> Result<()> {
         let path = self.directory.join("cgroup.events");
@@ -498,7 +518,7 @@ fn wanted(resources: Option<&LinuxResources>, version: Version) -> Result<Vec<Se
     let Some(resources) = resources else {
         return Ok(Vec::new());
     };
-    for name in resources::without_effect(resources) {
+    for name in resources::without_effect(resources, version) {
         log::warn!("linux.resources.{name}: not honoured");
     }
     if resources.devices().iter().flatten().next().is_some() {
@@ -516,7 +536,7 @@ pub fn outcome(resources: Option<&LinuxResources>) -> (String, Vec<String>) {
     let settings = [Version::V1, Version::V2].map(|version| {
         resources::settings(resources, version).map_err(|error| format!("{error:#}"))
     });
-    let vain = resources::without_effect(resources);
+    let vain = resources::without_effect(resources, Version::V1);
     let vain = vain.into_iter().map(String::from).collect();
     (format!("{settings:?}"), vain)
 }

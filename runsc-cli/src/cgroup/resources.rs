@@ -178,9 +178,6 @@ fn memory_v2(memory: &LinuxMemory, all: &mut Vec<Setting>) -> Result<()> {
     if let Some(reservation) = memory.reservation().filter(|bytes| *bytes != 0) {
         add("reservation", "memory.low", or_max(reservation));
     }
-    if memory.swappiness().is_some() {
-        bail!("memory.swappiness: not with cgroup v2");
-    }
     if memory.kernel_tcp().is_some() {
         bail!("memory.kernelTCP: not with cgroup v2");
     }
@@ -381,7 +378,7 @@ fn throttles(io: &LinuxBlockIo) -> [Throttle<'_>; 4] {
 }
 
 /// What is asked for and has no effect here, by name: to be warned of once.
-pub fn without_effect(resources: &LinuxResources) -> Vec<&'static str> {
+pub fn without_effect(resources: &LinuxResources, version: Version) -> Vec<&'static str> {
     let memory = resources.memory().as_ref();
     let mut names = Vec::new();
     if memory.is_some_and(|m| m.kernel().is_some_and(|bytes| bytes > 0)) {
@@ -389,6 +386,9 @@ pub fn without_effect(resources: &LinuxResources) -> Vec<&'static str> {
     }
     if memory.is_some_and(|m| m.disable_oom_killer() == Some(true)) {
         names.push("memory.disableOOMKiller (a process that reaches the limit is killed)");
+    }
+    if version == Version::V2 && memory.is_some_and(|m| m.swappiness().is_some()) {
+        names.push("memory.swappiness (cgroup v2 has none)");
     }
     if memory.is_some_and(|m| m.use_hierarchy() == Some(false)) {
         names.push("memory.useHierarchy (Linux always counts what is below)");
@@ -505,11 +505,6 @@ mod tests {
                 Version::V2,
                 serde_json::json!({"unified": {"cgroup.procs": "1"}}),
                 "unified",
-            ),
-            (
-                Version::V2,
-                serde_json::json!({"memory": {"swappiness": 3}}),
-                "memory.swappiness",
             ),
             (
                 Version::V2,

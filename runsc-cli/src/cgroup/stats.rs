@@ -23,6 +23,9 @@ pub struct Memory {
     pub usage: Option<u64>,
     pub max_usage: Option<u64>,
     pub limit: Option<u64>,
+    /// Memory and swap together.
+    pub with_swap: Option<u64>,
+    pub with_swap_limit: Option<u64>,
     /// How often the limit was reached.
     pub failures: Option<u64>,
     /// How many processes the host killed for it.
@@ -112,6 +115,20 @@ fn memory(version: Version, directory: &Path) -> Result<Memory> {
         Version::V2 => ["memory.current", "memory.peak", "memory.max"],
     };
     let [usage, max_usage, limit] = files.map(|file| number(directory, file));
+    let (usage, limit) = (usage?, limit?.filter(|limit| *limit < UNLIMITED));
+    let (with_swap, with_swap_limit) = match version {
+        Version::V1 => (
+            number(directory, "memory.memsw.usage_in_bytes")?,
+            number(directory, "memory.memsw.limit_in_bytes")?.filter(|limit| *limit < UNLIMITED),
+        ),
+        Version::V2 => {
+            let add = |memory: Option<u64>, swap: Option<u64>| memory?.checked_add(swap?);
+            (
+                add(usage, number(directory, "memory.swap.current")?),
+                add(limit, number(directory, "memory.swap.max")?),
+            )
+        }
+    };
     let events = match version {
         Version::V1 => table(directory, "memory.oom_control")?,
         Version::V2 => table(directory, "memory.events")?,
@@ -121,9 +138,11 @@ fn memory(version: Version, directory: &Path) -> Result<Memory> {
         Version::V2 => events.get("max").copied(),
     };
     Ok(Memory {
-        usage: usage?,
+        usage,
         max_usage: max_usage?,
-        limit: limit?.filter(|limit| *limit < UNLIMITED),
+        limit,
+        with_swap,
+        with_swap_limit,
         failures,
         oom_kills: events.get("oom_kill").copied(),
         details: table(directory, "memory.stat")?,

@@ -187,6 +187,8 @@ fn values_and_figures_of_v2() {
         ("cgroup.procs", ""),
         ("memory.max", "max\n"),
         ("memory.current", "4096\n"),
+        ("memory.swap.max", "10000\n"),
+        ("memory.swap.current", "100\n"),
         ("memory.peak", "8192\n"),
         ("memory.events", "low 0\nhigh 0\nmax 3\noom 1\noom_kill 1\n"),
         ("memory.stat", "anon 5\nfile 6\n"),
@@ -222,6 +224,8 @@ fn values_and_figures_of_v2() {
     assert_eq!(cgroup.processes().unwrap(), [77]);
     let stats = cgroup.stats().unwrap();
     assert_eq!(stats.memory.usage, Some(4096));
+    assert_eq!(stats.memory.with_swap, Some(4196));
+    assert_eq!(stats.memory.with_swap_limit, Some(75_536));
     assert_eq!(stats.memory.failures, Some(3));
     assert_eq!(stats.memory.oom_kills, Some(1));
     assert_eq!(stats.memory.details["file"], 6);
@@ -230,6 +234,29 @@ fn values_and_figures_of_v2() {
     assert_eq!(stats.pids.current, Some(3));
     let io = &stats.block_io[0];
     assert_eq!((io.minor, io.read_bytes, io.writes), (16, 1, 4));
+}
+
+#[test]
+fn processes_above_keep_controllers_from_a_group_of_v2() {
+    let dir = tempfile::tempdir().unwrap();
+    let hierarchy = pretended(dir.path());
+    let group = dir.path().join("own/c");
+    fs::create_dir_all(&group).unwrap();
+    fs::write(dir.path().join("own/cgroup.type"), "domain\n").unwrap();
+    fs::write(dir.path().join("own/cgroup.procs"), "77\n").unwrap();
+    let create = |resources| {
+        let limits = self::resources(resources);
+        let asked = request(Path::new("/own/c"), Some(&limits));
+        let created = Cgroup::create_in(&asked, std::slice::from_ref(&hierarchy));
+        let error = created.err().map(|error| format!("{error:#}"));
+        fs::create_dir_all(&group).unwrap();
+        error.unwrap_or_default()
+    };
+    let error = create(serde_json::json!({"memory": {"limit": 65536}}));
+    assert!(error.contains("linux.resources.memory.limit"), "{error}");
+    assert!(error.contains("own has processes of its own"), "{error}");
+    // No limit is had without.
+    assert_eq!(create(serde_json::json!({"memory": {"limit": -1}})), "");
 }
 
 #[test]

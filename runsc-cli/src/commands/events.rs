@@ -118,7 +118,7 @@ fn data(guest: &Stats, host: &cgroup::Stats) -> Value {
         host.block_io.iter().flat_map(of).collect()
     };
     let details = &memory.details;
-    json!({
+    let mut data = json!({
         "cpu": {
             "usage": {
                 "total": cpu.usage.unwrap_or(cpu_ns),
@@ -141,7 +141,11 @@ fn data(guest: &Stats, host: &cgroup::Stats) -> Value {
                 "max": memory.max_usage,
                 "failcnt": memory.failures.unwrap_or(0),
             },
-            "swap": {"limit": 0, "failcnt": 0},
+            "swap": {
+                "limit": memory.with_swap_limit.unwrap_or(u64::MAX),
+                "usage": memory.with_swap,
+                "failcnt": 0,
+            },
             "kernel": {"limit": 0, "failcnt": 0},
             "kernelTCP": {"limit": 0, "failcnt": 0},
             "raw": details,
@@ -153,6 +157,17 @@ fn data(guest: &Stats, host: &cgroup::Stats) -> Value {
         },
         "hugetlb": {},
         "intel_rdt": {},
-        "network_interfaces": null,
-    })
+    });
+    leave_out_nulls(&mut data);
+    // That one runc always has.
+    data["network_interfaces"] = Value::Null;
+    data
+}
+
+/// What is not counted is not there, rather than null: some read numbers without looking.
+fn leave_out_nulls(value: &mut Value) {
+    if let Value::Object(fields) = value {
+        fields.retain(|_, field| !field.is_null());
+        fields.values_mut().for_each(leave_out_nulls);
+    }
 }

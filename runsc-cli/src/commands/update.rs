@@ -35,7 +35,15 @@ const GIVEN_BACK: Duration = Duration::from_millis(500);
 const MAX_RESOURCES: u64 = 1 << 20;
 
 pub fn run(global: &GlobalArgs, args: &UpdateArgs) -> Result<ExitCode, Failure> {
-    let resources = resources(args)?;
+    for (option, given) in [
+        ("--l3-cache-schema", &args.l3_cache_schema),
+        ("--mem-bw-schema", &args.mem_bw_schema),
+    ] {
+        if given.is_some() {
+            return Err(anyhow!("{option}: not supported").into());
+        }
+    }
+    let mut resources = resources(args)?;
     let locked = life::lock(global, &args.id)?;
     if matches!(locked.status(), Status::Stopped | Status::Creating) {
         return Err(anyhow!("container not running").into());
@@ -44,7 +52,7 @@ pub fn run(global: &GlobalArgs, args: &UpdateArgs) -> Result<ExitCode, Failure> 
     let cgroup = cgroup
         .context("the container has no cgroup")
         .at(Stage::Cgroup)?;
-    let (config, old, new) = merge(&locked, &resources).at(Stage::Configuration)?;
+    let (config, old, new) = merge(&locked, &mut resources).at(Stage::Configuration)?;
     let connection = reach(&locked)?;
     let memory = GuestMemory::of(&connection)?;
     let (before, after) = (usable(&old), usable(&new));
@@ -66,16 +74,20 @@ pub fn run(global: &GlobalArgs, args: &UpdateArgs) -> Result<ExitCode, Failure> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// The container's configuration with these resources; what the guest may use before and after that.
+/// The container's configuration with these resources, which get what goes with them; what the guest
+/// may use before and after that.
 fn merge(
     container: &Container,
-    resources: &LinuxResources,
+    resources: &mut LinuxResources,
 ) -> Result<(Vec<u8>, GuestLimits, GuestLimits)> {
     let bundle = kept_bundle(container)?;
     let linux = bundle.spec().linux().as_ref();
     let known = linux.and_then(|linux| linux.resources().as_ref());
     let mut all = serde_json::to_value(known)?;
-    add(&mut all, serde_json::to_value(resources)?);
+    let mut named = serde_json::to_value(&*resources)?;
+    complete(&mut named, &all);
+    *resources = serde_json::from_value(named.clone())?;
+    add(&mut all, named);
     let all: LinuxResources = serde_json::from_value(all)?;
     let (old, new) = (limits::translate(known)?, limits::translate(Some(&all))?);
     let mut linux = linux.cloned().unwrap_or_default();
@@ -83,6 +95,29 @@ fn merge(
     let mut spec = bundle.spec().clone();
     spec.set_linux(Some(linux));
     Ok((serde_json::to_vec(&spec)?, old, new))
+}
+
+/// Adds to `named` what stands in one file with it, in cgroup v2, as it is known.
+fn complete(named: &mut Value, known: &Value) {
+    for (section, key, partner) in [
+        ("cpu", "quota", "period"),
+        ("cpu", "period", "quota"),
+        // What swap may be is the difference.
+        ("memory", "swap", "limit"),
+    ] {
+        if named[section][key].is_null() || !named[section][partner].is_null() {
+            continue;
+        }
+        let partner_known = &known[section][partner];
+        if !partner_known.is_null() {
+            named[section][partner] = partner_known.clone();
+        }
+    }
+    let memory = &mut named["memory"];
+    // No limit of memory is none of memory and swap.
+    if memory["limit"] == json!(-1) && memory["swap"].is_null() {
+        memory["swap"] = json!(-1);
+    }
 }
 
 /// Puts the values of `new` that are there into `old`.
@@ -183,11 +218,16 @@ fn from_options(args: &UpdateArgs) -> Result<Value> {
     set("cpu", "shares", args.cpu_share.map(Value::from));
     set("cpu", "quota", args.cpu_quota.map(Value::from));
     set("cpu", "period", args.cpu_period.map(Value::from));
+    set("cpu", "realtimePeriod", args.cpu_rt_period.map(Value::from));
+    set(
+        "cpu",
+        "realtimeRuntime",
+        args.cpu_rt_runtime.map(Value::from),
+    );
     set("cpu", "cpus", args.cpuset_cpus.clone().map(Value::from));
     set("cpu", "mems", args.cpuset_mems.clone().map(Value::from));
     set("blockIO", "weight", args.blkio_weight.map(Value::from));
     set("pids", "limit", args.pids_limit.map(Value::from));
-    ensure!(!sections.is_empty(), "nothing to update is named");
     Ok(Value::Object(sections))
 }
 
@@ -213,6 +253,44 @@ fn size(text: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_goes_together_is_completed() {
+        let known = json!({"cpu": {"quota": 5, "period": 10, "shares": 1},
+                           "memory": {"limit": 7, "swap": 8}});
+        for (mut value, completed) in [
+            (
+                json!({"cpu": {"quota": 6}}),
+                json!({"cpu": {"quota": 6, "period": 10}}),
+            ),
+            (
+                json!({"cpu": {"period": 20}}),
+                json!({"cpu": {"quota": 5, "period": 20}}),
+            ),
+            (json!({"cpu": {"shares": 2}}), json!({"cpu": {"shares": 2}})),
+            (
+                json!({"memory": {"limit": 9}}),
+                json!({"memory": {"limit": 9}}),
+            ),
+            (
+                json!({"memory": {"swap": 9}}),
+                json!({"memory": {"limit": 7, "swap": 9}}),
+            ),
+            (
+                json!({"memory": {"limit": -1}}),
+                json!({"memory": {"limit": -1, "swap": -1}}),
+            ),
+        ] {
+            complete(&mut value, &known);
+            let [found, expected] = [value, completed]
+                .map(|value| serde_json::from_value::<LinuxResources>(value).unwrap());
+            assert_eq!(found, expected);
+        }
+        // Nothing is known.
+        let mut value = json!({"cpu": {"quota": 6}});
+        complete(&mut value, &Value::Null);
+        assert_eq!(value["cpu"], json!({"quota": 6}));
+    }
 
     #[test]
     fn sizes_have_units() {
