@@ -275,6 +275,12 @@ pub fn make_dirs(ctx: &Ctx, path: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// The path without its last name, unless that is the root.
+fn parent(path: &[u8]) -> Option<&[u8]> {
+    let slash = path.iter().rposition(|b| *b == b'/')?;
+    path.get(..slash).filter(|above| !above.is_empty())
+}
+
 fn make_mount_point(ctx: &Ctx, path: &[u8], is_dir: bool) -> Result<()> {
     if ctx.lookup(&Base::Cwd, path, WalkFlags::FOLLOW).is_ok() {
         return Ok(());
@@ -282,10 +288,8 @@ fn make_mount_point(ctx: &Ctx, path: &[u8], is_dir: bool) -> Result<()> {
     if is_dir {
         return make_dirs(ctx, path);
     }
-    if let Some(slash) = path.iter().rposition(|b| *b == b'/')
-        && slash > 0
-    {
-        make_dirs(ctx, &path[..slash])?;
+    if let Some(above) = parent(path) {
+        make_dirs(ctx, above)?;
     }
     ctx.make(
         &Base::Cwd,
@@ -327,7 +331,16 @@ fn make_node(ctx: &Ctx, node: &NodeConfig) -> Result<()> {
             Some((*uid, *gid)),
         ),
     };
-    let place = match ctx.make(&Base::Cwd, &node.path, what, perm) {
+    let make = || ctx.make(&Base::Cwd, &node.path, what, perm);
+    let made = match (make(), parent(&node.path)) {
+        // Among all devices of a host some lie deeper.
+        (Err(Errno::ENOENT), Some(above)) => {
+            make_dirs(ctx, above)?;
+            make()
+        }
+        (made, _) => made,
+    };
+    let place = match made {
         Ok(place) => place,
         Err(Errno::EEXIST) => return Ok(()),
         Err(e) => return Err(e),

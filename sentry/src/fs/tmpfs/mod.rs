@@ -81,7 +81,8 @@ impl Options {
         if let Some(inodes) = self.nr_inodes {
             parts.push(format!("nr_inodes={inodes}"));
         }
-        if let Some(mode) = self.mode {
+        // Linux does not show what is usual.
+        if let Some(mode) = self.mode.filter(|mode| *mode != 0o1777) {
             parts.push(format!("mode={mode:o}"));
         }
         for (name, id) in [("uid", self.uid), ("gid", self.gid)] {
