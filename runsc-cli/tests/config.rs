@@ -258,6 +258,29 @@ fn what_has_no_effect_is_said_once() {
     }
 }
 
+/// Of the host's namespaces that are not replaced, the guest has the name; the others are not shared.
+#[test]
+fn what_of_the_host_is_not_shared_is_said() {
+    let mut config = config("hostname; grep -c shm.*mode= /proc/mounts");
+    config["hostname"] = json!(null);
+    config["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "network"}]);
+    config["mounts"] = json!([
+        {"destination": "/proc", "type": "proc"},
+        {"destination": "/dev/shm", "type": "tmpfs", "options": ["mode=1777", "size=64k"]},
+    ]);
+    let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
+    let (_, stdout, stderr) = run(&config);
+    // As on Linux, what is usual is not among the options.
+    assert_eq!(stdout, format!("{host}\n0\n"), "{stderr}");
+    for name in ["no pid", "no ipc"] {
+        let warning = format!("linux.namespaces: {name}");
+        assert_eq!(stderr.matches(&warning).count(), 1, "{stderr}");
+    }
+    config["linux"]["namespaces"] = json!(["pid", "ipc", "uts"].map(|typ| json!({"type": typ})));
+    let (_, stdout, stderr) = run(&config);
+    assert_eq!((stdout.as_str(), stderr.as_str()), ("runsc-rs\n0\n", ""));
+}
+
 #[test]
 fn a_network_that_cannot_be_joined_is_refused() {
     let mut config = config("echo not reached");
@@ -521,7 +544,7 @@ fn trees_and_files_of_the_host() {
 #[test]
 fn devices() {
     let mut config = config(
-        "stat -c '%n %F %a %u %g %t:%T' /dev/mine /dev/other /dev/pipe; echo gone >/dev/mine && echo ok; \
+        "stat -c '%n %F %a %u %g %t:%T' /dev/mine /dev/other /dev/pipe /dev/cpu/0/null; echo gone >/dev/mine && echo ok; \
          head -c 3 /dev/zero | wc -c; cat /dev/other 2>&1 | grep -o 'No such device or address'",
     );
     config["mounts"].as_array_mut().unwrap().push(
@@ -531,11 +554,13 @@ fn devices() {
         {"path": "/dev/mine", "type": "c", "major": 1, "minor": 3, "fileMode": 0o640, "uid": 3, "gid": 4},
         {"path": "/dev/other", "type": "b", "major": 200, "minor": 7},
         {"path": "/dev/pipe", "type": "p", "fileMode": 0o600},
+        {"path": "/dev/cpu/0/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600},
     ]);
     let (code, stdout, stderr) = run(&config);
     let expected = "/dev/mine character special file 640 3 4 1:3\n\
                     /dev/other block special file 666 0 0 c8:7\n\
-                    /dev/pipe fifo 600 0 0 0:0\nok\n3\nNo such device or address\n";
+                    /dev/pipe fifo 600 0 0 0:0\n\
+                    /dev/cpu/0/null character special file 600 0 0 1:3\nok\n3\nNo such device or address\n";
     assert_eq!((code, stdout.as_str()), (Some(0), expected), "{stderr}");
     assert_eq!(
         stderr.matches("linux.devices: /dev/other").count(),

@@ -93,7 +93,8 @@ fn a_monitor_has_no_rights_and_a_network_of_its_own() {
         .replace("\"rootfs\"", "\"/\"")
         .replace(
             "\"process\"",
-            "\"linux\": {\"namespaces\": [{\"type\": \"network\"}]}, \"process\"",
+            "\"linux\": {\"namespaces\": [{\"type\": \"network\"}, {\"type\": \"pid\"}, \
+             {\"type\": \"ipc\"}]}, \"process\"",
         );
     let bundle = Bundle::new(Some(&config));
     create(&bundle, &[]);

@@ -25,7 +25,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, Spec};
+use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Spec};
 use runsc_gofer::server::{MountSource, ServerConfig, Writes};
 use runsc_sentry::config::{
     BootConfig, GuestPath, LogLevel, NodeConfig, NodeKind, OverlayKind, PlatformChoice, RootConfig,
@@ -158,7 +158,11 @@ impl Bundle {
             limits: limits::translate(linux.resources().as_ref()).context("linux.resources")?,
             host_sockets: Default::default(),
             changes: Default::default(),
-            hostname: name(spec.hostname().as_deref(), "runsc-rs", "hostname")?,
+            hostname: name(
+                spec.hostname().as_deref(),
+                &default_name(&linux),
+                "hostname",
+            )?,
             domainname: name(spec.domainname().as_deref(), "(none)", "domainname")?,
             strace: StraceConfig::default(),
             log_level: LogLevel::default(),
@@ -317,6 +321,14 @@ fn paths(given: Option<&[String]>, section: &str) -> Result<Vec<GuestPath>> {
 }
 
 /// A name for sethostname(2) or setdomainname(2).
+/// Who shares the host's UTS namespace has its name.
+fn default_name(linux: &Linux) -> String {
+    let name = || nix::unistd::gethostname().ok()?.into_string().ok();
+    let shared = namespaces::shares(linux, LinuxNamespaceType::Uts);
+    let name = shared.then(name).flatten();
+    name.unwrap_or_else(|| "runsc-rs".into())
+}
+
 fn name(given: Option<&str>, default: &str, section: &str) -> Result<Vec<u8>> {
     let name = given.filter(|name| !name.is_empty()).unwrap_or(default);
     ensure!(

@@ -2,7 +2,8 @@
 //!
 //! A guest always has namespaces of its own, since they are the Sentry's; one that exists on the host
 //! cannot be joined, but for a network namespace, which the network Gofer lives in. Ids are the Sentry's own as well: a mapping says which ids of the host the
-//! container's files have.
+//! container's files have. Without an entry for it a container shares the host's, as far as it can be
+//! seen: its network, and its name.
 
 use std::collections::HashSet;
 
@@ -31,12 +32,21 @@ pub fn check(linux: &Linux) -> Result<()> {
             _ => bail!("linux.namespaces: {typ}: {path}: cannot be joined"),
         }
     }
-    for typ in [Type::Pid, Type::Ipc, Type::Uts] {
-        if !seen.contains(&(typ as u32)) {
-            log::debug!("config.json: linux.namespaces: no {typ}: the guest has one all the same");
-        }
-    }
     Ok(())
+}
+
+/// Those of the host's that the container is to share and does not, where any are told apart.
+pub fn without_effect(linux: &Linux) -> impl Iterator<Item = String> {
+    let shared = [Type::Pid, Type::Ipc]
+        .into_iter()
+        .filter(|typ| shares(linux, *typ));
+    shared.map(|typ| format!("linux.namespaces: no {typ} (the guest has one of its own):"))
+}
+
+/// Whether the configuration has namespaces, but none of this type.
+pub fn shares(linux: &Linux, typ: Type) -> bool {
+    let given = linux.namespaces().as_deref().unwrap_or_default();
+    !given.is_empty() && given.iter().all(|namespace| namespace.typ() != typ)
 }
 
 /// The mappings, if there are any.

@@ -7,7 +7,7 @@ use oci_spec::runtime::{
     Linux, LinuxDeviceCgroup, LinuxDeviceType, LinuxPersonalityDomain, Mount, Process, Spec,
 };
 
-use super::options::Options;
+use super::{namespaces, options::Options};
 
 /// Devices that the Sentry has a driver for.
 const DEVICES: &[(i64, i64)] = &[
@@ -93,6 +93,7 @@ pub fn without_effect(spec: &Spec, linux: &Linux, unknown: &Unknown) -> Vec<Stri
             ));
         }
     }
+    names.extend(namespaces::without_effect(linux));
     let resources = linux.resources().as_ref();
     let rules = resources.and_then(|resources| resources.devices().as_deref());
     names.extend(rules.unwrap_or_default().iter().filter_map(of_rule));

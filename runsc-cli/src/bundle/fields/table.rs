@@ -330,7 +330,7 @@ fn linux() -> Vec<Row> {
         ),
         (
             &["linux.namespaces[].type"],
-            json!({"linux": {"namespaces": [{"type": "pid"}]}}),
+            json!({"linux": {"namespaces": [{"type": "pid"}, {"type": "ipc"}]}}),
             Effect,
         ),
         (
