@@ -444,7 +444,7 @@ fn configuration(
     });
     config["mounts"].as_array_mut().unwrap().push(shared);
     config["linux"] = serde_json::json!({
-        "namespaces": [{"type": "network", "path": namespace}, {"type": "mount"}, {"type": "pid"}],
+        "namespaces": [{"type": "network", "path": namespace}, {"type": "mount"}, {"type": "pid"}, {"type": "ipc"}],
     });
     config
 }

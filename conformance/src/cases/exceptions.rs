@@ -9,6 +9,7 @@
 use std::arch::asm;
 use std::ptr::null_mut;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::case::*;
 
@@ -45,6 +46,16 @@ extern "C" fn go_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     regs[REG_RIP as usize] = regs[REG_R15 as usize];
     // Single steps end here.
     regs[REG_EFL as usize] &= !0x100;
+}
+
+/// A page that [`repair`] makes a writable one.
+static BROKEN: AtomicUsize = AtomicUsize::new(0);
+
+extern "C" fn repair(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    note(signal, info, context);
+    let page = BROKEN.load(Ordering::Relaxed) as *mut c_void;
+    // SAFETY: a page of this program's that nothing else uses.
+    unsafe { mprotect(page, 4096, PROT_READ | PROT_WRITE) };
 }
 
 extern "C" fn look_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
@@ -264,6 +275,22 @@ pub static CASES: &[Case] = &[
             let cores = ok!(sysconf(_SC_NPROCESSORS_CONF));
             ensure!(i64::from(core) < cores, "core {core} of {cores}");
             Ok(())
+        },
+    ),
+    Case::new(
+        "vsyscall.again",
+        "vdso(7)",
+        "a call whose argument is a bad address is a fault, and is made again after it",
+        || {
+            let page = vsyscall_page()?;
+            handle(&[SIGSEGV], repair)?;
+            let at = map_anon(4096)?;
+            ok!(mprotect(at.cast(), 4096, PROT_NONE));
+            BROKEN.store(at as usize, Ordering::Relaxed);
+            let value = call_at(page + 0x400, at as usize, 0);
+            eq("signal", seen()?.signal, SIGSEGV)?;
+            // SAFETY: mapped above, and written to by the call.
+            eq("what is stored", unsafe { *at.cast::<time_t>() }, value)
         },
     ),
     Case::new(

@@ -193,7 +193,7 @@ impl Run {
     }
 
     /// As Linux tells it (arch/x86/kernel/traps.c has the table in its handlers).
-    fn exception(self: &Arc<Self>, vector: u64, regs: &Registers) -> Stop {
+    fn exception(self: &Arc<Self>, vector: u64, regs: &mut Registers) -> Stop {
         const SI_KERNEL: i32 = 0x80;
         const FPE_INTDIV: i32 = 1;
         const TRAP_BRKPT: i32 = 1;
@@ -206,10 +206,11 @@ impl Run {
         const ICEBP: [u8; 1] = [0xf1];
         const TRAP_FLAG: u64 = 1 << 8;
         // Some machines stop before it and others behind.
-        let is_icebp = || {
-            let mut stops = [regs.rip, regs.rip.wrapping_sub(1)].into_iter();
-            regs.eflags & TRAP_FLAG == 0 && stops.any(|at| self.space.code(at, 1) == ICEBP)
-        };
+        let is_at = |at| self.space.code(at, 1) == ICEBP;
+        if vector == 1 && regs.eflags & TRAP_FLAG == 0 && !is_at(regs.rip.wrapping_sub(1)) {
+            regs.rip += u64::from(is_at(regs.rip));
+        }
+        let is_icebp = || regs.eflags & TRAP_FLAG == 0 && is_at(regs.rip.wrapping_sub(1));
         let (signal, code, addr) = match vector {
             0 => (libc::SIGFPE, FPE_INTDIV, regs.rip),
             1 if is_icebp() => (libc::SIGTRAP, TRAP_BRKPT, regs.rip),

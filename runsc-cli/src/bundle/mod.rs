@@ -320,7 +320,6 @@ fn paths(given: Option<&[String]>, section: &str) -> Result<Vec<GuestPath>> {
         .collect()
 }
 
-/// A name for sethostname(2) or setdomainname(2).
 /// Who shares the host's UTS namespace has its name.
 fn default_name(linux: &Linux) -> String {
     let name = || nix::unistd::gethostname().ok()?.into_string().ok();
@@ -329,6 +328,7 @@ fn default_name(linux: &Linux) -> String {
     name.unwrap_or_else(|| "runsc-rs".into())
 }
 
+/// A name for sethostname(2) or setdomainname(2).
 fn name(given: Option<&str>, default: &str, section: &str) -> Result<Vec<u8>> {
     let name = given.filter(|name| !name.is_empty()).unwrap_or(default);
     ensure!(

@@ -40,7 +40,7 @@ pub fn without_effect(linux: &Linux) -> impl Iterator<Item = String> {
     let shared = [Type::Pid, Type::Ipc]
         .into_iter()
         .filter(|typ| shares(linux, *typ));
-    shared.map(|typ| format!("linux.namespaces: no {typ} (the guest has one of its own):"))
+    shared.map(|typ| format!("linux.namespaces: no {typ} (the guest has one of its own)"))
 }
 
 /// Whether the configuration has namespaces, but none of this type.

@@ -215,7 +215,7 @@ impl Cgroup {
     fn set(&self, setting: &Setting) -> Result<()> {
         let key = || format!("linux.resources.{}", setting.key);
         // Who is not to be limited needs nothing for that.
-        let none = matches!(&*setting.value, "max" | "-1");
+        let none = setting.is_no_limit();
         let Some(group) = self.with(&setting.controller) else {
             if none {
                 return Ok(());

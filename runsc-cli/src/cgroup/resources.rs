@@ -19,6 +19,16 @@ pub struct Setting {
     pub value: String,
 }
 
+impl Setting {
+    /// Whether it is that of a group without the limit. Not of what is given by the name of its file.
+    pub fn is_no_limit(&self) -> bool {
+        let quota_or_limit = self.value.split(' ').next();
+        matches!(quota_or_limit, Some("max" | "-1"))
+            && !self.key.starts_with("unified.")
+            && !matches!(self.key.as_str(), "cpu.cpus" | "cpu.mems" | "cpu.idle")
+    }
+}
+
 fn setting(key: &str, controller: &str, file: &str, value: impl ToString) -> Setting {
     Setting {
         key: key.to_owned(),

@@ -6,7 +6,8 @@
 //! 3. `ThreadGroup::signals`, `Task::signals`, then the dispositions
 //! 4. memory: `Mm`'s lock, then a file's page lock or that of the segments, then the MemoryFile's
 //! 5. files: a description's position, then its object's lock (of two objects never both: a socket
-//!    and its peer, the ends of tee(2)); an epoll's items
+//!    and its peer, the ends of tee(2)); the lock of what is in flight is outside of those of unix sockets;
+//!    an epoll's items
 //! 6. wait queues, from the watched to its watcher (epoll); then an epoll's ready list; the reactor's
 //!    timers
 //!

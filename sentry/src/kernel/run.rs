@@ -294,11 +294,17 @@ async fn vsyscall(task: &Task, fault: &platform::Fault) -> bool {
             let mut regs = task.regs.lock();
             regs.rip = back;
             regs.rsp = regs.rsp.wrapping_add(8);
+            regs.orig_rax = number;
         }
         moment::begin();
-        // None of the three waits for anything.
-        let _ = answer(task, number, regs.syscall_args(), regs.rip).await;
+        let answered = answer(task, number, regs.syscall_args(), regs.rip).await;
         let mut now = task.regs.lock();
+        now.orig_rax = regs.orig_rax;
+        // None of the three waits; whom a filter asks may, and then the function is called again.
+        if answered.is_err() {
+            (now.rip, now.rsp, now.rax) = (regs.rip, regs.rsp, regs.rax);
+            return true;
+        }
         if now.rax != Errno::EFAULT.to_return() {
             return true;
         }

@@ -28,7 +28,8 @@ pub enum Called {
 /// If `fault`, raised at `rip`, is that of executing something in the page: what.
 pub fn called(fault: &Fault, rip: u64) -> Option<Called> {
     let offset = rip.checked_sub(START).filter(|offset| *offset < LEN)?;
-    if fault.signal != libc::SIGSEGV || fault.addr != rip {
+    // Nothing runs there. Who is to go on there is stopped before, and no address is told.
+    if fault.signal != libc::SIGSEGV {
         return None;
     }
     let call = CALLS.get((offset / STEP) as usize);
@@ -61,7 +62,7 @@ mod tests {
         }
         // A read of the page, and code elsewhere.
         assert_eq!(at(0x40_0000, START), None);
-        assert_eq!(at(START, 8), None);
+        assert_eq!(at(START - 1, START), None);
         assert_eq!(at(START + LEN, START + LEN), None);
         assert_eq!(at(START - 1, START - 1), None);
     }

@@ -103,7 +103,7 @@ impl Rights {
         self.files.is_empty()
     }
 
-    /// The files, for MSG_PEEK.
+    /// The files, for MSG_PEEK; before they are handed to anybody, [`looked`].
     pub fn look(&self) -> Vec<Arc<File>> {
         self.files.clone()
     }
@@ -119,6 +119,14 @@ impl Rights {
 
     pub(super) fn ids(&self) -> impl Iterator<Item = Id> {
         self.files.iter().map(|f| f.id())
+    }
+}
+
+/// To be called with what was got by [`Rights::look`], with no lock held: a collection that has not seen
+/// these references ends first.
+pub fn looked(files: &[Arc<File>]) {
+    if !files.is_empty() {
+        drop(FLIGHT.lock());
     }
 }
 

@@ -244,8 +244,14 @@ impl Unix {
         Ok(())
     }
 
-    /// bind(2) to a name in the file system, whose inode was just made. EINVAL.
-    pub fn bind_inode(&self, path: Vec<u8>, inode: &Arc<dyn Inode>) -> Result<()> {
+    /// bind(2) to a name in the file system, whose inode was just made; `door`: the host's socket of that
+    /// name. EINVAL.
+    pub fn bind_inode(
+        &self,
+        path: Vec<u8>,
+        inode: &Arc<dyn Inode>,
+        door: Option<Host>,
+    ) -> Result<()> {
         let mut state = self.state.lock();
         if state.address.is_some() {
             return Err(Errno::EINVAL);
@@ -255,6 +261,9 @@ impl Unix {
             .set_object(Some(Arc::new(Bound(self.this.clone()))));
         state.address = Some(Address::Path(path));
         state.inode = Some(inode.clone());
+        if let Some(door) = door {
+            let _ = self.door.set(door);
+        }
         Ok(())
     }
 
@@ -327,16 +336,8 @@ impl Unix {
             return self.connect_datagram(target);
         }
         let this = self.this.upgrade().ok_or(Errno::EINVAL)?;
-        let own_address = {
-            let state = self.state.lock();
-            if state.listening.is_some() {
-                return Err(Errno::EINVAL);
-            }
-            if state.connected {
-                return Err(Errno::EISCONN);
-            }
-            state.address.clone()
-        };
+        self.check_connects()?;
+        let own_address = self.address();
         let child = Unix::new(&self.common.stack, self.kind());
         let (address, server) = {
             let mut state = target.state.lock();

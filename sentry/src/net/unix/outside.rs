@@ -128,10 +128,9 @@ impl Unix {
         Ok(())
     }
 
-    /// Lets the host connect, or send, to this socket: `fd` is bound to its name.
-    pub(super) fn open_door(&self, fd: OwnedFd) -> Result<()> {
-        let host = host(&self.common.stack, fd, self.this.clone())?;
-        self.door.set(host).map_err(|_| Errno::EINVAL)
+    /// By what the host connects, or sends, to this socket: `fd` is bound to its name.
+    pub(super) fn door_of(&self, fd: OwnedFd) -> Result<Host> {
+        host(&self.common.stack, fd, self.this.clone())
     }
 
     /// The next connection from the host. EAGAIN.

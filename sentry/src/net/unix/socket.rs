@@ -151,8 +151,8 @@ impl Socket for Unix {
                     Errno::EEXIST => Errno::EADDRINUSE,
                     e => e,
                 })?;
-                self.bind_inode(path, place.inode())?;
-                door.map_or(Ok(()), |door| self.open_door(door))
+                let door = door.map(|fd| self.door_of(fd)).transpose()?;
+                self.bind_inode(path, place.inode(), door)
             }
         }
     }

@@ -301,7 +301,7 @@ fn a_bound_name_leads_to_its_socket() {
     );
     let server = file(Kind::SeqPacket);
     let s = unix(&server);
-    s.bind_inode(b"/s".to_vec(), place.inode()).unwrap();
+    s.bind_inode(b"/s".to_vec(), place.inode(), None).unwrap();
     assert!(Arc::ptr_eq(
         &Unix::at_inode(&**place.inode()).unwrap(),
         &socket(&server)

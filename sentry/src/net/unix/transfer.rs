@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::message::sender;
-use super::{Address, Message, Rights, Unix, connects, outside};
+use super::{Address, Message, Rights, Unix, connects, flight, outside};
 use crate::errno::{Errno, Result};
 use crate::fs::sigio::Band;
 use crate::kernel::wait::Ready;
@@ -289,8 +289,9 @@ impl Unix {
         let Some(mut message) = taken else {
             return self.nothing();
         };
-        if peek == Peek::No {
-            got.files = message.rights.take();
+        match peek {
+            Peek::Yes => flight::looked(&got.files),
+            Peek::No => got.files = message.rights.take(),
         }
         let data = message.data;
         if peek == Peek::No {
@@ -422,6 +423,7 @@ impl Unix {
                 }
             }
         }
+        flight::looked(&got.files);
         if parts.is_empty() {
             return self.nothing();
         }

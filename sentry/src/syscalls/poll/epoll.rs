@@ -100,8 +100,16 @@ async fn wait(
         };
         events = match t.wait_with(deadline, enter, collect).await {
             Ok(events) => events,
-            Err(Stop::TimedOut) => return Ok(0),
-            Err(stop) => return Err(stop),
+            Err(Stop::Failed(errno)) => return Err(Stop::Failed(errno)),
+            Err(stop) => {
+                // An exclusive event may have been left to this caller until it left the queue.
+                let events = instance.collect(max);
+                match stop {
+                    _ if !events.is_empty() => events,
+                    Stop::TimedOut => return Ok(0),
+                    stop => return Err(stop),
+                }
+            }
         };
     }
     let mut bytes = Vec::with_capacity(events.len() * EVENT_LEN);
