@@ -285,6 +285,8 @@ fn look(docker: &Docker) {
     docker
         .call(&["update", "--memory", "200m", "--memory-swap", "200m", "lk"])
         .ok();
+    // Which says nothing of limits.
+    docker.call(&["update", "--restart=no", "lk"]).ok();
     assert_eq!(
         docker.inspect("lk", ".HostConfig.Memory"),
         (200 << 20).to_string()

@@ -406,6 +406,18 @@ fn an_update_is_what_the_guest_sees_and_is_held_to() {
     let expected = format!("{cores}\n{cores}\n{}\n{bytes}\n40\n20971520\n", kib(96));
     assert_eq!(seen, expected);
     assert!(!see("100M").ends_with("104857600\n"));
+    // Docker names everything, with zeros.
+    let nothing = json!({
+        "memory": {"limit": 0, "reservation": 0, "swap": 0, "kernel": 0},
+        "cpu": {"shares": 0, "quota": 0, "period": 0, "cpus": "", "mems": ""},
+        "pids": {"limit": 0}, "blockIO": {"weight": 0},
+    });
+    let file = container.0.path.join("nothing.json");
+    fs::write(&file, nothing.to_string()).unwrap();
+    let file = file.display().to_string();
+    let (said, code) = container.call(&["update", "--resources", &file, "c"]);
+    assert_eq!((said.as_str(), code), ("", Some(0)));
+    assert_eq!(see("20M"), expected);
     container.inside("head -c 40M /dev/zero >/dev/shm/kept");
     let (said, code) = container.call(&["update", "--memory", "32M", "c"]);
     assert!(code == Some(1) && said.contains("memory.limit"), "{said}");

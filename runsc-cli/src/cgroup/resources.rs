@@ -142,8 +142,9 @@ fn unified(resources: &LinuxResources, version: Version, all: &mut Vec<Setting>)
 }
 
 fn memory_v1(memory: &LinuxMemory, all: &mut Vec<Setting>) {
+    // As in v2 and with runc, 0 is what was not given.
     let mut add = |key: &str, file: &str, value: Option<i64>| {
-        if let Some(value) = value {
+        if let Some(value) = value.filter(|value| *value != 0 || key == "swappiness") {
             all.push(setting(&format!("memory.{key}"), "memory", file, value));
         }
     };

@@ -85,6 +85,7 @@ fn merge(
     let known = linux.and_then(|linux| linux.resources().as_ref());
     let mut all = serde_json::to_value(known)?;
     let mut named = serde_json::to_value(&*resources)?;
+    drop_zeros(&mut named);
     complete(&mut named, &all);
     *resources = serde_json::from_value(named.clone())?;
     add(&mut all, named);
@@ -95,6 +96,40 @@ fn merge(
     let mut spec = bundle.spec().clone();
     spec.set_linux(Some(linux));
     Ok((serde_json::to_vec(&spec)?, old, new))
+}
+
+/// What is 0 or empty is not named, where that is no value: Docker names everything.
+fn drop_zeros(named: &mut Value) {
+    for (section, keys) in [
+        (
+            "memory",
+            &["limit", "reservation", "swap", "kernel", "kernelTCP"][..],
+        ),
+        (
+            "cpu",
+            &[
+                "shares",
+                "quota",
+                "period",
+                "realtimeRuntime",
+                "realtimePeriod",
+                "cpus",
+                "mems",
+            ],
+        ),
+        ("blockIO", &["weight"]),
+        ("pids", &["limit"]),
+    ] {
+        let Some(fields) = named.get_mut(section).and_then(Value::as_object_mut) else {
+            continue;
+        };
+        let empty = |value: &Value| *value == json!(0) || *value == json!("");
+        fields.retain(|key, value| !(keys.contains(&key.as_str()) && empty(value)));
+    }
+    // That has to have a limit.
+    if named["pids"] == json!({}) {
+        named["pids"] = Value::Null;
+    }
 }
 
 /// Adds to `named` what stands in one file with it, in cgroup v2, as it is known.
@@ -253,6 +288,21 @@ fn size(text: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn zeros_are_not_named() {
+        let mut named = json!({
+            "memory": {"limit": 0, "reservation": 0, "swap": -1, "swappiness": 0},
+            "cpu": {"shares": 0, "quota": 0, "cpus": "", "mems": "0", "idle": 0},
+            "pids": {"limit": 0}, "blockIO": {"weight": 0},
+        });
+        drop_zeros(&mut named);
+        let left = json!({
+            "memory": {"swap": -1, "swappiness": 0}, "cpu": {"mems": "0", "idle": 0},
+            "pids": null, "blockIO": {},
+        });
+        assert_eq!(named, left);
+    }
 
     #[test]
     fn what_goes_together_is_completed() {
