@@ -274,7 +274,7 @@ impl Mappings {
 
     /// Makes room for one more chunk.
     fn bound_chunks(&mut self) -> io::Result<()> {
-        match self.chunks.len() >= self.tables.bounds().chunks {
+        match self.chunks.len() >= self.tables.max_chunks() {
             true => self.start_over(),
             false => Ok(()),
         }

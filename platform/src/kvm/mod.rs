@@ -99,6 +99,8 @@ pub struct Bounds {
     pub tables: usize,
     /// Slots of files that it has mapped. What KVM keeps for one does not count as the guest's memory.
     pub chunks: usize,
+    /// Slots of the virtual machine, if KVM has more. The fewer are left, the fewer may a space have.
+    pub slots: usize,
 }
 
 impl Default for Bounds {
@@ -109,6 +111,7 @@ impl Default for Bounds {
         Bounds {
             tables: pieces(tables::LARGE_PAGE).max(16 << 10),
             chunks: pieces(regions::LARGE).max(1 << 10),
+            slots: usize::MAX,
         }
     }
 }
@@ -220,7 +223,11 @@ impl Machine {
             false => X87_SSE,
         };
         let address_bits = leaf(0x8000_0008, 0).eax & 0xff;
-        let memory = Arc::new(Memory::new(vm, kvm.get_nr_memslots(), address_bits));
+        let memory = Arc::new(Memory::new(
+            vm,
+            kvm.get_nr_memslots().min(options.bounds.slots),
+            address_bits,
+        ));
         let ring0 = Ring0::new(&memory).map_err(host("the pages of ring 0"))?;
         // Without it guests ask for the time by system calls.
         let shown_vdso = crate::host::vdso_range().and_then(|range| {

@@ -86,9 +86,18 @@ impl Regions {
         if let Some(chunk) = known.chunks.get(&key).and_then(Weak::upgrade) {
             return Ok(chunk);
         }
-        let slot = self
-            .memory
-            .file(file.as_fd(), start, size as usize, writable)?;
+        let make = || {
+            let len = size as usize;
+            self.memory.file(file.as_fd(), start, len, writable)
+        };
+        let slot = match make() {
+            // Those kept for nobody go first.
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
+                known.recent.clear();
+                make()
+            }
+            made => made,
+        }?;
         let chunk = Arc::new(Chunk {
             slot,
             _file: file.clone(),

@@ -10,6 +10,7 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
@@ -30,6 +31,8 @@ const SMALLEST: u64 = 1 << 16;
 pub(super) struct Memory {
     pub vm: VmFd,
     used: Mutex<Used>,
+    /// How many slots there may still be.
+    left: AtomicUsize,
 }
 
 struct Used {
@@ -63,6 +66,7 @@ impl Memory {
     pub fn new(vm: VmFd, max_slots: usize, address_bits: u32) -> Memory {
         Memory {
             vm,
+            left: AtomicUsize::new(max_slots),
             used: Mutex::new(Used {
                 next_id: 0,
                 max_ids: u32::try_from(max_slots).unwrap_or(u32::MAX),
@@ -105,6 +109,11 @@ impl Memory {
         Ok(())
     }
 
+    /// How many slots there may be besides those there are.
+    pub fn left(&self) -> usize {
+        self.left.load(Ordering::Relaxed)
+    }
+
     /// The vDSO of this process, with its data.
     pub fn vdso(self: &Arc<Self>, range: &VdsoRange) -> io::Result<Slot> {
         self.add(Backing::Fixed(range.start, range.end - range.start))
@@ -113,6 +122,7 @@ impl Memory {
     fn add(self: &Arc<Self>, backing: Backing) -> io::Result<Slot> {
         let (host, len) = backing.place();
         let (id, address) = self.used.lock().take(len)?;
+        self.left.fetch_sub(1, Ordering::Relaxed);
         let flags = match backing {
             Backing::Fixed(..) => KVM_MEM_READONLY,
             _ => 0,
@@ -222,6 +232,7 @@ impl Drop for Slot {
         if self.memory.set(self.id, 0, (self.address, 0), 0).is_ok() {
             let mut used = self.memory.used.lock();
             used.give_back(self.id, self.address, self.len);
+            self.memory.left.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

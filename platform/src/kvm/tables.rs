@@ -21,9 +21,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::Machine;
 use super::pages::Slab;
 use super::slots::Slot;
-use super::{Bounds, Machine};
 use crate::Prot;
 use crate::common::PAGE;
 
@@ -44,6 +44,11 @@ const FIRST_SLAB: u64 = 64 * PAGE;
 const SLAB: u64 = 512 * PAGE;
 /// An address space with no more than this has nothing to give up.
 const FEW: usize = 32;
+
+/// Each address space leaves so much for others that one with hundreds before it still finds some.
+const PART_OF_SLOTS: usize = 8;
+/// With no more it can hardly run.
+const FEW_CHUNKS: usize = 4;
 
 /// Whether KVM copies our tables, or the processor walks them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,8 +162,10 @@ impl Tables {
         Ok(other)
     }
 
-    pub fn bounds(&self) -> Bounds {
-        self.machine.bounds
+    /// How many slots of files the address space may have now: of what is left for all, a part.
+    pub fn max_chunks(&self) -> usize {
+        let part = self.machine.memory.left() / PART_OF_SLOTS;
+        self.machine.bounds.chunks.min(part.max(FEW_CHUNKS))
     }
 
     pub fn has_large_pages(&self) -> bool {

@@ -23,6 +23,7 @@ pub const CASES: &[Case] = &[
     ("tables_are_freed_whole", tables_are_freed_whole),
     ("many_files_share_slots", many_files_share_slots),
     ("mapped_files_stay_bounded", mapped_files_stay_bounded),
+    ("slots_are_shared_out", slots_are_shared_out),
 ];
 
 const LARGE: u64 = 2 << 20;
@@ -419,6 +420,43 @@ fn mapped_files_stay_bounded(platform: Arc<dyn Platform>) {
             assert_eq!(thread.regs.orig_rax, n + 1);
             let held = held();
             assert!(held <= KEPT + bounds.chunks, "{held} slots");
+        }
+    }
+}
+
+/// Many address spaces with many files share the slots of one machine: nobody's memory is missing
+/// because others have taken them all.
+fn slots_are_shared_out(platform: Arc<dyn Platform>) {
+    const SPACES: u64 = 10;
+    const FILES: u64 = 60;
+    if !has_tables(&platform) {
+        return;
+    }
+    let bounds = Bounds {
+        slots: 300,
+        ..Default::default()
+    };
+    let mut machine = bounded(&Counted::new(1 << 30), LargePages::Natural, bounds);
+    let files = numbered_files(SPACES * FILES);
+    let place = |n: u64| HOLE + n * 2 * PAGE;
+    let mut threads = Vec::new();
+    for own in files.chunks(FILES as usize) {
+        let space = machine.space(load_or_store());
+        let thread = machine.thread(&space);
+        for (n, file) in (0..).zip(own) {
+            space.space.queue(page_of(file, place(n)), None);
+        }
+        threads.push((space, thread));
+    }
+    for round in 0..2 {
+        for (first, (_, thread)) in (0..).step_by(FILES as usize).zip(&mut threads) {
+            for n in 0..FILES {
+                thread.regs = Registers::start(CODE, STACK_TOP - 64);
+                thread.regs.rdi = place(n);
+                let trap = machine.run(thread);
+                assert_eq!(trap, Trap::Syscall, "round {round}, file {}", first + n);
+                assert_eq!(thread.regs.orig_rax, first + n + 1);
+            }
         }
     }
 }
