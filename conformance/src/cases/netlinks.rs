@@ -2,6 +2,7 @@
 //! loopback alone.
 
 use crate::case::*;
+use crate::inet::tcp_listener;
 use std::ptr::null_mut;
 
 pub(super) const NLM_F_MULTI: u16 = 2;
@@ -681,6 +682,33 @@ pub static CASES: &[Case] = &[
             eq("one", (one.len(), u32_of(&one[0].2, 4)), (1, ino(a)?))?;
             let none = ask(fd, &message(SOCK_DIAG_BY_FAMILY, GET, &unix_request(1)))?;
             eq("errno", errno_name(verdict(&none)?), errno_name(ENOENT))
+        },
+    ),
+    Case::new(
+        "sock_diag.protocol",
+        "sock_diag(7)",
+        "a protocol that does not fit a byte is asked for by an attribute",
+        || {
+            let (_listener, addr) = tcp_listener(5)?;
+            let ask_for = |protocol: u8, more: &[u8]| {
+                let mut body = vec![0; 56];
+                body[0] = AF_INET as u8;
+                body[1] = protocol;
+                body[4..8].fill(0xff);
+                body.extend(more);
+                let flags = (NLM_F_REQUEST | NLM_F_DUMP) as u16;
+                let answer = ask_new(NETLINK_SOCK_DIAG, &message(20, flags, &body))?;
+                let port = addr.port().to_be_bytes();
+                Ok(answer.iter().any(|m| m.0 == 20 && m.2[4..6] == port))
+            };
+            eq("TCP", ask_for(6, &[])?, true)?;
+            eq(
+                "by an attribute",
+                ask_for(17, &attr(3, &6u32.to_ne_bytes()))?,
+                true,
+            )?;
+            // MPTCP: 262, whose last byte is TCP's number.
+            eq("MPTCP", ask_for(6, &attr(3, &262u32.to_ne_bytes()))?, false)
         },
     ),
     Case::new(

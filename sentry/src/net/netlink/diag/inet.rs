@@ -16,6 +16,7 @@ const REQUEST: usize = 56;
 const ID: usize = 48;
 const BY_FAMILY: u16 = super::SOCK_DIAG_BY_FAMILY;
 const INET_DIAG_REQ_BYTECODE: u16 = 1;
+const INET_DIAG_REQ_PROTOCOL: u16 = 3;
 // Attributes of an answer; `idiag_ext` has a bit for each, from the first one on.
 const MEMINFO: u16 = 1;
 const INFO: u16 = 2;
@@ -33,7 +34,7 @@ const TCP_LISTEN: u8 = 10;
 
 struct Ask {
     family: i32,
-    protocol: u8,
+    protocol: i32,
     extensions: u8,
     states: u32,
     source: SocketAddr,
@@ -61,7 +62,11 @@ fn ask(request: &Request<'_>) -> Answer<Ask> {
     let id = &raw[REQUEST - ID..];
     Ok(Ask {
         family,
-        protocol: raw[1],
+        // One that does not fit a byte has an attribute.
+        protocol: request
+            .attrs(REQUEST)
+            .u32(INET_DIAG_REQ_PROTOCOL)
+            .map_or(i32::from(raw[1]), u32::cast_signed),
         extensions: raw[2],
         states: word(4),
         source: address(family, &id[4..20], &id[..2]),
@@ -92,9 +97,9 @@ pub struct Subject {
 }
 
 /// Whether a socket is one of the protocol's. IPPROTO_RAW stands for all raw sockets.
-fn of_protocol(socket: &dyn Socket, protocol: u8) -> bool {
+fn of_protocol(socket: &dyn Socket, protocol: i32) -> bool {
     let common = socket.common();
-    match i32::from(protocol) {
+    match protocol {
         libc::IPPROTO_RAW => common.kind == Kind::Raw,
         libc::IPPROTO_TCP => common.kind == Kind::Stream && common.protocol == libc::IPPROTO_TCP,
         other => common.kind == Kind::Datagram && common.protocol == other,
@@ -225,8 +230,8 @@ fn write(w: &mut Writer, asker: &Asker<'_>, socket: &Arc<dyn Socket>, info: &Inf
 
 /// # Errors
 /// ENOENT: no such protocol is told about.
-fn known(protocol: u8) -> Answer {
-    match i32::from(protocol) {
+fn known(protocol: i32) -> Answer {
+    match protocol {
         libc::IPPROTO_TCP | libc::IPPROTO_UDP | libc::IPPROTO_RAW => Ok(()),
         _ => Err(Errno::ENOENT.into()),
     }
