@@ -3,6 +3,7 @@
 
 use super::netlinks::*;
 use crate::case::*;
+use crate::inet::{Address, bind_to, connect_to, name_of, new_tcp, new_udp};
 
 const CAP_NET_ADMIN: u32 = 12;
 const SENDER_LEN: usize = size_of::<sockaddr_nl>();
@@ -120,6 +121,55 @@ fn in_group(protocol: c_int, group: c_int) -> Outcome<c_int> {
 }
 
 pub static CASES: &[Case] = &[
+    Case::new(
+        "netgroups.loopback_networks",
+        "ip(7)",
+        "an IPv4 network on loopback is one's own, all of it; its first address is what answers",
+        || {
+            own_network(|| {
+                change(&address(RTM_NEWADDR, [198, 51, 100, 7]))?;
+                change(&address(RTM_NEWADDR, [198, 51, 100, 8]))?;
+                for last in [7, 8, 99, 0] {
+                    let to = Address::v4([198, 51, 100, last], 9);
+                    let local = Address::v4([198, 51, 100, last], 0);
+                    succeeded("bind", bind_to(new_tcp()?, local))?;
+                    let udp = new_udp()?;
+                    succeeded("connect", connect_to(udp, to))?;
+                    eq("source", name_of(udp)?.ip(), "198.51.100.7".to_owned())?;
+                    let refused = connect_to(new_tcp()?, to);
+                    failed_with("connect", refused, &[ECONNREFUSED])?;
+                }
+                let next = Address::v4([198, 51, 101, 7], 9);
+                failed_with("bind", bind_to(new_tcp()?, next), &[EADDRNOTAVAIL])?;
+                failed_with("connect", connect_to(new_tcp()?, next), &[ENETUNREACH])?;
+                let mut ask = vec![0; 12];
+                ask[0] = AF_INET as u8;
+                let dump = message(RTM_GETROUTE, (NLM_F_REQUEST | NLM_F_DUMP) as u16, &ask);
+                let mut routes = Vec::new();
+                for (kind, _, body) in ask_new(NETLINK_ROUTE, &dump)? {
+                    if kind == RTM_NEWROUTE && body[4] == RT_TABLE_LOCAL {
+                        let to = value(&body, 12, RTA_DST).unwrap_or_default();
+                        let from = value(&body, 12, RTA_PREFSRC).unwrap_or_default();
+                        routes.push((to, body[1], body[7], from));
+                    }
+                }
+                let ours = routes.into_iter().filter(|r| r.0[0] == 198);
+                let row =
+                    |last, len, kind| (vec![198, 51, 100, last], len, kind, vec![198, 51, 100, 7]);
+                let expected = vec![
+                    row(0, 24, RTN_LOCAL),
+                    row(7, 32, RTN_LOCAL),
+                    row(8, 32, RTN_LOCAL),
+                    row(255, 32, RTN_BROADCAST),
+                ];
+                eq("routes", ours.collect::<Vec<_>>(), expected)?;
+                // The second one goes with the first.
+                change(&address(RTM_DELADDR, [198, 51, 100, 7]))?;
+                let local = Address::v4([198, 51, 100, 8], 0);
+                failed_with("bind", bind_to(new_tcp()?, local), &[EADDRNOTAVAIL])
+            })
+        },
+    ),
     Case::new(
         "netgroups.addresses",
         "rtnetlink(7)",

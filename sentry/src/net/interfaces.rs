@@ -148,18 +148,29 @@ impl Interfaces {
     }
 
     /// The interface that an address of the sandbox's own is on: what is sent there stays inside.
-    /// All of 127.0.0.0/8 is loopback's.
     pub fn own(&self, ip: IpAddr) -> Option<u32> {
-        let found = self.addresses.iter().find(|a| match (a.ip, ip) {
-            (IpAddr::V4(own), IpAddr::V4(ip)) if own.is_loopback() => {
-                let bits = u32::MAX
-                    .checked_shl(32 - u32::from(a.prefix_len))
-                    .unwrap_or(0);
-                own.to_bits() & bits == ip.to_bits() & bits
-            }
-            (own, ip) => own == ip,
-        });
-        found.map(|a| a.link)
+        self.own_address(ip).map(|a| a.link)
+    }
+
+    /// The same, the address. All of an IPv4 network on loopback is the sandbox's own.
+    pub fn own_address(&self, ip: IpAddr) -> Option<&Address> {
+        let exact = self.addresses.iter().find(|a| a.ip == ip);
+        let near = |a: &&Address| a.link == LOOPBACK && a.ip.is_ipv4() && a.is_near(ip);
+        exact.or_else(|| self.addresses.iter().find(near))
+    }
+
+    /// What packets to an IPv4 address of the sandbox's own are from: the first of its network.
+    pub fn first_of_network(&self, of: &Address) -> IpAddr {
+        if of.flags & libc::IFA_F_SECONDARY == 0 {
+            return of.ip;
+        }
+        let first = |a: &&Address| {
+            a.link == of.link
+                && a.prefix_len == of.prefix_len
+                && a.flags & libc::IFA_F_SECONDARY == 0
+                && a.is_near(of.ip)
+        };
+        self.addresses.iter().find(first).map_or(of.ip, |a| a.ip)
     }
 
     /// Whether an IPv4 address is the broadcast address of one of the interfaces.
@@ -219,6 +230,26 @@ mod tests {
             ("::2", None),
         ] {
             assert_eq!(table.own(ip.parse().unwrap()), own, "{ip}");
+        }
+        let mut more = table.clone();
+        for (ip, flags) in [("10.1.2.3", 0), ("10.1.2.4", libc::IFA_F_SECONDARY)] {
+            more.addresses.push(Address {
+                link: LOOPBACK,
+                ip: ip.parse().unwrap(),
+                prefix_len: 24,
+                broadcast: None,
+                scope: 0,
+                flags,
+            });
+        }
+        for (ip, from) in [
+            ("10.1.2.4", Some("10.1.2.3")),
+            ("10.1.2.77", Some("10.1.2.3")),
+            ("10.1.3.3", None),
+        ] {
+            let own = more.own_address(ip.parse().unwrap());
+            let from = from.map(|ip| ip.parse().unwrap());
+            assert_eq!(own.map(|a| more.first_of_network(a)), from, "{ip}");
         }
         assert!(table.is_broadcast(Ipv4Addr::new(127, 255, 255, 255)));
         assert!(!table.is_broadcast(Ipv4Addr::new(127, 0, 0, 255)));

@@ -168,12 +168,13 @@ fn source_for(stack: &Stack, to: IpAddr) -> IpAddr {
             Ipv4Addr::LOCALHOST.into()
         }
         IpAddr::V6(ip) if ip.is_multicast() => std::net::Ipv6Addr::LOCALHOST.into(),
-        IpAddr::V4(ip) if stack.interfaces.read().own(to).is_none() => {
-            // The broadcast address of an interface.
+        IpAddr::V4(ip) => {
             let interfaces = stack.interfaces.read();
+            // Or the broadcast address of an interface.
             let of = |a: &&super::interfaces::Address| a.broadcast == Some(ip);
-            let found = interfaces.addresses.iter().find(of);
-            found.map_or(to, |a| a.ip)
+            let found = interfaces.own_address(to);
+            let found = found.or_else(|| interfaces.addresses.iter().find(of));
+            found.map_or(to, |a| interfaces.first_of_network(a))
         }
         _ => to,
     }

@@ -1,10 +1,11 @@
 //! RTM_GETROUTE (the tables, or the way to one address) and RTM_GETRULE.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{AF_INET, AF_INET6, Answer, Asker, family_of, head, octets, parse_ip, wants};
 use crate::errno::Errno;
-use crate::net::interfaces::{Address, Interfaces, Route};
+use crate::net::interfaces::{Address, Interfaces, LOOPBACK, Route};
 use crate::net::netlink::message::{Request, Writer};
 use crate::net::netlink::reply::{Batch, Refused};
 
@@ -242,9 +243,41 @@ impl Interfaces {
         let local = |r: &&Route| r.table == libc::RT_TABLE_LOCAL;
         // Those of the local table follow from the addresses.
         let main = self.routes.iter().filter(|r| !local(r)).cloned();
+        let main = main.chain(self.loopback_networks());
         let mut all: Vec<Route> = main.chain(self.local_routes()).collect();
         all.sort_by_key(|r| r.destination.is_ipv6());
         all
+    }
+
+    /// The routes to the IPv6 networks of loopback, unless the host has told of them.
+    fn loopback_networks(&self) -> impl Iterator<Item = Route> {
+        let networks = self.addresses.iter().filter_map(|a| match a.ip {
+            IpAddr::V6(ip) if a.link == LOOPBACK && a.prefix_len < 128 => {
+                let mask = u128::MAX << (128 - u32::from(a.prefix_len.max(1)));
+                let network = Ipv6Addr::from_bits(ip.to_bits() & mask);
+                Some((IpAddr::from(network), a.prefix_len))
+            }
+            _ => None,
+        });
+        let told = |key| {
+            self.routes
+                .iter()
+                .any(|r| (r.destination, r.prefix_len) == key)
+        };
+        let mut seen = HashSet::new();
+        let networks = networks.filter(move |key| !told(*key) && seen.insert(*key));
+        networks.map(|(destination, prefix_len)| Route {
+            destination,
+            prefix_len,
+            gateway: None,
+            source: None,
+            link: LOOPBACK,
+            metric: 256,
+            table: libc::RT_TABLE_MAIN,
+            protocol: libc::RTPROT_KERNEL,
+            scope: libc::RT_SCOPE_UNIVERSE,
+            kind: libc::RTN_UNICAST,
+        })
     }
 
     fn local_routes(&self) -> Vec<Route> {
@@ -255,7 +288,9 @@ impl Interfaces {
                     destination,
                     prefix_len,
                     gateway: None,
-                    source: destination.is_ipv4().then_some(address.ip),
+                    source: destination
+                        .is_ipv4()
+                        .then(|| self.first_of_network(address)),
                     link: address.link,
                     metric: 0,
                     table: libc::RT_TABLE_LOCAL,
@@ -269,11 +304,13 @@ impl Interfaces {
                     let mask = mask_v4(address.prefix_len);
                     let network = Ipv4Addr::from_bits(ip.to_bits() & mask);
                     let (local, host) = (libc::RTN_LOCAL, libc::RT_SCOPE_HOST);
-                    if ip.is_loopback() && address.prefix_len < 32 {
+                    // What is the network's the first address has brought.
+                    let first = address.flags & libc::IFA_F_SECONDARY == 0;
+                    if address.link == LOOPBACK && address.prefix_len < 32 && first {
                         add(network.into(), address.prefix_len, local, host);
                     }
                     add(ip.into(), 32, local, host);
-                    if address.prefix_len < 31 {
+                    if address.prefix_len < 31 && first {
                         let last = Ipv4Addr::from_bits(ip.to_bits() | !mask);
                         let (kind, scope) = (libc::RTN_BROADCAST, libc::RT_SCOPE_LINK);
                         add(last.into(), 32, kind, scope);
@@ -284,6 +321,11 @@ impl Interfaces {
                 }
             }
         }
+        // IPv4 as Linux walks its table.
+        routes.sort_by_key(|r| match r.destination {
+            IpAddr::V4(ip) => (ip.to_bits(), r.prefix_len),
+            IpAddr::V6(_) => (u32::MAX, 0),
+        });
         routes
     }
 
