@@ -407,6 +407,116 @@ pub static CASES: &[Case] = &[
         },
     ),
     Case::new(
+        "inet.headers",
+        "ipv6(7)",
+        "extension headers: none is set, malformed ones are EINVAL, some need CAP_NET_RAW",
+        || {
+            let six = raw!(socket(AF_INET6, SOCK_DGRAM, 0));
+            if six == -1 {
+                skip!("there is no IPv6");
+            }
+            let (hop, routing, options) = (54, 57, 59);
+            for name in [hop, routing, options] {
+                let mut value = [7u8; 8];
+                let mut len = 8;
+                let to = value.as_mut_ptr().cast();
+                gives!(0, getsockopt(six, IPPROTO_IPV6, name, to, &mut len));
+                eq("length", len, 0)?;
+            }
+            let empty = set_bytes(six, IPPROTO_IPV6, routing, &[]);
+            succeeded("none", empty)?;
+            for bad in [
+                &[0u8, 2, 0][..],
+                &[0, 2, 0, 1, 0, 0, 0, 0],
+                &[0, 0, 0, 1, 0, 0, 0, 0, 0],
+            ] {
+                let set = set_bytes(six, IPPROTO_IPV6, routing, bad);
+                failed_with("routing header", set, &[EINVAL])?;
+            }
+            let user = || -> Outcome {
+                let six = ok!(socket(AF_INET6, SOCK_DGRAM, 0));
+                for name in [hop, options] {
+                    let set = set_bytes(six, IPPROTO_IPV6, name, &[]);
+                    failed_with("without privileges", set, &[EPERM])?;
+                }
+                Ok(())
+            };
+            match is_root() {
+                true => as_user(user),
+                false => in_child(user),
+            }?;
+            for name in [
+                IPV6_RECVRTHDR,
+                IPV6_RECVHOPOPTS,
+                IPV6_RECVDSTOPTS,
+                IPV6_RECVPATHMTU,
+            ] {
+                eq("default", get_int(six, IPPROTO_IPV6, name)?, 0)?;
+                set_on(six, IPPROTO_IPV6, name)?;
+                eq("set", get_int(six, IPPROTO_IPV6, name)?, 1)?;
+            }
+            Ok(())
+        },
+    ),
+    Case::new(
+        "inet.addrform",
+        "ipv6(7)",
+        "IPV6_ADDRFORM: ENOTCONN without a peer, EADDRNOTAVAIL for one of IPv6",
+        || {
+            for kind in [SOCK_STREAM, SOCK_DGRAM] {
+                let six = raw!(socket(AF_INET6, kind, 0));
+                if six == -1 {
+                    skip!("there is no IPv6");
+                }
+                let set = |to| set_int(six, IPPROTO_IPV6, IPV6_ADDRFORM, to);
+                failed_with("no peer", set(AF_INET), &[ENOTCONN])?;
+                failed_with("another form", set(AF_INET6), &[EINVAL])?;
+                failed_with(
+                    "short",
+                    set_bytes(six, IPPROTO_IPV6, IPV6_ADDRFORM, &[2]),
+                    &[EINVAL],
+                )?;
+                let mut value = 0;
+                let mut len = 4;
+                let to = (&raw mut value).cast();
+                err!(
+                    ENOTCONN,
+                    getsockopt(six, IPPROTO_IPV6, IPV6_ADDRFORM, to, &mut len)
+                );
+            }
+            let udp = ok!(socket(AF_INET6, SOCK_DGRAM, 0));
+            let to = Address::v6(std::net::Ipv6Addr::LOCALHOST, 9);
+            if connect_to(udp, to) == -1 {
+                skip!("loopback has no IPv6");
+            }
+            let set = set_int(udp, IPPROTO_IPV6, IPV6_ADDRFORM, AF_INET);
+            failed_with("of IPv6", set, &[EADDRNOTAVAIL])?;
+            eq("form", get_int(udp, IPPROTO_IPV6, IPV6_ADDRFORM)?, AF_INET6)
+        },
+    ),
+    Case::new(
+        "inet.path_mtu",
+        "ip(7)",
+        "IP_MTU: of the way to the peer, ENOTCONN without one",
+        || {
+            let mut value = 0;
+            let mut len = 4;
+            let to = (&raw mut value).cast();
+            let udp = new_udp()?;
+            err!(ENOTCONN, getsockopt(udp, IPPROTO_IP, IP_MTU, to, &mut len));
+            succeeded("connect", connect_to(udp, Address::local(9)))?;
+            eq("of loopback", get_int(udp, IPPROTO_IP, IP_MTU)?, 65535)?;
+            let (a, b) = tcp_pair()?;
+            eq("TCP", get_int(a, IPPROTO_IP, IP_MTU)?, 65535)?;
+            eq("TCP", get_int(b, IPPROTO_IP, IP_MTU)?, 65535)?;
+            failed_with(
+                "read only",
+                set_int(udp, IPPROTO_IP, IP_MTU, 1500),
+                &[ENOPROTOOPT],
+            )
+        },
+    ),
+    Case::new(
         "inet.bind_to_device",
         "socket(7)",
         "SO_BINDTODEVICE: to lo, told again; ENODEV for one that is not there",

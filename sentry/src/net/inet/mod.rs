@@ -6,6 +6,7 @@
 
 pub mod address;
 mod errors;
+mod headers;
 pub mod options;
 mod outer;
 pub mod ping;

@@ -10,7 +10,7 @@ use crate::errno::{Errno, Result};
 use crate::kernel::task::Task;
 use crate::kernel::wait::Ready;
 use crate::mm::io::{Sink, Source};
-use crate::net::inet::{address, decode_local, has_level, other_option};
+use crate::net::inet::{address, decode_local, has_level, headers, other_option};
 use crate::net::options;
 use crate::net::socket::{Common, Connect, Info, Name, Outgoing, Received, Socket};
 
@@ -156,11 +156,20 @@ impl Socket for Tcp {
     }
 
     fn option(&self, _t: &Task, level: i32, name: i32, room: usize) -> Result<Vec<u8>> {
+        let of_host = headers::is_of_the_way(level, name)
+            || matches!(
+                (level, name),
+                (libc::IPPROTO_TCP, libc::TCP_INFO | libc::TCP_MAXSEG)
+            );
+        if of_host && let Some(host) = self.outside() {
+            return host.socket().option(level, name, room);
+        }
+        if has_level(self.domain, level)
+            && let Some(told) = headers::get(self, level, name)
+        {
+            return told;
+        }
         match (level, name) {
-            (libc::IPPROTO_TCP, libc::TCP_INFO | libc::TCP_MAXSEG) if self.outside().is_some() => {
-                let host = self.outside().ok_or(Errno::ENOTCONN)?;
-                host.socket().option(level, name, room)
-            }
             (libc::IPPROTO_TCP, libc::TCP_INFO) => Ok(self.tcp_info()),
             (libc::IPPROTO_TCP, libc::TCP_CONGESTION) => {
                 Ok(b"cubic\0\0\0\0\0\0\0\0\0\0\0".to_vec())
@@ -244,10 +253,13 @@ impl Tcp {
     }
 
     fn set(&self, t: &Task, level: i32, name: i32, value: &[u8]) -> Result<()> {
+        if !has_level(self.domain, level) {
+            return Err(Errno::ENOPROTOOPT);
+        }
+        if let Some(done) = headers::set(self, t, level, name, value) {
+            return done;
+        }
         match (level, name) {
-            (libc::IPPROTO_IPV6, _) if self.domain == crate::net::outside::Domain::V4 => {
-                return Err(Errno::ENOPROTOOPT);
-            }
             (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) if self.state.lock().local.is_some() => {
                 return Err(Errno::EINVAL);
             }

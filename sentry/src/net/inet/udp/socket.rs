@@ -9,7 +9,7 @@ use crate::kernel::task::Task;
 use crate::kernel::wait::Ready;
 use crate::mm::io::{Sink, Source};
 use crate::net::inet::outer;
-use crate::net::inet::{address, decode_local, has_level, other_option};
+use crate::net::inet::{address, decode_local, has_level, headers, other_option};
 use crate::net::options;
 use crate::net::outside::Domain;
 use crate::net::socket::{Common, Connect, Info, Name, Outgoing, Received, Socket};
@@ -165,8 +165,13 @@ impl Socket for Udp {
     }
 
     fn set_option(&self, t: &Task, level: i32, name: i32, value: &[u8]) -> Result<()> {
+        if !has_level(self.domain, level) {
+            return Err(Errno::ENOPROTOOPT);
+        }
+        if let Some(done) = headers::set(self, t, level, name, value) {
+            return done;
+        }
         match (level, name) {
-            (libc::IPPROTO_IPV6, _) if self.domain == Domain::V4 => Err(Errno::ENOPROTOOPT),
             (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) if self.state.lock().local.is_some() => {
                 Err(Errno::EINVAL)
             }
@@ -208,6 +213,17 @@ impl Socket for Udp {
     }
 
     fn option(&self, _t: &Task, level: i32, name: i32, room: usize) -> Result<Vec<u8>> {
+        if headers::is_of_the_way(level, name)
+            && self.state.lock().outside
+            && let Some(host) = self.outer.get()
+        {
+            return host.socket().option(level, name, room);
+        }
+        if has_level(self.domain, level)
+            && let Some(told) = headers::get(self, level, name)
+        {
+            return told;
+        }
         match (level, name) {
             (libc::IPPROTO_UDPLITE, _) => Err(Errno::ENOPROTOOPT),
             (libc::IPPROTO_IP, libc::IP_MULTICAST_IF) => {
