@@ -80,6 +80,11 @@ fn clients() {
     compare("clients", &["systrap"]);
 }
 
+#[test]
+fn peers() {
+    compare("peers", &["systrap"]);
+}
+
 /// Each with a socket of the host behind it.
 #[test]
 fn ten_thousand_connections_are_held() {
@@ -445,6 +450,8 @@ fn configuration(
     config["mounts"].as_array_mut().unwrap().push(shared);
     config["linux"] = serde_json::json!({
         "namespaces": [{"type": "network", "path": namespace}, {"type": "mount"}, {"type": "pid"}, {"type": "ipc"}],
+        // As Docker has it.
+        "sysctl": {"net.ipv4.ping_group_range": "0 2147483647"},
     });
     config
 }
