@@ -276,6 +276,15 @@ fn what_of_the_host_is_not_shared_is_said() {
         let warning = format!("linux.namespaces: {name}");
         assert_eq!(stderr.matches(&warning).count(), 1, "{stderr}");
     }
+    // Those of another container in a pod.
+    let path = |typ: &str| json!({"type": typ, "path": format!("/proc/1/ns/{typ}")});
+    config["linux"]["namespaces"] = json!([{"type": "pid"}, path("ipc"), path("uts")]);
+    let (_, stdout, stderr) = run(&config);
+    assert_eq!(stdout, "runsc-rs\n0\n", "{stderr}");
+    for typ in ["ipc", "uts"] {
+        let warning = format!("linux.namespaces: {typ}: /proc/1/ns/{typ} (the guest has one");
+        assert_eq!(stderr.matches(&warning).count(), 1, "{stderr}");
+    }
     config["linux"]["namespaces"] = json!(["pid", "ipc", "uts"].map(|typ| json!({"type": typ})));
     let (_, stdout, stderr) = run(&config);
     assert_eq!((stdout.as_str(), stderr.as_str()), ("runsc-rs\n0\n", ""));

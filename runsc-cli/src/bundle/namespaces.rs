@@ -1,9 +1,11 @@
 //! `linux.namespaces`, `linux.uidMappings` and `linux.gidMappings`.
 //!
-//! A guest always has namespaces of its own, since they are the Sentry's; one that exists on the host
-//! cannot be joined, but for a network namespace, which the network Gofer lives in. Ids are the Sentry's own as well: a mapping says which ids of the host the
-//! container's files have. Without an entry for it a container shares the host's, as far as it can be
-//! seen: its network, and its name.
+//! A guest always has namespaces of its own, since they are the Sentry's; of those that exist on the host
+//! only a network namespace can be joined, which the network Gofer lives in. Containers of a pod get the
+//! ipc and uts namespaces of the first one as well: they work without, since /dev/shm is a mount. Who asks
+//! for another's processes, mounts or users would not. Ids are the Sentry's own as well: a mapping says
+//! which ids of the host the container's files have. Without an entry for it a container shares the
+//! host's, as far as it can be seen: its network, and its name.
 
 use std::collections::HashSet;
 
@@ -28,19 +30,28 @@ pub fn check(linux: &Linux) -> Result<()> {
             continue;
         };
         match typ {
-            Type::Network => {}
+            Type::Network | Type::Ipc | Type::Uts | Type::Cgroup => {}
             _ => bail!("linux.namespaces: {typ}: {path}: cannot be joined"),
         }
     }
     Ok(())
 }
 
-/// Those of the host's that the container is to share and does not, where any are told apart.
+/// Those of the host's, or of another container's, that this one is to share and does not, where any are
+/// told apart.
 pub fn without_effect(linux: &Linux) -> impl Iterator<Item = String> {
+    let joined = linux.namespaces().iter().flatten().filter_map(|namespace| {
+        let path = namespace.path().as_ref()?.display();
+        let typ = namespace.typ();
+        (typ != Type::Network)
+            .then(|| format!("linux.namespaces: {typ}: {path} (the guest has one of its own)"))
+    });
     let shared = [Type::Pid, Type::Ipc]
         .into_iter()
         .filter(|typ| shares(linux, *typ));
-    shared.map(|typ| format!("linux.namespaces: no {typ} (the guest has one of its own)"))
+    let shared =
+        shared.map(|typ| format!("linux.namespaces: no {typ} (the guest has one of its own)"));
+    joined.chain(shared)
 }
 
 /// Whether the configuration has namespaces, but none of this type.
