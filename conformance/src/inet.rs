@@ -3,11 +3,12 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::case::*;
+use crate::control::{ControlMessage, receive_control, send_control};
 
 /// sockaddr_in or sockaddr_in6.
 #[derive(Clone, Copy)]
 pub struct Address {
-    raw: sockaddr_storage,
+    pub(crate) raw: sockaddr_storage,
     pub len: socklen_t,
 }
 
@@ -211,41 +212,13 @@ pub fn nonblocking(fd: c_int) -> Outcome {
     Ok(())
 }
 
-/// Room for control data, aligned as cmsg(3) asks.
-#[repr(C, align(8))]
-struct Control([u8; 512]);
-
-/// A datagram's bytes, control messages (level, type, data), msg_flags and address.
-pub type Message = (Vec<u8>, Vec<(c_int, c_int, Vec<u8>)>, c_int, Address);
+/// A datagram's bytes, control messages, msg_flags and address.
+pub type Message = (Vec<u8>, Vec<ControlMessage>, c_int, Address);
 
 pub fn receive_message(fd: c_int, max: usize, flags: c_int) -> Outcome<Message> {
-    let mut control = Control([0; 512]);
-    let mut buf = vec![0u8; max];
-    let mut iov = iovec {
-        iov_base: buf.as_mut_ptr().cast(),
-        iov_len: max,
-    };
-    let mut message = zeroed::<msghdr>();
-    message.msg_iov = &mut iov;
-    message.msg_iovlen = 1;
     let mut from = Address::unspecified();
-    message.msg_name = (&raw mut from.raw).cast();
-    message.msg_namelen = size_of::<sockaddr_storage>() as _;
-    message.msg_control = control.0.as_mut_ptr().cast();
-    message.msg_controllen = 512 as _;
-    let n = ok!(recvmsg(fd, &mut message, flags));
-    buf.truncate(n as usize);
-    let mut found = Vec::new();
-    unsafe {
-        let mut header = CMSG_FIRSTHDR(&message);
-        while !header.is_null() {
-            let len = (*header).cmsg_len as usize - CMSG_LEN(0) as usize;
-            let data = std::slice::from_raw_parts(CMSG_DATA(header), len).to_vec();
-            found.push(((*header).cmsg_level, (*header).cmsg_type, data));
-            header = CMSG_NXTHDR(&message, header);
-        }
-    }
-    Ok((buf, found, message.msg_flags, from))
+    let (bytes, found, told) = receive_control(fd, max, 512, Some(&mut from), flags)?;
+    Ok((bytes, found, told, from))
 }
 
 /// The data of a control message.
@@ -258,33 +231,8 @@ pub fn control_of(message: &Message, level: c_int, kind: c_int) -> Outcome<Vec<u
 }
 
 /// Sends with one control message; what sendmsg(2) returned.
-pub fn send_with(
-    fd: c_int,
-    text: &[u8],
-    to: Address,
-    (level, kind): (c_int, c_int),
-    data: &[u8],
-) -> isize {
-    let mut control = Control([0; 512]);
-    let mut iov = iovec {
-        iov_base: text.as_ptr().cast_mut().cast(),
-        iov_len: text.len(),
-    };
-    let mut message = zeroed::<msghdr>();
-    message.msg_name = to.ptr().cast_mut().cast();
-    message.msg_namelen = to.len;
-    message.msg_iov = &mut iov;
-    message.msg_iovlen = 1;
-    message.msg_control = control.0.as_mut_ptr().cast();
-    unsafe {
-        message.msg_controllen = CMSG_SPACE(data.len() as u32) as _;
-        let header = CMSG_FIRSTHDR(&message);
-        (*header).cmsg_level = level;
-        (*header).cmsg_type = kind;
-        (*header).cmsg_len = CMSG_LEN(data.len() as u32) as _;
-        std::ptr::copy_nonoverlapping(data.as_ptr(), CMSG_DATA(header), data.len());
-    }
-    raw!(sendmsg(fd, &message, 0))
+pub fn send_with(fd: c_int, text: &[u8], to: Address, kind: (c_int, c_int), data: &[u8]) -> isize {
+    send_control(fd, text, Some(&to), kind, data, 0)
 }
 
 pub fn set_bytes(fd: c_int, level: c_int, name: c_int, value: &[u8]) -> c_int {

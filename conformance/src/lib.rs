@@ -14,6 +14,7 @@
 #[macro_use]
 pub mod case;
 pub mod cases;
+pub mod control;
 pub mod expected;
 pub mod foreign;
 pub mod glob;

@@ -2,6 +2,7 @@
 //! descriptors and credentials.
 
 use crate::case::*;
+use crate::control::{receive_control, send_files};
 use std::ffi::CStr;
 use std::ptr::{null, null_mut};
 
@@ -39,60 +40,11 @@ fn send_text(fd: c_int, text: &[u8], flags: c_int) -> isize {
     raw!(send(fd, text.as_ptr().cast(), text.len(), flags))
 }
 
-/// Room for a control message of up to 64 bytes, aligned as cmsg(3) asks.
-#[repr(C, align(8))]
-struct Control([u8; 128]);
-
-/// Sends one byte with this control payload.
-fn send_control(fd: c_int, kind: c_int, payload: &[u8]) -> isize {
-    let mut control = Control([0; 128]);
-    let mut byte = [b'x'];
-    let mut iov = iovec {
-        iov_base: byte.as_mut_ptr().cast(),
-        iov_len: 1,
-    };
-    let mut message = zeroed::<msghdr>();
-    message.msg_iov = &mut iov;
-    message.msg_iovlen = 1;
-    message.msg_control = control.0.as_mut_ptr().cast();
-    unsafe {
-        message.msg_controllen = CMSG_SPACE(payload.len() as u32) as _;
-        let header = CMSG_FIRSTHDR(&message);
-        (*header).cmsg_level = SOL_SOCKET;
-        (*header).cmsg_type = kind;
-        (*header).cmsg_len = CMSG_LEN(payload.len() as u32) as _;
-        std::ptr::copy_nonoverlapping(payload.as_ptr(), CMSG_DATA(header), payload.len());
-    }
-    raw!(sendmsg(fd, &message, 0))
-}
-
-/// Receives one byte; the control message's type and payload, and the message flags.
-fn receive_control(fd: c_int, flags: c_int) -> Outcome<Option<(c_int, Vec<u8>)>> {
-    let mut control = Control([0; 128]);
-    let mut byte = [0u8];
-    let mut iov = iovec {
-        iov_base: byte.as_mut_ptr().cast(),
-        iov_len: 1,
-    };
-    let mut message = zeroed::<msghdr>();
-    message.msg_iov = &mut iov;
-    message.msg_iovlen = 1;
-    message.msg_control = control.0.as_mut_ptr().cast();
-    message.msg_controllen = 128 as _;
-    gives!(1, recvmsg(fd, &mut message, flags));
-    let found = unsafe {
-        let header = CMSG_FIRSTHDR(&message);
-        if header.is_null() {
-            None
-        } else {
-            let len = (*header).cmsg_len as usize - CMSG_LEN(0) as usize;
-            Some((
-                (*header).cmsg_type,
-                std::slice::from_raw_parts(CMSG_DATA(header), len).to_vec(),
-            ))
-        }
-    };
-    Ok(found)
+/// Receives one byte; the control message's type and payload.
+fn receive_one(fd: c_int, flags: c_int) -> Outcome<Option<(c_int, Vec<u8>)>> {
+    let (bytes, found, _) = receive_control(fd, 1, 128, None, flags)?;
+    eq("received", bytes.len(), 1)?;
+    Ok(found.into_iter().next().map(|(_, kind, data)| (kind, data)))
 }
 
 fn option(fd: c_int, name: c_int) -> Outcome<c_int> {
@@ -535,9 +487,9 @@ pub static CASES: &[Case] = &[
             let (a, b) = socket_pair(SOCK_STREAM)?;
             let fd = put(c"f", b"abcdef")?;
             gives!(2, lseek(fd, 2, SEEK_SET));
-            eq("sendmsg", send_control(a, SCM_RIGHTS, &fd.to_ne_bytes()), 1)?;
+            eq("sendmsg", send_files(a, &[fd], 0), 1)?;
             ok!(close(fd));
-            let found = receive_control(b, MSG_CMSG_CLOEXEC)?;
+            let found = receive_one(b, MSG_CMSG_CLOEXEC)?;
             let Some((SCM_RIGHTS, bytes)) = found else {
                 fail!("no SCM_RIGHTS: {found:?}")
             };
@@ -557,7 +509,7 @@ pub static CASES: &[Case] = &[
         "passing a closed descriptor gives EBADF",
         || {
             let (a, _b) = socket_pair(SOCK_STREAM)?;
-            let got = send_control(a, SCM_RIGHTS, &999i32.to_ne_bytes());
+            let got = send_files(a, &[999], 0);
             failed_with("sendmsg(SCM_RIGHTS 999)", got, &[EBADF])
         },
     ),
@@ -568,7 +520,7 @@ pub static CASES: &[Case] = &[
         || {
             let (a, b) = socket_pair(SOCK_DGRAM)?;
             let (r, w) = pipe_pair()?;
-            eq("sendmsg", send_control(a, SCM_RIGHTS, &w.to_ne_bytes()), 1)?;
+            eq("sendmsg", send_files(a, &[w], 0), 1)?;
             ok!(close(w));
             ok!(fcntl(r, F_SETFL, O_NONBLOCK));
             let mut byte = 0u8;
@@ -593,7 +545,7 @@ pub static CASES: &[Case] = &[
                 4
             ));
             write_all(a, b"x")?;
-            let found = receive_control(b, 0)?;
+            let found = receive_one(b, 0)?;
             let Some((SCM_CREDENTIALS, bytes)) = found else {
                 fail!("no SCM_CREDENTIALS: {found:?}")
             };

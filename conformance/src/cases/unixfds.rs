@@ -2,6 +2,7 @@
 //! descriptors and groups.
 
 use crate::case::*;
+use crate::control;
 use std::ffi::CStr;
 
 /// asm-generic/socket.h and linux/socket.h, not in libc.
@@ -9,31 +10,9 @@ const SO_PASSPIDFD: c_int = 76;
 const SO_PEERPIDFD: c_int = 77;
 const SCM_PIDFD: c_int = 4;
 
-#[repr(C, align(8))]
-struct Control([u8; 1100]);
-
 /// Sends one byte with these descriptors; what sendmsg(2) says.
 fn send_files(to: c_int, files: &[c_int]) -> isize {
-    let mut control = Control([0; 1100]);
-    let mut byte = [b'x'];
-    let mut iov = iovec {
-        iov_base: byte.as_mut_ptr().cast(),
-        iov_len: 1,
-    };
-    let mut message = zeroed::<msghdr>();
-    message.msg_iov = &mut iov;
-    message.msg_iovlen = 1;
-    message.msg_control = control.0.as_mut_ptr().cast();
-    let size = size_of_val(files) as u32;
-    unsafe {
-        message.msg_controllen = CMSG_SPACE(size) as _;
-        let header = CMSG_FIRSTHDR(&message);
-        (*header).cmsg_level = SOL_SOCKET;
-        (*header).cmsg_type = SCM_RIGHTS;
-        (*header).cmsg_len = CMSG_LEN(size) as _;
-        std::ptr::copy_nonoverlapping(files.as_ptr(), CMSG_DATA(header).cast(), files.len());
-    }
-    raw!(sendmsg(to, &message, MSG_DONTWAIT))
+    control::send_files(to, files, MSG_DONTWAIT)
 }
 
 /// Type and payload of a control message.
@@ -41,29 +20,9 @@ type Message = (c_int, Vec<u8>);
 
 /// The control messages that come with one, within `room` bytes; msg_flags.
 fn receive(from: c_int, room: usize) -> Outcome<(Vec<Message>, c_int)> {
-    let mut control = Control([0; 1100]);
-    let mut bytes = [0u8; 8];
-    let mut iov = iovec {
-        iov_base: bytes.as_mut_ptr().cast(),
-        iov_len: 8,
-    };
-    let mut message = zeroed::<msghdr>();
-    message.msg_iov = &mut iov;
-    message.msg_iovlen = 1;
-    message.msg_control = control.0.as_mut_ptr().cast();
-    message.msg_controllen = room as _;
-    ok!(recvmsg(from, &mut message, 0));
-    let mut found = Vec::new();
-    let mut header = unsafe { CMSG_FIRSTHDR(&message) };
-    while !header.is_null() {
-        unsafe {
-            let len = (*header).cmsg_len as usize - CMSG_LEN(0) as usize;
-            let data = std::slice::from_raw_parts(CMSG_DATA(header), len).to_vec();
-            found.push(((*header).cmsg_type, data));
-            header = CMSG_NXTHDR(&message, header);
-        }
-    }
-    Ok((found, message.msg_flags))
+    let (_, found, flags) = control::receive_control(from, 8, room, None, 0)?;
+    let found = found.into_iter().map(|(_, kind, data)| (kind, data));
+    Ok((found.collect(), flags))
 }
 
 /// An option's value and the length told; `room` bytes at most are taken.
