@@ -177,6 +177,11 @@ fn answer(connection: OwnedFd) {
     }
 }
 
+fn packets_socket() -> OwnedFd {
+    let (kind, flags) = (SockType::SeqPacket, SockFlag::SOCK_CLOEXEC);
+    socket::socket(AddressFamily::Unix, kind, flags, None).unwrap()
+}
+
 /// The host's side of [`CLIENT`].
 struct Host {
     dir: tempfile::TempDir,
@@ -188,13 +193,7 @@ impl Host {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         let listener = UnixListener::bind(at("stream")).unwrap();
-        let packets = socket::socket(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            SockFlag::SOCK_CLOEXEC,
-            None,
-        )
-        .unwrap();
+        let packets = packets_socket();
         let address = socket::UnixAddr::new(&at("packets")).unwrap();
         socket::bind(packets.as_raw_fd(), &address).unwrap();
         socket::listen(&packets, socket::Backlog::new(5).unwrap()).unwrap();
@@ -354,13 +353,7 @@ fn the_host_connects_to_a_guest_only_where_it_may() {
         let letters = UnixDatagram::unbound().unwrap();
         letters.send_to(b"letter", server.at.join("mail")).unwrap();
         assert_eq!(lines(&mut server.child, 1), "b'letter' None\n");
-        let packets = socket::socket(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            SockFlag::SOCK_CLOEXEC,
-            None,
-        )
-        .unwrap();
+        let packets = packets_socket();
         let address = socket::UnixAddr::new(&server.at.join("parcels")).unwrap();
         socket::connect(packets.as_raw_fd(), &address).unwrap();
         for parcel in [&b"abc"[..], b"de"] {
