@@ -180,6 +180,7 @@ fn prepare(
         network: Network::Inherited,
         outside: global.network == args::Network::Host,
         cgroup: None,
+        in_cgroup: false,
     };
     Ok((plan, limits, changes))
 }

@@ -389,6 +389,7 @@ fn plan(
         outside,
         // The monitor enters it first.
         cgroup: None,
+        in_cgroup: true,
     })
 }
 

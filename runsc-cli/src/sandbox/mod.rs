@@ -76,8 +76,10 @@ pub struct Plan {
     pub network: Network,
     /// Whether the guest reaches that namespace, through a network Gofer; else it has loopback only.
     pub outside: bool,
-    /// What all processes are put into before they run.
+    /// What all processes are in before they run.
     pub cgroup: Option<Cgroup>,
+    /// Whether who starts them is in it, as they are with him then; else they are put into it.
+    pub in_cgroup: bool,
 }
 
 /// What only a container's sandbox holds.
@@ -248,7 +250,7 @@ impl Sandbox {
         mode: Mode,
     ) -> Result<Self> {
         let terminal = tcgetattr(std::io::stdin()).ok();
-        let parts = Parts::new(plan.cgroup)?;
+        let parts = Parts::new(plan.cgroup, plan.in_cgroup)?;
         let (client_ends, server_ends) = runsc_gofer::client::channel_pairs(CHANNELS)?;
         let owners = (plan.owner, plan.mappings);
         let gofer = parts.gofer(plan.gofer, owners, &server_ends, holdings, observation)?;
@@ -295,7 +297,7 @@ impl Sandbox {
 
 /// Starts this program again with a hidden command, which waits at its gate.
 pub fn spawn_self(command: &str, fds: &[BorrowedFd<'_>]) -> Result<Child> {
-    let parts = Parts::new(None)?;
+    let parts = Parts::new(None, false)?;
     let args = [CString::new("runsc-rs")?, CString::new(command)?];
     process::spawn(&Spawn {
         program: parts.program.as_fd(),
@@ -328,10 +330,11 @@ struct Parts {
     env: Vec<CString>,
     privileged: bool,
     cgroup: Option<Cgroup>,
+    in_cgroup: bool,
 }
 
 impl Parts {
-    fn new(cgroup: Option<Cgroup>) -> Result<Self> {
+    fn new(cgroup: Option<Cgroup>, in_cgroup: bool) -> Result<Self> {
         let program = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_PATH)
@@ -353,6 +356,7 @@ impl Parts {
             env,
             privileged: environment::is_privileged(),
             cgroup,
+            in_cgroup,
         })
     }
 
@@ -536,7 +540,7 @@ impl Parts {
             id_maps::write(process.child.pid, ids)
                 .with_context(|| format!("{name}: cannot map its user and group ids"))?;
         }
-        if let Some(cgroup) = &self.cgroup {
+        if let Some(cgroup) = self.cgroup.as_ref().filter(|_| !self.in_cgroup) {
             let entered = cgroup.enter(process.child.pid);
             entered.with_context(|| format!("{name}: cannot enter its cgroup"))?;
         }

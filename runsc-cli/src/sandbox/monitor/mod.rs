@@ -101,6 +101,7 @@ pub fn spawn(keep: Keep<'_>) -> Result<Started> {
         network,
         outside,
         cgroup: _,
+        in_cgroup: _,
     } = keep.plan;
     let Holdings { preserved, alive } = keep.holdings;
     let observation = keep.observation;
@@ -201,6 +202,8 @@ pub fn run() -> Result<u8> {
         network: payload.network,
         outside: payload.outside,
         cgroup: payload.record.cgroup.clone(),
+        // This process was put into it before it ran.
+        in_cgroup: true,
     };
     let begin = move || -> Result<Monitor> {
         setsid().context("setsid").at(Stage::Monitor)?;
