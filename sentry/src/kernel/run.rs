@@ -284,10 +284,11 @@ async fn answer(task: &Task, number: u64, args: [u64; 6], ip: u64) -> Result<(),
 /// Answers a call of the page for calls of old, and returns from it as its function would. True: that
 /// is what the fault was.
 async fn vsyscall(task: &Task, fault: &platform::Fault) -> bool {
-    let regs = *task.regs.lock();
-    let Some(called) = vsyscall::called(fault, regs.rip) else {
+    let rip = task.regs.lock().rip;
+    let Some(called) = vsyscall::called(fault, rip) else {
         return false;
     };
+    let regs = *task.regs.lock();
     let back = task.try_mm().and_then(|mm| mm.read_obj::<u64>(regs.rsp));
     if let (Called::Call(number), Ok(back)) = (called, back) {
         {

@@ -6,7 +6,6 @@ use super::address::Address;
 use super::flight::Rights;
 use crate::errno::{Errno, Result};
 use crate::fs::pidfd;
-use crate::kernel::current;
 use crate::kernel::group::ThreadGroup;
 use crate::kernel::task::Task;
 use crate::net::buffer::Piece;
@@ -88,11 +87,6 @@ impl From<Ucred> for Peer {
             process: None,
         }
     }
-}
-
-/// The process that says to be sending, for who wants to know (SO_PASSPIDFD).
-pub fn sender(creds: Ucred) -> Option<Arc<ThreadGroup>> {
-    current::with(|task| task.and_then(|t| t.kernel().tree.group(creds.pid)))
 }
 
 /// Bytes sent together, and who sent them.

@@ -31,6 +31,8 @@ pub use self::transfer::Peek;
 use crate::errno::{Errno, Result};
 use crate::fs::inode::{Dev, Inode};
 use crate::fs::sigio::Band;
+use crate::kernel::current;
+use crate::kernel::group::ThreadGroup;
 use crate::kernel::wait::Ready;
 use crate::net::host::Host;
 use crate::net::socket::{Common, Kind, Socket};
@@ -162,6 +164,14 @@ impl Unix {
     /// Whether what a process receives says which process it is from.
     pub fn passes_process(&self) -> bool {
         self.pass_process.load(Ordering::Relaxed)
+    }
+
+    /// The process that says to be sending to this socket, if the receiver wants to know.
+    fn sender(&self, creds: Ucred) -> Option<Arc<ThreadGroup>> {
+        if !self.passes_process() {
+            return None;
+        }
+        current::with(|task| task.and_then(|t| t.kernel().tree.group(creds.pid)))
     }
 
     /// The files that wait here, or for connections not yet accepted.

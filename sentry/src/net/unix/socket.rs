@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::message::sender;
 use super::outside::stand_in;
 use super::{Address, Message, Peek, Peer, Rights, Unix, connects};
 use crate::errno::{Errno, Result};
@@ -117,7 +116,7 @@ impl Unix {
             urgent: false,
             from: self.address(),
             creds: out.creds,
-            process: target.passes_process().then(|| sender(out.creds)).flatten(),
+            process: target.sender(out.creds),
             rights: std::mem::take(&mut out.rights),
         });
         let sent = self.send_packet(&target, &mut message);

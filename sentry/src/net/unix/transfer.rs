@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::message::sender;
 use super::{Address, Message, Rights, Unix, connects, flight, outside};
 use crate::errno::{Errno, Result};
 use crate::fs::sigio::Band;
@@ -65,7 +64,7 @@ impl Unix {
                 urgent: false,
                 from,
                 creds: out.creds,
-                process: peer.passes_process().then(|| sender(out.creds)).flatten(),
+                process: peer.sender(out.creds),
                 rights: std::mem::take(&mut out.rights),
             };
             if let Err(e) = peer.deliver(message) {

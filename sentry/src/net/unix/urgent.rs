@@ -1,7 +1,6 @@
 //! Out-of-band data of streams (MSG_OOB): one byte, the last one sent so, that can be read before
 //! what precedes it, and a mark where it was.
 
-use super::message::sender;
 use super::{Inbox, Message, Peek, Unix};
 use crate::errno::{Errno, Result};
 use crate::mm::io::{Sink, Source};
@@ -71,7 +70,7 @@ impl Unix {
             urgent: true,
             from,
             creds: out.creds,
-            process: peer.passes_process().then(|| sender(out.creds)).flatten(),
+            process: peer.sender(out.creds),
             rights: std::mem::take(&mut out.rights),
         })?;
         Ok(all)
